@@ -7,6 +7,7 @@ from rich.console import Console
 
 from experiments import progress, runs, train
 from experiments.config import Config
+from experiments.job import prepare
 
 
 def run(experiments: Sequence[tuple[Path, Config]], console: Console) -> None:
@@ -19,7 +20,7 @@ def run(experiments: Sequence[tuple[Path, Config]], console: Console) -> None:
       experiments: where the runs of a setting go, and the settings.
       console: where progress is shown.
     """
-    jobs = [(root, train.prepare(config)) for root, config in experiments]
+    jobs = [(root, prepare(config)) for root, config in experiments]
     turns = [
         (job, job.config.first_seed + i, root)
         for i in range(max(config.seeds for _, config in experiments))
