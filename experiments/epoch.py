@@ -1,6 +1,7 @@
 """One pass over the training examples, with the compiled step of each kind."""
 
 import time
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -20,15 +21,36 @@ def compile_steps(job: Job, state: State, train: Data, key: jax.Array) -> float:
     return time.perf_counter() - begun
 
 
-def run_epoch(job: Job, state: State, train: Data, key: jax.Array, val_loss: jax.Array, seed: int, epoch: int):
-    """One pass in an order that follows from seed and epoch; returns the state and the metrics of every step."""
+def never() -> bool:
+    """Do not pause."""
+    return False
+
+
+def run_epoch(
+    job: Job,
+    state: State,
+    train: Data,
+    key: jax.Array,
+    val_loss: jax.Array,
+    seed: int,
+    epoch: int,
+    start: int = 0,
+    pause: Callable[[], bool] = never,
+):
+    """A pass in an order that follows from seed and epoch, from its step `start` until it ends or `pause()` is true.
+
+    Returns:
+      The state and the metrics of every step taken, at least one.
+    """
     order = np.random.default_rng([seed, 4, epoch]).permutation(len(train.labels)).astype(np.int32)
     first = (epoch - 1) * job.steps_per_epoch
     kept = []
-    for i in range(job.steps_per_epoch):
+    for i in range(start, job.steps_per_epoch):
         active = None if job.recipe.plan is None else bool(job.recipe.plan[first + i])
         chosen = order[i * job.config.batch : (i + 1) * job.config.batch]
         state, metrics = job.step(state, train, chosen, key, val_loss, active=active)
         kept.append(metrics)
+        if pause():
+            break
     jax.block_until_ready(state)
     return state, jax.tree.map(lambda *x: np.stack(x), *jax.device_get(kept))
