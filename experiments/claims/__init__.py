@@ -1,6 +1,6 @@
 """Claims of the papers, one a module: table over seeds, picture, verdict."""
 
-NAMES = (
+TOY = (
     "pegr.signal",
     "noise.explicit",
     "noise.variance",
@@ -10,3 +10,7 @@ NAMES = (
     "unify.table",
     "bound.pac",
 )
+"""Theory in small: `run(scale, first_seed)`."""
+TRAINED: tuple[str, ...] = ()
+"""Whole trainings: `run(scale, first_seed, lab)`, see `training`."""
+NAMES = TOY + TRAINED

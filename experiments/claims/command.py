@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import os
 import time
 from pathlib import Path
 from typing import Annotated
@@ -10,9 +11,10 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from experiments.claims import NAMES
-from experiments.claims.claim import Saved, Scale, save, verdict
+from experiments.claims import NAMES, TRAINED
+from experiments.claims.claim import Finding, Saved, save, verdict
 from experiments.claims.page import table, write
+from experiments.claims.training import Lab, Scale
 from experiments.names import UsageError, pick
 
 
@@ -23,11 +25,14 @@ class Options:
     name: Annotated[str, tyro.conf.Positional] = "list"
     """A claim, `all`, `list`, or `report` to write the page again from what was saved."""
     scale: Scale = "full"
-    """smoke: seconds, to see that it runs; full: up to two minutes on two cores."""
+    """smoke: seconds, to see that it runs; full: minutes on two cores, two for toy theory and about ten for trainings;
+    paper: the papers' data, networks and lengths, for an accelerator (toy theory stays at full)."""
     first_seed: int = 200
     """Seeds count up from here. Below 200 are those on which settings were chosen."""
     out: Path = Path("runs/claims")
-    """Folder of the JSON, the pictures and `results.md`."""
+    """Folder of the JSON, the pictures, `results.md`, and of the trainings, which are not run again."""
+    data_dir: Path | None = None
+    """Folder of the data files that trainings read. Default: the environment variable PUGD_DATA_DIR."""
 
 
 def main(options: Options, console: Console) -> None:
@@ -45,8 +50,20 @@ def main(options: Options, console: Console) -> None:
 
 
 def claim(name: str):
-    """The module of a claim: its docstring is the lab note, `run(scale, first_seed)` gives the `Finding`."""
+    """The module of a claim: its docstring is the lab note, `run` gives the `Finding`."""
     return importlib.import_module(f"experiments.claims.{name.replace('.', '_')}")
+
+
+def find(name: str, scale: Scale, first_seed: int, lab: Lab) -> Finding:
+    """Run a claim; one of toy theory has no scale beyond full."""
+    if name in TRAINED:
+        return claim(name).run(scale, first_seed, lab)
+    return claim(name).run("full" if scale == "paper" else scale, first_seed)
+
+
+def _data_dir() -> Path | None:
+    folder = os.environ.get("PUGD_DATA_DIR")
+    return Path(folder) if folder else None
 
 
 def _note(module) -> str:
@@ -55,7 +72,8 @@ def _note(module) -> str:
 
 def _run(name: str, options: Options, console: Console) -> None:
     module, start = claim(name), time.perf_counter()
-    finding = module.run(options.scale, options.first_seed)
+    lab = Lab(options.out / "trained" / options.scale, options.data_dir or _data_dir(), console)
+    finding = find(name, options.scale, options.first_seed, lab)
     seconds = time.perf_counter() - start
     command = f"python -m experiments claims {name} --scale {options.scale} --first-seed {options.first_seed}"
     save(Saved(name, _note(module), command, seconds, finding), options.out)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments.claims import NAMES, command, page
+from experiments.claims import NAMES, TOY, command, page
 from experiments.claims.claim import Check, Finding, Line, Panel, Saved, below, interval, load, save, show, verdict
 from experiments.names import UsageError
 
@@ -25,7 +25,7 @@ def mean(name: str, row: str, column: str) -> float:
     return float(np.mean(smoke(name).rows[row][column]))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TOY)
 def test_finds_numbers_panels_and_conditions(name):
     finding = smoke(name)
     assert finding.checks

@@ -1,0 +1,210 @@
+"""Trainings for the claims that need them: arms, settings chosen on validation data, runs kept in folders.
+
+A claim names a `Setting` (data, network, length) and its arms. `choose` picks the setting of each arm, `train` trains
+what was chosen on fresh seeds; the same configuration is trained once, whichever claim asks for it, and an interrupted
+claim goes on where it stopped.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from rich.console import Console
+
+from experiments import runs, sweep
+from experiments.claims.claim import Check, Line, Rows, below, interval, show
+from experiments.config import Config
+from experiments.job import prepare
+
+Scale = Literal["smoke", "full", "paper"]
+CHOOSING_SEED = 100
+"""Settings are chosen on seeds from here on, verdicts are given on those from 200 on."""
+
+
+class Lab(NamedTuple):
+    """Where runs are kept, where data are found, where progress is shown."""
+
+    folder: Path
+    data_dir: Path | None
+    console: Console
+
+
+class Setting(NamedTuple):
+    """What all arms of a comparison share.
+
+    Attributes:
+      name: for tables and folders.
+      base: data, network, length.
+      seeds: runs of what was chosen.
+      choosing_seeds: runs of each candidate.
+    """
+
+    name: str
+    base: Config
+    seeds: int
+    choosing_seeds: int
+
+
+class Trained(NamedTuple):
+    """The runs of one configuration, in the order of their seeds."""
+
+    config: Config
+    runs: list[runs.Run]
+
+    def result(self, key: str) -> np.ndarray:
+        """One number a run, [seeds], or several, [seeds, n]."""
+        return np.array([run.result[key] for run in self.runs], float)
+
+    def metric(self, key: str) -> np.ndarray:
+        """One number an epoch and run, [epochs, seeds]; NaN where there is none."""
+        return np.array([[line[key] for line in run.metrics] for run in self.runs], float).T
+
+
+def method(base: Config, name: str, **options: Any) -> Config:
+    """The base with another method; options as on the command line.
+
+    Example:
+      >>> method(Config(), "pugd", radius="cosine:2.0:0.0").title
+      'pugd(radius=cosine:2.0:0.0)'
+    """
+    return dataclasses.replace(base, method=name, method_options=tuple((k, str(v)) for k, v in options.items()))
+
+
+def grid(config: Config, **candidates: Sequence[Any]) -> list[Config]:
+    """The configuration with every combination of the candidates of its fields.
+
+    Example:
+      >>> [c.lr for c in grid(Config(), lr=("0.1", "0.2"))]
+      ['0.1', '0.2']
+    """
+    combinations = itertools.product(*candidates.values())
+    return [dataclasses.replace(config, **dict(zip(candidates, values, strict=True))) for values in combinations]
+
+
+def stretch(config: Config, factor: float) -> Config:
+    """Longer by a factor; its schedules stretch with it, as they speak of fractions of the training."""
+    return dataclasses.replace(config, epochs=round(factor * config.epochs))
+
+
+def choose(setting: Setting, arms: Mapping[str, Sequence[Config]], lab: Lab) -> dict[str, Config]:
+    """For each arm the candidate with the highest validation accuracy after the last epoch, mean over seeds.
+
+    Raises:
+      ValueError: if the arms differ in the number of their candidates.
+    """
+    if len({len(candidates) for candidates in arms.values()}) > 1:
+        raise ValueError(f"arms { ({k: len(v) for k, v in arms.items()}) }: expected as many candidates for each")
+    if all(len(candidates) == 1 for candidates in arms.values()):
+        return {label: candidates[0] for label, candidates in arms.items()}
+    everything = [config for candidates in arms.values() for config in candidates]
+    found = iter(_ensure(setting, everything, CHOOSING_SEED, setting.choosing_seeds, lab))
+    return {
+        label: max([next(found) for _ in candidates], key=lambda t: t.metric("val_accuracy")[-1].mean()).config
+        for label, candidates in arms.items()
+    }
+
+
+def ready(settings: Sequence[Setting], lab: Lab) -> None:
+    """Meet missing data before anything is trained."""
+    for setting in settings:
+        prepare(dataclasses.replace(setting.base, data_dir=lab.data_dir))
+
+
+def train(setting: Setting, arms: Mapping[str, Config], first_seed: int, lab: Lab) -> dict[str, Trained]:
+    """Train each arm on the seeds of the verdict."""
+    found = _ensure(setting, list(arms.values()), first_seed, setting.seeds, lab)
+    return dict(zip(arms, found, strict=True))
+
+
+def _ensure(setting: Setting, configs: Sequence[Config], first_seed: int, seeds: int, lab: Lab) -> list[Trained]:
+    """The runs of the configurations, trained as far as they are not there."""
+    root = lab.folder / setting.name
+    named = [
+        dataclasses.replace(
+            config,
+            label=described(config, setting.base),
+            first_seed=first_seed,
+            seeds=seeds,
+            resume=True,
+            data_dir=lab.data_dir,
+        )
+        for config in configs
+    ]
+    folders = [[runs.folder_of(root, c, first_seed + i) for i in range(seeds)] for c in named]
+    pairs = zip(named, folders, strict=True)
+    missing = {c: root for c, places in pairs if not all(runs.complete(place, c) for place in places)}
+    if missing:
+        sweep.run([(root, config) for config, root in missing.items()], lab.console)
+    return [
+        Trained(config, [run for place in places for run in runs.read(place)])
+        for config, places in zip(configs, folders, strict=True)
+    ]
+
+
+def accuracy(trained: Trained) -> np.ndarray:
+    """Test accuracy after the last epoch, in percent."""
+    return 100 * trained.result("last_test_accuracy")
+
+
+def cost(trained: Trained, setting: Setting) -> np.ndarray:
+    """Gradient evaluations, in those of plain training of the setting's length."""
+    steps = trained.metric("step")[0] * setting.base.epochs
+    return trained.result("gradient_evaluations") / steps
+
+
+def rows(setting: Setting, trained: Mapping[str, Trained], reference: str) -> Rows:
+    """A row for each arm; differences are paired by seed."""
+    return {
+        f"{setting.name}: {label}": {
+            "cost": list(cost(arm, setting)),
+            "test %": list(accuracy(arm)),
+            **({} if label == reference else {f"- {reference}": list(accuracy(arm) - accuracy(trained[reference]))}),
+            "test % at best validation": list(100 * arm.result("test_accuracy")),
+            "seconds": list(arm.result("seconds")),
+        }
+        for label, arm in trained.items()
+    }
+
+
+def above(condition: str, a: Trained, b: Trained) -> Check:
+    """Whether `a` ends above `b`: the 95 % interval of the paired difference lies over 0."""
+    return Check(condition, below(accuracy(b), accuracy(a)), f"{show(accuracy(a) - accuracy(b))} points")
+
+
+def no_worse(condition: str, a: Trained, b: Trained, margin: float) -> Check:
+    """Whether `a` loses less than a margin against `b`: the 95 % interval of the difference lies over -margin."""
+    lead = accuracy(a) - accuracy(b)
+    return Check(condition, below(accuracy(b) - margin, accuracy(a)), f"{show(lead)} points")
+
+
+def curves(
+    trained: Mapping[str, Trained], key: str = "val_accuracy", x: str = "epoch", factor: float = 100
+) -> list[Line]:
+    """A metric over the training, against epochs or gradient evaluations."""
+    return [
+        Line(label, list(arm.metric(x).mean(axis=1)), [list(values) for values in factor * arm.metric(key)])
+        for label, arm in trained.items()
+    ]
+
+
+def described(config: Config, base: Config) -> str:
+    """The method and what else sets a configuration apart from the base; equal ones share a folder by it.
+
+    Example:
+      >>> described(stretch(method(Config(), "sam", radius=0.1), 2), Config())
+      'sam(radius=0.1) epochs=40'
+    """
+    apart = [
+        f"{field.name}={getattr(config, field.name)}"
+        for field in dataclasses.fields(Config)
+        if not field.name.startswith(("method", "label")) and getattr(config, field.name) != getattr(base, field.name)
+    ]
+    return " ".join([dataclasses.replace(config, label="").title, *apart])
+
+
+def ahead(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether the mean of `a` is the higher one; for words, not for verdicts."""
+    return interval(a).mean > interval(b).mean
