@@ -21,8 +21,9 @@ def compile_steps(job: Job, state: State, train: Data, key: jax.Array) -> float:
     return time.perf_counter() - begun
 
 
-def never() -> bool:
+def never(done: int) -> bool:
     """Do not pause."""
+    del done
     return False
 
 
@@ -35,9 +36,11 @@ def run_epoch(
     seed: int,
     epoch: int,
     start: int = 0,
-    pause: Callable[[], bool] = never,
+    pause: Callable[[int], bool] = never,
 ):
-    """A pass in an order that follows from seed and epoch, from its step `start` until it ends or `pause()` is true.
+    """A pass in an order that follows from seed and epoch, from step `start` of it to its end or a `pause(done)`.
+
+    `pause` is told after every call of the step how many steps of the epoch are done.
 
     Returns:
       The state and the metrics of every step taken, at least one.
@@ -50,7 +53,7 @@ def run_epoch(
         chosen = order[i * job.config.batch : (i + 1) * job.config.batch]
         state, metrics = job.step(state, train, chosen, key, val_loss, active=active)
         kept.append(metrics)
-        if pause():
+        if pause(i + 1):
             break
     jax.block_until_ready(state)
     return state, jax.tree.map(lambda *x: np.stack(x), *jax.device_get(kept))
