@@ -20,6 +20,8 @@ class Config:
     name:argument:argument; where a step count is meant, 0.5 is half of training and 100 is step 100.
     """
 
+    preset: str = "none"
+    """Start from the recipe of a paper; `presets` lists them. Options given here come on top."""
     method: str = "none"
     """Name in pugd_optax.methods, or none: the gradient as it is."""
     dataset: str = "digits"
@@ -64,10 +66,19 @@ class Config:
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the computation; parameters are float32 always."""
 
+    on_nan: Literal["stop", "skip"] = "stop"
+    """Where a loss, a gradient or a parameter is not finite: stop the run, or drop the step whole and go on."""
+    checkpoint_every: int = 10
+    """Epochs between checkpoints; 0: a checkpoint only when the run is stopped by a signal."""
+    checkpoint_minutes: float = 10.0
+    """Minutes of training after which a checkpoint is made within an epoch too (unless --checkpoint-every is 0)."""
+    tensorboard: bool = True
+    """Write the numbers of every epoch for TensorBoard too, beside metrics.jsonl."""
+
     out: Path | None = None
     """Run folder. Default: runs/<time>-<dataset>-<model>-<method>."""
     resume: bool = False
-    """Go on in a run folder: seeds that are complete there with these settings are not run again."""
+    """Go on in a run folder: complete seeds are not run again, others continue from their last checkpoint."""
     label: str = ""
     """Name of the row in tables. Default: the method and its options."""
 
@@ -80,6 +91,10 @@ class Config:
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise UsageError(f"{_flag(name)} {count}: expected at least 1")
+        if self.checkpoint_every < 0:
+            raise UsageError(f"--checkpoint-every {self.checkpoint_every}: expected a number of epochs, or 0")
+        if not self.checkpoint_minutes > 0:
+            raise UsageError(f"--checkpoint-minutes {self.checkpoint_minutes}: expected a number > 0")
         if not 0 <= self.momentum < 1:
             raise UsageError(f"--momentum {self.momentum}: expected a number in [0, 1)")
         if not 0 <= self.weight_decay < float("inf"):
