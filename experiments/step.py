@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
@@ -143,6 +144,22 @@ def evaluate(graphdef: nnx.GraphDef, params: Any, rest: Any, data: Data, chunk: 
     ]
     loss, correct = (float(sum(part)) / len(data.labels) for part in zip(*parts, strict=True))
     return loss, correct
+
+
+def hits(graphdef: nnx.GraphDef, params: Any, rest: Any, data: Data, chunk: int = 1000) -> np.ndarray:
+    """Which examples are classified rightly, bool [n]."""
+    parts = [
+        _hits(graphdef, params, rest, data, data.images[i : i + chunk], data.labels[i : i + chunk])
+        for i in range(0, len(data.labels), chunk)
+    ]
+    return np.concatenate(parts)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _hits(graphdef: nnx.GraphDef, params: Any, rest: Any, data: Data, images: jax.Array, labels: jax.Array):
+    model = nnx.merge(graphdef, params, rest)
+    model.eval()
+    return model(data.normalised(images)).argmax(-1) == labels
 
 
 @functools.partial(jax.jit, static_argnums=0)

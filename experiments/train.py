@@ -15,7 +15,7 @@ from experiments.epoch import compile_steps, run_epoch
 from experiments.job import Job, on_device, split
 from experiments.progress import Reporter, silent
 from experiments.record import check_finite, record, summary
-from experiments.step import Data, State, evaluate, initial
+from experiments.step import Data, State, evaluate, hits, initial
 
 
 @dataclasses.dataclass
@@ -75,10 +75,12 @@ def run(job: Job, seed: int, folder: Path, report: Reporter = silent) -> dict[st
 
 def _test(job: Job, best: Best, last: State, test: Data) -> dict[str, Any]:
     """Read the test set, once: with the parameters chosen on validation data, and with the last ones."""
+    right, labels = hits(job.network.graphdef, last.params, last.rest, test), np.asarray(test.labels)
     return {
         "best_epoch": best.epoch,
         "val_accuracy": best.accuracy,
         "test_accuracy": evaluate(job.network.graphdef, best.params, best.rest, test)[1],
-        "last_test_accuracy": evaluate(job.network.graphdef, last.params, last.rest, test)[1],
+        "last_test_accuracy": float(right.mean()),
+        "last_test_accuracy_by_class": [float(right[labels == c].mean()) for c in np.unique(labels)],
         "parameters": sum(x.size for x in jax.tree.leaves(last.params)),
     }
