@@ -1,10 +1,11 @@
-"""Augmentation of a batch of images, inside jit."""
-
-from collections.abc import Callable
+"""From positions to a batch, inside jit: gather, crop, flip, normalise, cut out, mix."""
 
 import dm_pix as pix
 import jax
 import jax.numpy as jnp
+
+from experiments.names import UsageError
+from experiments.step import Augment, Data
 
 PADDING = 4
 
@@ -33,8 +34,62 @@ def crop_flip(key: jax.Array, images: jax.Array) -> jax.Array:
     return jnp.asarray(jax.vmap(pix.random_flip_left_right)(keys, crop(for_crop, images)))
 
 
-AUGMENTATIONS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
-    "none": none,
-    "crop": crop,
-    "crop_flip": crop_flip,
-}
+GEOMETRIES = {"none": none, "crop": crop, "crop_flip": crop_flip}
+
+
+def cutout(key: jax.Array, images: jax.Array, size: int) -> jax.Array:
+    """Put zeros, the mean colour, into a square of every normalised image, its centre at any pixel.
+
+    References:
+      DeVries and Taylor, Improved Regularization of Convolutional Neural Networks with Cutout, 2017,
+      https://arxiv.org/abs/1708.04552
+    """
+    count, height, width, _ = images.shape
+    top, left = (
+        jax.random.randint(k, (count, 1), 0, extent) - size // 2
+        for k, extent in zip(jax.random.split(key), (height, width), strict=True)
+    )
+    inside = lambda start, extent: (jnp.arange(extent)[None] >= start) & (jnp.arange(extent)[None] < start + size)
+    square = inside(top, height)[:, :, None] & inside(left, width)[:, None, :]
+    return jnp.where(square[..., None], jnp.zeros((), images.dtype), images)
+
+
+def mixup(
+    key: jax.Array, images: jax.Array, labels: jax.Array, alpha: float, num_classes: int
+) -> tuple[jax.Array, jax.Array]:
+    r"""Mix the batch with itself read backwards, $\lambda x_i + (1 - \lambda)\, x_{B-1-i}$, one $\lambda$ a batch.
+
+    Args:
+      key: random key.
+      images: [batch, ...].
+      labels: [batch] class indices.
+      alpha: $\lambda$ is drawn from Beta(alpha, alpha); above 0.
+      num_classes: C.
+
+    Returns:
+      Mixed images, and labels [batch, C] mixed likewise.
+
+    References:
+      Zhang, Cisse, Dauphin and Lopez-Paz, mixup: Beyond Empirical Risk Minimization, ICLR 2018,
+      https://arxiv.org/abs/1710.09412
+    """
+    share = jax.random.beta(key, alpha, alpha, dtype=images.dtype)
+    mix = lambda x: share * x + (1 - share) * x[::-1]
+    return mix(images), mix(jax.nn.one_hot(labels, num_classes, dtype=images.dtype))
+
+
+def pipeline(geometry: str, cutout_size: int, mixup_alpha: float, num_classes: int) -> Augment:
+    """The augmentation of training batches; a size or an alpha of 0 leaves that part out."""
+    if cutout_size < 0 or not 0 <= mixup_alpha < float("inf"):
+        raise UsageError(f"--cutout {cutout_size}, --mixup {mixup_alpha}: expected numbers >= 0")
+    move = GEOMETRIES[geometry]
+
+    def augment(key: jax.Array, data: Data, chosen: jax.Array) -> tuple[jax.Array, jax.Array]:
+        images, labels = data.normalised(move(key, data.images[chosen])), data.labels[chosen]
+        if cutout_size:
+            images = cutout(jax.random.fold_in(key, 1), images, cutout_size)
+        if mixup_alpha:
+            return mixup(jax.random.fold_in(key, 2), images, labels, mixup_alpha, num_classes)
+        return images, labels
+
+    return augment

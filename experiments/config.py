@@ -46,7 +46,12 @@ class Config:
     weight_decay: float = 5e-4
     """Weight decay: the optimizer's own where it has one (adamw), else added to the gradient after the method."""
     loss: str = "cross_entropy"
-    """Training loss."""
+    """Loss of an example: cross_entropy[:smoothing], focal, balanced_softmax, logit_adjustment, ldam, gce or sce, with
+    options such as ldam:0.5:30. Losses for long tails take the class counts of the training examples."""
+    reweight: str = "none"
+    """Weights of the classes: none, class_balanced[:beta] or, deferred, drw:0.8[:beta], from 80 % of training on."""
+    flooding: str = "none"
+    """What holds the loss up: none, flood:level (mean of the batch), iflood:level or soft_ad:level (every example)."""
 
     train_size: int | None = None
     """Training examples. Default: all but the validation examples."""
@@ -58,6 +63,10 @@ class Config:
     """Long tail of the training classes: exp:100 or step:100, by the ratio of the largest to the smallest class."""
     augment: Literal["auto", "none", "crop", "crop_flip"] = "auto"
     """Random crop after 4 pixels of padding, and left-right flip. Default: what the data set is used with."""
+    cutout: int = 0
+    """Side of the square cut out of every training image, in pixels; 0 for none."""
+    mixup: float = 0.0
+    """Mixup of the training batch, lambda drawn from Beta(mixup, mixup); 0 for none."""
     data_dir: Path | None = None
     """Folder of the data files. Default: the environment variable PUGD_DATA_DIR."""
 

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import corrupt, data, recipe
-from experiments.augment import AUGMENTATIONS
+from experiments.augment import pipeline
 from experiments.config import Config
-from experiments.names import UsageError, pick
+from experiments.criteria import criterion
+from experiments.names import UsageError
 from experiments.network import Network, network
-from experiments.step import LOSSES, Data, Metrics, State, initial, make_step
+from experiments.step import Data, Metrics, State, initial, make_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +58,11 @@ def _prepare(config: Config) -> Job:
     plan = recipe.build(config, steps_per_epoch=steps_per_epoch, num_classes=dataset.num_classes)
     shape, classes, unknown = train.images.shape[1:], dataset.num_classes, plan.plan is None
     net = network(config.model, shape, classes, config.norm, config.dtype, branches=unknown)
-    augment = AUGMENTATIONS[dataset.augment if config.augment == "auto" else config.augment]
-    step = make_step(net.graphdef, plan.tx, augment, pick("loss", config.loss, LOSSES))
+    geometry = dataset.augment if config.augment == "auto" else config.augment
+    augment = pipeline(geometry, config.cutout, config.mixup, classes)
+    counts, steps = class_counts(config, dataset), config.epochs * steps_per_epoch
+    loss = criterion(config.loss, config.reweight, config.flooding, counts, steps)
+    step = make_step(net.graphdef, plan.tx, augment, loss)
     job = Job(config, dataset, net, plan, steps_per_epoch, step)
     _trace(job, on_device(train.take(slice(2)), train))
     return job
@@ -74,10 +78,29 @@ def _trace(job: Job, data: Data) -> None:
 
 def split(config: Config, dataset: data.Dataset, seed: int) -> data.Split:
     """The data of one seed: the training part thinned out first, then its labels made noisy; the rest stays clean."""
-    split = data.divide(dataset, config.train_size, config.val_size, seed)
-    train = split.train.take(corrupt.long_tail(split.train.labels, config.imbalance, dataset.num_classes, seed))
+    split = _thinned(config, dataset, seed)
+    train = split.train
     noisy = corrupt.noisy_labels(train.labels, config.noise, dataset.num_classes, seed, config.dataset)
     return split._replace(train=train._replace(labels=noisy))
+
+
+def _thinned(config: Config, dataset: data.Dataset, seed: int) -> data.Split:
+    divide = data.divide if config.imbalance == "none" else data.divide_by_class
+    split = divide(dataset, config.train_size, config.val_size, seed)
+    kept = corrupt.long_tail(split.train.labels, config.imbalance, dataset.num_classes, seed)
+    return split._replace(train=split.train.take(kept))
+
+
+def class_counts(config: Config, dataset: data.Dataset) -> np.ndarray:
+    """Training examples of each class before labels are made wrong, the same for every seed.
+
+    Where the division is drawn without regard to classes, its expectation, so that no seed compiles a step of its own.
+    """
+    train = _thinned(config, dataset, config.first_seed).train
+    count = functools.partial(np.bincount, minlength=dataset.num_classes)
+    if config.imbalance != "none":
+        return count(train.labels)
+    return count(dataset.train.labels) * len(train.labels) / len(dataset.train.labels)
 
 
 def on_device(examples: data.Examples, like: data.Examples) -> Data:

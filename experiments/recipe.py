@@ -13,7 +13,7 @@ import pugd_optax.methods
 from experiments import values
 from experiments.config import Config, Options
 from experiments.names import pick
-from experiments.step import cross_entropy, is_reevaluation, reevaluations
+from experiments.step import is_reevaluation, reevaluations
 from pugd_optax import classes, examples, logits
 
 RULES = {"balanced": classes.balanced, "long_tail": classes.long_tail, "noisy": classes.noisy}
@@ -107,7 +107,7 @@ class _Probe:
         return hidden @ params["head"]["kernel"]
 
     def losses(self, params: Any) -> jax.Array:
-        return cross_entropy(self.logits(params), self.labels)
+        return optax.softmax_cross_entropy_with_integer_labels(self.logits(params), self.labels)
 
     def gradient(self, params: Any) -> Any:
         return jax.grad(lambda p: self.losses(p).mean())(params)

@@ -11,8 +11,7 @@ import optax
 from flax import nnx
 
 import pugd_optax
-
-Criterion = Callable[[jax.Array, jax.Array], jax.Array]
+from experiments.criteria import CROSS_ENTROPY, Criterion
 
 
 class State(NamedTuple):
@@ -49,8 +48,8 @@ class Metrics(NamedTuple):
     perturbed_grad_norm: jax.Array
 
 
-cross_entropy = optax.softmax_cross_entropy_with_integer_labels
-LOSSES: dict[str, Criterion] = {"cross_entropy": cross_entropy}
+Augment = Callable[[jax.Array, Data, jax.Array], tuple[jax.Array, jax.Array]]
+"""`(key, data, chosen) -> (images, labels)`: normalised images; labels [batch], or soft ones [batch, classes]."""
 
 
 def initial(tx: optax.GradientTransformation, params: Any, rest: Any, seed: int) -> State:
@@ -77,8 +76,8 @@ def forward_factory(graphdef: nnx.GraphDef, rest: Any, images: jax.Array):
 def make_step(
     graphdef: nnx.GraphDef,
     tx: optax.GradientTransformationExtraArgs,
-    augment: Callable[[jax.Array, jax.Array], jax.Array],
-    criterion: Criterion = cross_entropy,
+    augment: Augment,
+    criterion: Criterion = CROSS_ENTROPY,
 ):
     """`step(state, data, chosen, key, val_loss, *, active) -> (state, metrics)`, jitted, its state donated.
 
@@ -90,12 +89,10 @@ def make_step(
 
     @functools.partial(jax.jit, static_argnames="active", donate_argnums=0)
     def step(state: State, data: Data, chosen: jax.Array, key: jax.Array, val_loss: jax.Array, *, active: bool | None):
-        images = data.normalised(augment(jax.random.fold_in(key, state.step), data.images[chosen]))
-        labels = data.labels[chosen]
+        images, labels = augment(jax.random.fold_in(key, state.step), data, chosen)
         forward = forward_factory(graphdef, state.rest, images)
         logits_fn = lambda p: forward(p)[0]
-        losses_fn = lambda p: criterion(logits_fn(p), labels)
-        logit_loss = lambda logits: criterion(logits, labels).mean()
+        logit_loss = lambda logits: criterion.mean(logits, labels, state.step)
         # The pass through the network is taken apart at the logits, for methods that edit the gradient there.
         logits, pullback, rest = jax.vjp(forward, state.params, has_aux=True)
         loss, slope = jax.value_and_grad(logit_loss)(logits)
@@ -103,8 +100,8 @@ def make_step(
             pullback(slope)[0],
             state.opt_state,
             state.params,
-            grad_fn=jax.grad(lambda p: losses_fn(p).mean()),
-            losses_fn=losses_fn,
+            grad_fn=jax.grad(lambda p: logit_loss(logits_fn(p))),
+            losses_fn=lambda p: criterion.losses(logits_fn(p), labels, state.step),
             logits_fn=logits_fn,
             logits_vjp=(logits, pullback),
             logit_loss=logit_loss,
@@ -114,7 +111,7 @@ def make_step(
             val_loss=val_loss,
         )
         params = optax.apply_updates(state.params, updates)
-        accuracy = jnp.mean(logits.argmax(-1) == labels)
+        accuracy = jnp.mean(logits.argmax(-1) == (labels if labels.ndim == 1 else labels.argmax(-1)))
         return State(state.step + 1, params, rest, opt_state), _metrics(loss, accuracy, opt_state)
 
     return step

@@ -41,7 +41,7 @@ def some_data(count: int = 12) -> Data:
 def one_step(tx, active=None, net=None) -> tuple[State, dict[str, jax.Array]]:
     net, data = net or small(), some_data()
     state = initial(tx, *net.init(0), seed=0)
-    step = make_step(net.graphdef, tx, augment.none)
+    step = make_step(net.graphdef, tx, augment.pipeline("none", 0, 0.0, 3))
     state = jax.tree.map(jnp.copy, state)
     state, metrics = step(state, data, np.arange(6), jax.random.key(0), jnp.float32(0), active=active)
     return state, metrics._asdict()
