@@ -11,6 +11,6 @@ TOY = (
     "bound.pac",
 )
 """Theory in small: `run(scale, first_seed)`."""
-TRAINED: tuple[str, ...] = ()
+TRAINED = ("rts.early",)
 """Whole trainings: `run(scale, first_seed, lab)`, see `training`."""
 NAMES = TOY + TRAINED

@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from experiments import runs, sweep
-from experiments.claims.claim import Check, Line, Rows, below, interval, show
+from experiments.claims.claim import Check, Line, Rows, below, show
 from experiments.config import Config
 from experiments.job import prepare
 
@@ -89,22 +89,29 @@ def stretch(config: Config, factor: float) -> Config:
     return dataclasses.replace(config, epochs=round(factor * config.epochs))
 
 
-def choose(setting: Setting, arms: Mapping[str, Sequence[Config]], lab: Lab) -> dict[str, Config]:
-    """For each arm the candidate with the highest validation accuracy after the last epoch, mean over seeds.
+def try_out(setting: Setting, arms: Mapping[str, Sequence[Config]], lab: Lab) -> dict[str, list[Trained]]:
+    """Train every candidate of every arm on the seeds for choosing.
 
     Raises:
       ValueError: if the arms differ in the number of their candidates.
     """
     if len({len(candidates) for candidates in arms.values()}) > 1:
         raise ValueError(f"arms { ({k: len(v) for k, v in arms.items()}) }: expected as many candidates for each")
-    if all(len(candidates) == 1 for candidates in arms.values()):
-        return {label: candidates[0] for label, candidates in arms.items()}
     everything = [config for candidates in arms.values() for config in candidates]
     found = iter(_ensure(setting, everything, CHOOSING_SEED, setting.choosing_seeds, lab))
-    return {
-        label: max([next(found) for _ in candidates], key=lambda t: t.metric("val_accuracy")[-1].mean()).config
-        for label, candidates in arms.items()
-    }
+    return {label: [next(found) for _ in candidates] for label, candidates in arms.items()}
+
+
+def best(candidates: Sequence[Trained]) -> Config:
+    """The candidate with the highest validation accuracy after the last epoch, mean over seeds; the first of equals."""
+    return max(candidates, key=lambda trained: trained.metric("val_accuracy")[-1].mean()).config
+
+
+def choose(setting: Setting, arms: Mapping[str, Sequence[Config]], lab: Lab) -> dict[str, Config]:
+    """The best candidate of each arm; where there is one each, nothing is trained."""
+    if all(len(candidates) == 1 for candidates in arms.values()):
+        return {label: candidates[0] for label, candidates in arms.items()}
+    return {label: best(candidates) for label, candidates in try_out(setting, arms, lab).items()}
 
 
 def ready(settings: Sequence[Setting], lab: Lab) -> None:
@@ -203,8 +210,3 @@ def described(config: Config, base: Config) -> str:
         if not field.name.startswith(("method", "label")) and getattr(config, field.name) != getattr(base, field.name)
     ]
     return " ".join([dataclasses.replace(config, label="").title, *apart])
-
-
-def ahead(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether the mean of `a` is the higher one; for words, not for verdicts."""
-    return interval(a).mean > interval(b).mean

@@ -1,0 +1,44 @@
+"""What the claims about RTS share: data, networks, lengths, and the arms they are measured against.
+
+Small: 500 handwritten digits with a fifth of the labels wrong on a ResNet-8, and 1000 clean images of Fashion-MNIST on
+a perceptron. Paper: CIFAR-10 and Tiny ImageNet at 32x32 on a ResNet-18, 200 epochs.
+"""
+
+import dataclasses
+
+from experiments.claims.training import Scale, Setting, grid, method, stretch
+from experiments.config import Config
+
+RATES = ("cosine:0.1:0.0", "cosine:0.03:0.0", "cosine:0.3:0.0")
+"""Learning rates among which every arm chooses; the first where nothing is chosen."""
+
+_DIGITS = Config(dataset="digits", noise="symmetric:0.2", model="resnet8", epochs=20, train_size=500, val_size=400)
+_FASHION = Config(dataset="fashion_mnist", model="mlp", epochs=30, train_size=1000, val_size=1000)
+_SMOKE = dataclasses.replace(_DIGITS, model="mlp", epochs=4, train_size=100, val_size=100)
+_PAPER = Config(dataset="cifar10", model="resnet18", norm="batch", dtype="bfloat16", batch=128, epochs=200)
+
+SETTINGS: dict[Scale, tuple[Setting, ...]] = {
+    "smoke": (Setting("digits", _SMOKE, seeds=2, choosing_seeds=0),),
+    "full": (
+        Setting("noisy digits", _DIGITS, seeds=8, choosing_seeds=2),
+        Setting("Fashion-MNIST", _FASHION, seeds=8, choosing_seeds=2),
+    ),
+    "paper": (
+        Setting("CIFAR-10", _PAPER, seeds=5, choosing_seeds=1),
+        Setting("Tiny ImageNet", dataclasses.replace(_PAPER, dataset="tiny_imagenet_32"), seeds=5, choosing_seeds=1),
+    ),
+}
+
+REFERENCES = ("SGD", "SGD, twice the epochs", "PUGD")
+
+
+def references(setting: Setting) -> dict[str, list[Config]]:
+    """Candidates of plain training, of plain training with PUGD's gradient evaluations, and of PUGD."""
+    base = setting.base
+    plain = (base, stretch(base, 2), method(base, "pugd"))
+    return {label: rated(setting, config) for label, config in zip(REFERENCES, plain, strict=True)}
+
+
+def rated(setting: Setting, config: Config) -> list[Config]:
+    """The configuration with each learning rate, or with the first where nothing is chosen."""
+    return grid(config, lr=RATES if setting.choosing_seeds else RATES[:1])
