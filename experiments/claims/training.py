@@ -168,7 +168,7 @@ def rows(setting: Setting, trained: Mapping[str, Trained], reference: str) -> Ro
         f"{setting.name}: {label}": {
             "cost": list(cost(arm, setting)),
             "test %": list(accuracy(arm)),
-            **({} if label == reference else {f"- {reference}": list(accuracy(arm) - accuracy(trained[reference]))}),
+            f"against {reference}": list(accuracy(arm) - accuracy(trained[reference])),
             "test % at best validation": list(100 * arm.result("test_accuracy")),
             "seconds": list(arm.result("seconds")),
         }
