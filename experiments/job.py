@@ -62,7 +62,7 @@ def _prepare(config: Config) -> Job:
     augment = pipeline(geometry, config.cutout, config.mixup, classes)
     counts, steps = class_counts(config, dataset), config.epochs * steps_per_epoch
     loss = criterion(config.loss, config.reweight, config.flooding, counts, steps)
-    step = make_step(net.graphdef, plan.tx, augment, loss)
+    step = make_step(net.graphdef, plan.tx, augment, loss, drop=config.on_nan == "skip")
     job = Job(config, dataset, net, plan, steps_per_epoch, step)
     _trace(job, on_device(train.take(slice(2)), train))
     return job

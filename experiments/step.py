@@ -78,6 +78,7 @@ def make_step(
     tx: optax.GradientTransformationExtraArgs,
     augment: Augment,
     criterion: Criterion = CROSS_ENTROPY,
+    drop: bool = False,
 ):
     """`step(state, data, chosen, key, val_loss, *, active) -> (state, metrics)`, jitted, its state donated.
 
@@ -85,6 +86,8 @@ def make_step(
     variant compiles to what it uses (on CPU a convolution's gradient inside `lax.cond` is forty times slower), and
     None where the gate decides. Running statistics are those of the first pass: the second pass starts from the same
     state and what it leaves behind is dropped.
+
+    With `drop`, a step whose loss or parameters are not finite changes nothing but the step count.
     """
 
     @functools.partial(jax.jit, static_argnames="active", donate_argnums=0)
@@ -112,9 +115,17 @@ def make_step(
         )
         params = optax.apply_updates(state.params, updates)
         accuracy = jnp.mean(logits.argmax(-1) == (labels if labels.ndim == 1 else labels.argmax(-1)))
-        return State(state.step + 1, params, rest, opt_state), _metrics(loss, accuracy, opt_state)
+        new, metrics = State(state.step + 1, params, rest, opt_state), _metrics(loss, accuracy, opt_state)
+        return _drop_unless_finite(state, new, metrics) if drop else (new, metrics)
 
     return step
+
+
+def _drop_unless_finite(old: State, new: State, metrics: Metrics) -> tuple[State, Metrics]:
+    """The new state, or the old one one step on; the loss reported is then NaN."""
+    fine = jnp.isfinite(metrics.loss) & jnp.stack([jnp.isfinite(w).all() for w in jax.tree.leaves(new.params)]).all()
+    kept = jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, old)
+    return kept._replace(step=new.step), metrics._replace(loss=jnp.where(fine, metrics.loss, jnp.nan))
 
 
 def reevaluations(state: optax.OptState) -> list[pugd_optax.ReevaluateState]:
