@@ -15,7 +15,7 @@ import tyro
 from rich.console import Console
 
 from experiments.config import Config
-from experiments.names import Diverged, UsageError, nearest, pick
+from experiments.names import Diverged, Stopped, UsageError, nearest, pick
 
 T = TypeVar("T")
 COMMANDS = {
@@ -39,6 +39,12 @@ def main(argv: Sequence[str]) -> int:
     except Diverged as error:
         print(f"stopped: {error}", file=sys.stderr)
         return 1
+    except Stopped as stop:
+        print(f"stopped: {stop}", file=sys.stderr)
+        return stop.status
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
 
 
 def _dispatch(argv: list[str], console: Console) -> int:

@@ -15,6 +15,14 @@ class Diverged(Exception):
     """The loss of a run is no longer finite: one line that says where, exit status 1."""
 
 
+class Stopped(Exception):
+    """A signal has ended the work where it can go on later: one line, and the exit status of that signal."""
+
+    def __init__(self, line: str, number: int):
+        super().__init__(line)
+        self.status = 128 + number
+
+
 def pick(kind: str, name: str, known: Mapping[str, T]) -> T:
     """The entry of that name; otherwise a `UsageError` that suggests the nearest one.
 

@@ -2,6 +2,9 @@
 
 <root>/<group>/<label>/seed<k>/run.json        settings, seed, versions, commit, machine
 metrics.jsonl   one line an epoch
+events.*        the same for TensorBoard
+checkpoints/    the last two (experiments/checkpoint.py)
+failure.json    what went wrong, in a sweep that went on
 result.json     written last: the run is complete
 """
 
@@ -12,7 +15,9 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
+import traceback
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +27,11 @@ from experiments.config import Config
 from experiments.names import UsageError
 
 PACKAGES = ("pugd_optax", "jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn")
+ELSEWHERE = (
+    *("preset", "seeds", "first_seed", "out", "resume", "data_dir"),
+    *("checkpoint_every", "checkpoint_minutes", "tensorboard"),
+)
+"""Settings that a result does not depend on."""
 
 
 class Run(NamedTuple):
@@ -42,10 +52,12 @@ def folder_of(root: Path, config: Config, seed: int) -> Path:
 
 
 def start(folder: Path, config: Config, seed: int) -> None:
-    """Make the folder and note what is about to run; results of an earlier run there are removed."""
+    """Make the folder and note what is about to run; what an earlier run left there is removed."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("result.json", "metrics.jsonl"):
-        (folder / name).unlink(missing_ok=True)
+    for pattern in ("result.json", "metrics.jsonl", "failure.json", "events.out.tfevents.*"):
+        for path in folder.glob(pattern):
+            path.unlink()
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     _write(folder / "run.json", {"config": _plain(config), "title": config.title, "seed": seed, **environment()})
 
 
@@ -53,15 +65,36 @@ def complete(folder: Path, config: Config) -> bool:
     """Whether the folder holds the result of these settings.
 
     Raises:
-      UsageError: if it holds that of others.
+      UsageError: if it holds a run with others.
     """
-    if not (folder / "result.json").exists():
+    if not (folder / "run.json").exists():
         return False
     there, asked = (_substance(c) for c in (json.loads((folder / "run.json").read_text())["config"], _plain(config)))
     differing = sorted(key for key in asked if there.get(key) != asked[key])
     if differing:
         raise UsageError(f"{folder}: holds a run with another {', '.join(differing)}; name another folder")
-    return True
+    return (folder / "result.json").exists()
+
+
+def cut(folder: Path, epochs: int) -> None:
+    """Keep the lines of the first epochs, those that a checkpoint knows of.
+
+    Raises:
+      UsageError: if there are fewer.
+    """
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    if len(lines) < epochs:
+        raise UsageError(f"{path}: {len(lines)} lines, the checkpoint is of {epochs} epochs; remove the folder")
+    _replace(path, "".join(lines[:epochs]))
+    (folder / "failure.json").unlink(missing_ok=True)
+
+
+def fail(folder: Path, error: Exception) -> None:
+    """Note in the folder why its run did not end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    where = "".join(traceback.format_exception(error))
+    _write(folder / "failure.json", {"error": f"{type(error).__name__}: {error}", "traceback": where})
 
 
 def append(folder: Path, record: dict[str, Any]) -> None:
@@ -113,8 +146,7 @@ def _read_run(folder: Path, root: Path) -> Run:
 
 def _substance(config: dict[str, Any]) -> dict[str, Any]:
     """The settings that a result depends on, as JSON keeps them."""
-    elsewhere = ("seeds", "first_seed", "out", "resume", "data_dir")
-    return json.loads(json.dumps({k: v for k, v in config.items() if k not in elsewhere}))
+    return json.loads(json.dumps({k: v for k, v in config.items() if k not in ELSEWHERE}))
 
 
 def _plain(config: Config) -> dict[str, Any]:
@@ -122,9 +154,13 @@ def _plain(config: Config) -> dict[str, Any]:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
+    _replace(path, json.dumps(content, indent=2) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
     """Whole or not at all: readers never see half a file."""
     part = path.with_suffix(".part")
-    part.write_text(json.dumps(content, indent=2) + "\n")
+    part.write_text(text)
     part.replace(path)
 
 

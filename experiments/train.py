@@ -1,8 +1,9 @@
-"""The trainer: one seed of a job, from the first step to the result in its folder."""
+"""The trainer: one seed of a job, from the first step, or the last checkpoint, to the result in its folder."""
 
+import contextlib
 import dataclasses
-import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,77 +11,172 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import runs
+from experiments import checkpoint, runs
+from experiments.board import scalars
+from experiments.checkpoint import Progress, Snapshot
 from experiments.epoch import compile_steps, run_epoch
+from experiments.interrupt import interrupts
 from experiments.job import Job, on_device, split
+from experiments.names import Stopped
 from experiments.progress import Reporter, silent
 from experiments.record import check_finite, record, summary
-from experiments.step import Data, State, evaluate, hits, initial
+from experiments.step import Data, evaluate, hits, initial
+
+SECONDS_BETWEEN_REPORTS = 0.5
 
 
 @dataclasses.dataclass
-class Best:
-    """The state with the highest validation accuracy so far, the first of equals."""
+class Training:
+    """One seed under way: what it works with, where it stands, and what it tells."""
 
-    epoch: int = 0
-    accuracy: float = -math.inf
-    params: Any = None
-    rest: Any = None
+    job: Job
+    seed: int
+    folder: Path
+    train: Data
+    val: Data
+    asked: list
+    report: Reporter
+    now: Snapshot
+    show: Callable[[dict[str, Any]], None] = lambda line: None
+    saved: float = dataclasses.field(default_factory=time.monotonic)
 
-    def see(self, epoch: int, accuracy: float, state: State) -> None:
-        """Keep a copy (the state itself is donated to the next step) if it is better."""
-        if accuracy > self.accuracy:
-            self.epoch, self.accuracy = epoch, accuracy
-            self.params, self.rest = jax.tree.map(jnp.copy, (state.params, state.rest))
+    @property
+    def name(self) -> str:
+        """As the progress bar and errors call it."""
+        return f"{self.job.config.title}, seed {self.seed}"
+
+    @property
+    def steps(self) -> int:
+        """Steps done."""
+        return (self.now.progress.epoch - 1) * self.job.steps_per_epoch + self.now.progress.within
+
+    def advance(self) -> None:
+        """Train to the end of the epoch, or to where a checkpoint is due before it."""
+        at, begun = self.now.progress, time.perf_counter()
+        key, val_loss = jax.random.key(self.seed), jnp.float32(at.val_loss)
+        state, metrics = run_epoch(
+            self.job, self.now.state, self.train, key, val_loss, self.seed, at.epoch, at.within, self._pause()
+        )
+        at.seconds += time.perf_counter() - begun
+        self.now = self.now._replace(state=state)
+        check_finite(self.job, metrics, state, self.seed, self.steps)
+        for name, values in metrics._asdict().items():
+            at.metrics.setdefault(name, []).extend(np.asarray(values).tolist())
+        at.skipped += int((~np.isfinite(metrics.loss)).sum())
+        at.within = len(at.metrics["loss"])
+        at.evaluations += int(np.where(metrics.active, self.job.recipe.cost[1], self.job.recipe.cost[0]).sum())
+        if at.within == self.job.steps_per_epoch:
+            self._end_epoch()
+        if self.asked or self._due():
+            self._save()
+        if self.asked:
+            raise Stopped(f"{self.name}: {self.asked[0].name} at step {self.steps}; --resume goes on", self.asked[0])
+
+    def _end_epoch(self) -> None:
+        """Look at the validation examples and leave a line behind."""
+        at, (state, _, _) = self.now.progress, self.now
+        loss, accuracy = evaluate(self.job.network.graphdef, state.params, state.rest, self.val)
+        if accuracy > at.best_accuracy:  # a copy: the state itself is donated to the next step
+            at.best_epoch, at.best_accuracy = at.epoch, accuracy
+            self.now = self.now._replace(best=jax.tree.map(jnp.copy, (state.params, state.rest)))
+        line = record(self.job, at) | {"val_loss": loss, "val_accuracy": accuracy}
+        runs.append(self.folder, line)
+        self.show(line)
+        self.report(self.name, 1, summary(line))
+        at.epoch, at.within, at.val_loss, at.metrics = at.epoch + 1, 0, loss, {}
+
+    def _due(self) -> bool:
+        """Whether a checkpoint is due by the interval of epochs, by the clock, or because the run has ended."""
+        every, at = self.job.config.checkpoint_every, self.now.progress
+        if not every:
+            return False
+        at_interval = at.within == 0 and ((at.epoch - 1) % every == 0 or at.epoch > self.job.config.epochs)
+        return at_interval or self._late()
+
+    def _late(self) -> bool:
+        config = self.job.config
+        return bool(config.checkpoint_every) and time.monotonic() - self.saved > 60 * config.checkpoint_minutes
+
+    def _save(self) -> None:
+        checkpoint.save(self.folder, self.steps, self.now)
+        self.saved = time.monotonic()
+
+    def _pause(self) -> Callable[[int], bool]:
+        """Told of every step: shows the speed within a long epoch, and says when a checkpoint is due."""
+        first, begun, total = self.now.progress.within, time.monotonic(), self.job.steps_per_epoch
+        shown = begun
+
+        def pause(done: int) -> bool:
+            nonlocal shown
+            now = time.monotonic()
+            if now - shown > SECONDS_BETWEEN_REPORTS:
+                shown, rate = now, (done - first) * self.job.config.batch / (now - begun)
+                epoch = f"epoch {self.now.progress.epoch}/{self.job.config.epochs}"
+                self.report(self.name, 0, f"{epoch}, step {done}/{total}, {rate:.0f} images/s")
+            return bool(self.asked) or self._late()
+
+        return pause
 
 
 def run(job: Job, seed: int, folder: Path, report: Reporter = silent) -> dict[str, Any]:
-    """Train one seed and write its folder.
+    """Train one seed and write its folder; with `resume`, from its last checkpoint on.
+
+    SIGTERM and Ctrl-C end it at the next step, with a checkpoint.
 
     Returns:
       The result: test accuracy of the epoch chosen on validation data and of the last epoch, gradient evaluations,
-      seconds of training (evaluation and compilation left out), seconds of compilation.
+      seconds of training (evaluation and compilation left out), images a second, seconds of compilation.
 
     Raises:
       Diverged: if a loss is not finite; the folder then holds no result.
+      Stopped: after a signal.
     """
     parts = split(job.config, job.dataset, seed)
     train, val, test = (on_device(part, parts.train) for part in parts)
-    params, rest = job.network.init(seed)
-    state, key = initial(job.recipe.tx, params, rest, seed), jax.random.key(seed)
-    report(f"{job.config.title}, seed {seed}", 0, "compiling")
-    compile_seconds = compile_steps(job, state, train, key)
-    runs.start(folder, job.config, seed)
-    best, seconds, evaluations, val_loss = Best(), 0.0, 0, jnp.float32(0)
-    for epoch in range(1, job.config.epochs + 1):
-        begun = time.perf_counter()
-        state, metrics = run_epoch(job, state, train, key, val_loss, seed, epoch)
-        seconds += time.perf_counter() - begun
-        check_finite(job, metrics, seed, epoch)
-        loss, accuracy = evaluate(job.network.graphdef, state.params, state.rest, val)
-        best.see(epoch, accuracy, state)
-        val_loss = jnp.float32(loss)
-        evaluations += int(np.where(metrics.active, job.recipe.cost[1], job.recipe.cost[0]).sum())
-        line = record(job, epoch, metrics, evaluations, seconds) | {"val_loss": loss, "val_accuracy": accuracy}
-        runs.append(folder, line)
-        report(f"{job.config.title}, seed {seed}", 1, summary(line))
-    result = _test(job, best, state, test) | {
-        "gradient_evaluations": evaluations,
-        "seconds": seconds,
-        "compile_seconds": compile_seconds,
-    }
+    with interrupts() as asked, contextlib.ExitStack() as stack:
+        training = Training(job, seed, folder, train, val, asked, report, _fresh(job, seed))
+        report(training.name, 0, "compiling")
+        compile_seconds = compile_steps(job, training.now.state, train, jax.random.key(seed))
+        training.now = _taken_up(training)
+        if job.config.tensorboard:
+            training.show = stack.enter_context(scalars(folder, training.now.progress.epoch))
+        while training.now.progress.epoch <= job.config.epochs:
+            training.advance()
+    result = _test(job, training.now, test) | {"compile_seconds": compile_seconds}
     runs.finish(folder, result)
     return result
 
 
-def _test(job: Job, best: Best, last: State, test: Data) -> dict[str, Any]:
+def _fresh(job: Job, seed: int) -> Snapshot:
+    params, rest = job.network.init(seed)
+    state = initial(job.recipe.tx, params, rest, seed)
+    return Snapshot(state, jax.tree.map(jnp.copy, (state.params, state.rest)), Progress())
+
+
+def _taken_up(training: Training) -> Snapshot:
+    """The last checkpoint where the run is resumed and has one; otherwise a folder made anew."""
+    config, folder = training.job.config, training.folder
+    kept = checkpoint.restore(folder, training.now) if config.resume else None
+    if kept is None:
+        runs.start(folder, config, training.seed)
+        return training.now
+    runs.cut(folder, kept.progress.epoch - 1)
+    return kept
+
+
+def _test(job: Job, end: Snapshot, test: Data) -> dict[str, Any]:
     """Read the test set, once: with the parameters chosen on validation data, and with the last ones."""
+    last, at = end.state, end.progress
     right, labels = hits(job.network.graphdef, last.params, last.rest, test), np.asarray(test.labels)
     return {
-        "best_epoch": best.epoch,
-        "val_accuracy": best.accuracy,
-        "test_accuracy": evaluate(job.network.graphdef, best.params, best.rest, test)[1],
+        "best_epoch": at.best_epoch,
+        "val_accuracy": at.best_accuracy,
+        "test_accuracy": evaluate(job.network.graphdef, *end.best, test)[1],
         "last_test_accuracy": float(right.mean()),
         "last_test_accuracy_by_class": [float(right[labels == c].mean()) for c in np.unique(labels)],
         "parameters": sum(x.size for x in jax.tree.leaves(last.params)),
+        "gradient_evaluations": at.evaluations,
+        "skipped_steps": at.skipped,
+        "seconds": at.seconds,
+        "images_per_second": job.config.epochs * job.steps_per_epoch * job.config.batch / at.seconds,
     }
