@@ -11,6 +11,6 @@ TOY = (
     "bound.pac",
 )
 """Theory in small: `run(scale, first_seed)`."""
-TRAINED = ("rts.early",)
+TRAINED = ("rts.early", "rts.radius", "rts.timing", "rts.scale", "rts.all")
 """Whole trainings: `run(scale, first_seed, lab)`, see `training`."""
 NAMES = TOY + TRAINED

@@ -20,25 +20,24 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from experiments.claims.claim import Check, Finding, Panel, below, show
+from experiments.claims.claim import Check, Finding, Panel, Rows, below, show
 from experiments.claims.rts_settings import SETTINGS, references
-from experiments.claims.training import Lab, Scale, Setting, Trained, above, choose, curves, ready, rows, train
+from experiments.claims.training import Lab, Scale, Setting, Trained, above, across, choose, curves, rows, train
 
 Arms = Mapping[str, Trained]
 
 
 def run(scale: Scale, first_seed: int, lab: Lab) -> Finding:
     """The three arms in every setting."""
-    settings = SETTINGS[scale]
-    ready(settings, lab)
-    found = {s: train(s, choose(s, references(s), lab), first_seed, lab) for s in settings}
-    table = {k: v for s, arms in found.items() for k, v in _rows(s, arms).items()}
-    panels = [panel for s, arms in found.items() for panel in _panels(s, arms)]
-    checks = [check for s, arms in found.items() for check in _checks(s, arms)]
-    return Finding(table, panels, checks, " ".join(_reading(s, arms) for s, arms in found.items()))
+    return across(SETTINGS[scale], lambda setting: _find(setting, first_seed, lab), lab)
 
 
-def _rows(setting: Setting, arms: Arms):
+def _find(setting: Setting, first_seed: int, lab: Lab) -> Finding:
+    arms = train(setting, choose(setting, references(setting), lab), first_seed, lab)
+    return Finding(_rows(setting, arms), _panels(setting, arms), _checks(setting, arms), _reading(setting, arms))
+
+
+def _rows(setting: Setting, arms: Arms) -> Rows:
     table = rows(setting, arms, "SGD")
     for arm, row in zip(arms.values(), table.values(), strict=True):
         row["validation %, first tenth"] = list(_early(arm))

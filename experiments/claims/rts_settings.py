@@ -6,11 +6,11 @@ a perceptron. Paper: CIFAR-10 and Tiny ImageNet at 32x32 on a ResNet-18, 200 epo
 
 import dataclasses
 
-from experiments.claims.training import Scale, Setting, grid, method, stretch
+from experiments.claims.training import Lab, Scale, Setting, choose, grid, method, stretch
 from experiments.config import Config
 
 RATES = ("cosine:0.1:0.0", "cosine:0.03:0.0", "cosine:0.3:0.0")
-"""Learning rates among which every arm chooses; the first where nothing is chosen."""
+"""Learning rates among which every arm chooses."""
 
 _DIGITS = Config(dataset="digits", noise="symmetric:0.2", model="resnet8", epochs=20, train_size=500, val_size=400)
 _FASHION = Config(dataset="fashion_mnist", model="mlp", epochs=30, train_size=1000, val_size=1000)
@@ -18,7 +18,7 @@ _SMOKE = dataclasses.replace(_DIGITS, model="mlp", epochs=4, train_size=100, val
 _PAPER = Config(dataset="cifar10", model="resnet18", norm="batch", dtype="bfloat16", batch=128, epochs=200)
 
 SETTINGS: dict[Scale, tuple[Setting, ...]] = {
-    "smoke": (Setting("digits", _SMOKE, seeds=2, choosing_seeds=0),),
+    "smoke": (Setting("digits", _SMOKE, seeds=2, choosing_seeds=1, candidates=1),),
     "full": (
         Setting("noisy digits", _DIGITS, seeds=8, choosing_seeds=2),
         Setting("Fashion-MNIST", _FASHION, seeds=8, choosing_seeds=2),
@@ -40,5 +40,10 @@ def references(setting: Setting) -> dict[str, list[Config]]:
 
 
 def rated(setting: Setting, config: Config) -> list[Config]:
-    """The configuration with each learning rate, or with the first where nothing is chosen."""
-    return grid(config, lr=RATES if setting.choosing_seeds else RATES[:1])
+    """The configuration with each learning rate."""
+    return grid(config, lr=RATES[: setting.candidates])
+
+
+def tuned_pugd(setting: Setting, lab: Lab) -> Config:
+    """PUGD with the learning rate chosen for it."""
+    return choose(setting, {"PUGD": rated(setting, method(setting.base, "pugd"))}, lab)["PUGD"]

@@ -7,7 +7,7 @@ claim goes on where it stopped.
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from experiments import runs, sweep
-from experiments.claims.claim import Check, Line, Rows, below, show
+from experiments.claims.claim import Check, Finding, Line, Rows, below, show
 from experiments.config import Config
 from experiments.job import prepare
 
@@ -40,12 +40,14 @@ class Setting(NamedTuple):
       base: data, network, length.
       seeds: runs of what was chosen.
       choosing_seeds: runs of each candidate.
+      candidates: how many values are tried of what is chosen.
     """
 
     name: str
     base: Config
     seeds: int
     choosing_seeds: int
+    candidates: int = 3
 
 
 class Trained(NamedTuple):
@@ -102,9 +104,14 @@ def try_out(setting: Setting, arms: Mapping[str, Sequence[Config]], lab: Lab) ->
     return {label: [next(found) for _ in candidates] for label, candidates in arms.items()}
 
 
+def validation(trained: Trained) -> float:
+    """Validation accuracy after the last epoch, mean over seeds: what settings are chosen by."""
+    return float(trained.metric("val_accuracy")[-1].mean())
+
+
 def best(candidates: Sequence[Trained]) -> Config:
-    """The candidate with the highest validation accuracy after the last epoch, mean over seeds; the first of equals."""
-    return max(candidates, key=lambda trained: trained.metric("val_accuracy")[-1].mean()).config
+    """The candidate with the highest validation accuracy, the first of equals."""
+    return max(candidates, key=validation).config
 
 
 def choose(setting: Setting, arms: Mapping[str, Sequence[Config]], lab: Lab) -> dict[str, Config]:
@@ -114,10 +121,17 @@ def choose(setting: Setting, arms: Mapping[str, Sequence[Config]], lab: Lab) -> 
     return {label: best(candidates) for label, candidates in try_out(setting, arms, lab).items()}
 
 
-def ready(settings: Sequence[Setting], lab: Lab) -> None:
-    """Meet missing data before anything is trained."""
+def across(settings: Sequence[Setting], find: Callable[[Setting], Finding], lab: Lab) -> Finding:
+    """What is found in each setting, as one finding; missing data are met before anything is trained."""
     for setting in settings:
         prepare(dataclasses.replace(setting.base, data_dir=lab.data_dir))
+    found = [find(setting) for setting in settings]
+    return Finding(
+        rows={name: row for part in found for name, row in part.rows.items()},
+        panels=[panel for part in found for panel in part.panels],
+        checks=[check for part in found for check in part.checks],
+        reading=" ".join(part.reading for part in found),
+    )
 
 
 def train(setting: Setting, arms: Mapping[str, Config], first_seed: int, lab: Lab) -> dict[str, Trained]:
