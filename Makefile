@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test lint types bench docs clean
 
 demo: $(VENV)/experiments  ## Train SGD, SAM, PUGD and RTS-PUGD on handwritten digits: table and plot
 	$(BIN)/python -m experiments demo
@@ -21,8 +21,11 @@ types: $(VENV)/dev  ## Static types
 bench: $(VENV)/experiments  ## Step costs against the floor and against peers
 	$(BIN)/python -m experiments bench
 
+docs: $(VENV)/dev  ## The documentation, in site/; no network needed
+	$(BIN)/mkdocs build --config-file docs/mkdocs.yml
+
 clean:
-	rm -rf $(VENV) .cache build dist
+	rm -rf $(VENV) .cache build dist site
 
 $(VENV)/experiments: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

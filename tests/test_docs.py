@@ -1,0 +1,129 @@
+"""The documentation builds without a warning, its examples run, and its page on a new method is followed literally."""
+
+import doctest
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from pugd_optax import methods
+from tests.conftest import CACHE
+
+ROOT = Path(__file__).parents[1]
+PAGES = ROOT / "docs" / "pages"
+OWN_METHOD = (PAGES / "own_method.md").read_text()
+BLOCKS = dict(re.findall(r'^```\w+ title="(.+?)"\n(.*?)^```$', OWN_METHOD, flags=re.MULTILINE | re.DOTALL))
+
+
+class Links(HTMLParser):
+    """The addresses that a page refers to: links, scripts, styles, pictures."""
+
+    def __init__(self, page: Path):
+        super().__init__()
+        self.found: list[str] = []
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        if tag in ("script", "img", "link"):
+            self.found += [v for v in (given.get("src"), given.get("href")) if v]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The documentation as `make docs` builds it; it cannot reach a network."""
+    out = tmp_path_factory.mktemp("site")
+    command = [
+        sys.executable,
+        "-m",
+        "mkdocs",
+        "build",
+        "--config-file",
+        ROOT / "docs" / "mkdocs.yml",
+        "--site-dir",
+        out,
+    ]
+    nowhere = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "NO_MKDOCS_2_WARNING": "1"}
+    built = subprocess.run(command, capture_output=True, text=True, env=os.environ | nowhere)
+    assert built.returncode == 0, built.stderr
+    assert "WARNING" not in built.stderr
+    return out
+
+
+@pytest.mark.slow
+def test_every_method_has_a_page_with_its_equation(site):
+    for name in methods.__all__:
+        page = (site / "methods" / f"{name}.html").read_text()
+        assert "<math" in page
+        assert "References" in page
+
+
+@pytest.mark.slow
+def test_equations_are_drawn_and_code_is_no_quotation(site):
+    for page in site.rglob("*.html"):
+        text = page.read_text()
+        assert 'class="arithmatex"' not in text, page
+        assert "<p>&gt;&gt;&gt; " not in text, page
+        assert not re.search(r"<mi>\\", text), f"{page}: LaTeX that the converter does not know"
+
+
+@pytest.mark.slow
+def test_pages_load_nothing_from_elsewhere(site):
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > len(methods.__all__)
+    for page in pages:
+        outside = [link for link in Links(page).found if re.match(r"https?:|//", link)]
+        assert not outside, page
+
+
+@pytest.mark.parametrize("page", sorted(PAGES.rglob("*.md")), ids=lambda page: page.stem)
+def test_examples_run(page):
+    """Blocks marked `pycon`; those of the other languages are not for Python."""
+    blocks = re.findall(r"^```pycon\n(.*?)^```$", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    examples = doctest.DocTestParser().get_doctest("".join(blocks), {}, page.name, str(page), 0)
+    failed, _ = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(examples)
+    assert failed == 0
+
+
+@pytest.mark.slow
+def test_a_method_written_from_the_page_passes_the_contract(tmp_path):
+    """The files of the page, its lines at their places in the alphabet, and the command it ends with."""
+    for folder in ("pugd_optax", "tests"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "experiments"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "README.md").write_text(_with_row((ROOT / "README.md").read_text(), BLOCKS.pop("README.md, Methods")))
+    index = tmp_path / "pugd_optax" / "methods" / "__init__.py"
+    start, bracket, names = index.read_text().partition("__all__ = [\n")
+    imports = BLOCKS.pop("pugd_optax/methods/__init__.py, imports")
+    entry = BLOCKS.pop("pugd_optax/methods/__init__.py, __all__")
+    index.write_text(_in_order(start, imports) + bracket + _in_order(names, entry))
+    for path, content in BLOCKS.items():
+        (tmp_path / path).write_text(content)
+
+    (command,) = re.findall(r"^pytest .*$", OWN_METHOD, flags=re.MULTILINE)
+    words = [sys.executable, "-m", *command.split(), "-p", "no:cacheprovider", "--override-ini=testpaths="]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    environment |= {"PYTHONPATH": str(tmp_path), "JAX_COMPILATION_CACHE_DIR": CACHE}
+    ran = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert ran.returncode == 0, ran.stdout
+    passed = int(re.findall(r"(\d+) passed", ran.stdout)[-1])
+    assert passed > 40, "the contract tests found the method"
+
+
+def _in_order(text: str, line: str) -> str:
+    """The text with a line put before the first one of its kind that sorts after it."""
+    lines = text.splitlines(keepends=True)
+    alike = line.split("linf_sam")[0]
+    where = next(i for i, other in enumerate(lines) if other.startswith(alike) and other > line)
+    return "".join([*lines[:where], line, *lines[where:]])
+
+
+def _with_row(readme: str, row: str) -> str:
+    """The README with a row added at the head of the methods table."""
+    start, rule, rest = readme.partition("\n## Methods\n")[2].partition("|---|---|---|---|---|\n")
+    return readme.replace(start + rule + rest, start + rule + row + rest)
