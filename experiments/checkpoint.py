@@ -4,10 +4,14 @@
     sha256.json                         the sum of every file, so that a damaged checkpoint is known before it is read
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,6 +79,8 @@ def save(folder: Path, step: int, snapshot: Snapshot) -> None:
             manager.save(step, args=ocp.args.Composite(arrays=arrays, progress=progress), force=True)
         _write_sums(folder / "checkpoints" / str(step))
     except (OSError, ValueError) as error:  # Orbax passes on what TensorStore raises, a ValueError
+        for part in (folder / "checkpoints").glob("*-tmp*"):  # makes room where the disk is full
+            shutil.rmtree(part, ignore_errors=True)
         kept = [s for s in steps(folder) if s != step]
         good = f"the last one is that of step {kept[-1]}" if kept else "there is none before it"
         what = f"{folder}: the checkpoint of step {step} cannot be written ({_reason(error)}); {good}"
@@ -116,13 +122,22 @@ def _read(folder: Path, step: int, like: Snapshot) -> Snapshot:
     with _manager(folder) as manager:
         args = ocp.args.Composite(arrays=ocp.args.StandardRestore(shapes), progress=ocp.args.JsonRestore())
         read = manager.restore(step, args=args)
-    state, best = jax.tree.map(_as, read.arrays, arrays)
-    return Snapshot(state, best, Progress(**read.progress))
+    state, best = jax.tree.map(_as, read["arrays"], arrays)
+    return Snapshot(state, best, Progress(**read["progress"]))
 
 
-def _manager(folder: Path) -> ocp.CheckpointManager:
+@contextlib.contextmanager
+def _manager(folder: Path) -> Iterator[ocp.CheckpointManager]:
+    """Orbax on the checkpoints of a run folder, silent: it logs what it also raises."""
     options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
-    return ocp.CheckpointManager((folder / "checkpoints").resolve(), options=options)
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with ocp.CheckpointManager((folder / "checkpoints").resolve(), options=options) as manager:
+            yield manager
+    finally:
+        log.setLevel(level)
 
 
 def _drop(folder: Path, step: int) -> None:
@@ -166,4 +181,6 @@ def _check_sums(folder: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+    """A line of the error; TensorStore's are long, and say at the end what it was."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= 120 else f"... {line[-100:]}"

@@ -14,7 +14,9 @@ from experiments.config import Config
 from experiments.job import prepare
 from experiments.names import Diverged, Stopped
 
-BASE = Config(model="mlp", train_size=80, val_size=40, batch=20, epochs=3, noise="symmetric:0.2", augment="crop")
+BASE = Config(
+    model="mlp", train_size=80, val_size=40, batch=20, epochs=3, noise="symmetric:0.2", augment="crop", devices=1
+)
 CASES = {
     "pugd": {"method": "pugd"},
     "rts_pugd": {"method": "rts_pugd", "method_options": (("when", "after:0.5"),)},
