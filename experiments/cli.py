@@ -1,29 +1,23 @@
-"""The command line: words to settings, and every mistake to one line and exit status 2."""
+"""The command line: one function a command; every mistake is one line and exit status 2."""
 
-import contextlib
-import dataclasses
-import datetime
-import io
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
-import tyro
 from rich.console import Console
 
-from experiments.config import Config
-from experiments.names import Diverged, Stopped, UsageError, nearest, pick
+from experiments.names import Diverged, Stopped, UsageError, pick
+from experiments.options import parse, presets, train_config
 
-T = TypeVar("T")
 COMMANDS = {
     "demo": "the main job: SGD, SAM, PUGD and RTS-PUGD on handwritten digits; minutes on two cores",
     "train": "train one model with one method; `train --help` lists the options",
+    "sweep": "train every combination: the options of `train`, with a choice at every comma",
+    "presets": "the papers' recipes, for `train --preset NAME`; `presets NAME` shows the note of one",
+    "report": "rebuild tables (terminal, Markdown, CSV) and curves of a folder of runs",
     "bench": "step costs of every method against the floor and against peers",
     "claims": "the claims of the papers: table, picture and verdict of each",
-    "report": "rebuild the table and the curves of a folder of runs",
 }
 
 
@@ -52,11 +46,18 @@ def _dispatch(argv: list[str], console: Console) -> int:
         print("usage: python -m experiments COMMAND [OPTIONS]\n")
         print("\n".join(f"  {name:<8} {what}" for name, what in COMMANDS.items()))
         return 0 if argv else 2
-    if argv[0] not in COMMANDS:
-        pick("command", argv[0], COMMANDS)
+    pick("command", argv[0], COMMANDS)
     _keep_compiled()
-    run = {"demo": _demo, "train": _train, "bench": _bench, "claims": _claims, "report": _report}[argv[0]]
-    return run(argv[1:], console)
+    run = {
+        "demo": _demo,
+        "train": _train,
+        "sweep": _sweep,
+        "presets": _presets,
+        "report": _report,
+        "bench": _bench,
+        "claims": _claims,
+    }
+    return run[argv[0]](argv[1:], console)
 
 
 def _demo(argv: list[str], console: Console) -> int:
@@ -78,10 +79,49 @@ def _train(argv: list[str], console: Console) -> int:
 
     config = train_config(argv)
     assert config.out is not None
-    if not config.resume and next(config.out.rglob("result.json"), None):
-        raise UsageError(f"--out {config.out}: holds results already; --resume goes on there, or name another folder")
+    _refuse_to_overwrite(config.out, config.resume)
     sweep.run([(config.out, config)], console)
     report.show(config.out, console)
+    return 0
+
+
+def _sweep(argv: list[str], console: Console) -> int:
+    from experiments import grid, report, sweep
+
+    if "-h" in argv or "--help" in argv:
+        print(f"{grid.__doc__}\n`--stop-on-failure` ends the sweep at the first run that fails.\n")
+        train_config(["--help"])
+    experiments = grid.settings([word for word in argv if word != "--stop-on-failure"])
+    _, first = experiments[0]
+    assert first.out is not None
+    _refuse_to_overwrite(first.out, first.resume)
+    failed = sweep.run(experiments, console, go_on="--stop-on-failure" not in argv)
+    if len(failed) == sum(config.seeds for _, config in experiments):
+        raise Diverged(f"every run failed, the first: {failed[0]}")
+    report.show(first.out, console)
+    return 1 if failed else 0
+
+
+def _refuse_to_overwrite(out: Path, resume: bool) -> None:
+    kept = next((name for name in ("result.json", "checkpoints") if next(out.rglob(name), None)), None)
+    if kept and not resume:
+        what = "results" if kept == "result.json" else "checkpoints"
+        raise UsageError(f"--out {out}: holds {what} already; --resume goes on there, or name another folder")
+
+
+def _presets(argv: list[str], console: Console) -> int:
+    from rich.table import Table
+
+    notes = presets()
+    if argv:
+        console.print(pick("preset", argv[0], notes), highlight=False, markup=False)
+        return 0
+    shown = Table(box=None)
+    for column in ("preset", "recipe"):
+        shown.add_column(column)
+    for name, note in notes.items():
+        shown.add_row(name, note.splitlines()[0])
+    console.print(shown)
     return 0
 
 
@@ -99,62 +139,6 @@ def _report(argv: list[str], console: Console) -> int:
         raise UsageError("usage: python -m experiments report FOLDER")
     report.show(Path(argv[0]), console)
     return 0
-
-
-def train_config(argv: Sequence[str]) -> Config:
-    """Settings from the options of `train`, with the folders filled in."""
-    plain, dotted = _dotted(argv)
-    config = parse(Config, plain, also=("--method.OPTION", "--optimizer.OPTION"))
-    folder = os.environ.get("PUGD_DATA_DIR")
-    time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return dataclasses.replace(
-        config,
-        method_options=dotted["method"],
-        optimizer_options=dotted["optimizer"],
-        data_dir=config.data_dir or (Path(folder) if folder else None),
-        out=config.out or Path("runs") / f"{time}-{config.dataset}-{config.model}-{config.method}",
-    )
-
-
-def parse(kind: type[T], argv: Sequence[str], also: Sequence[str] = ()) -> T:
-    """Settings of that kind; an unknown option or a bad value is a `UsageError`."""
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            made, unknown = tyro.cli(kind, args=list(argv), return_unknown_args=True, prog="python -m experiments")
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        raise UsageError(_one_line(said.getvalue())) from None
-    if unknown:
-        known = ["--" + f.name.replace("_", "-") for f in dataclasses.fields(kind) if not f.name.endswith("_options")]  # pyright: ignore
-        raise UsageError(f"unknown option {unknown[0]!r}{nearest(unknown[0], [*known, *also])} --help lists them all")
-    return made
-
-
-def _dotted(argv: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-    """Take `--method.NAME VALUE` and `--optimizer.NAME VALUE` out of the options."""
-    plain: list[str] = []
-    found: dict[str, list[tuple[str, str]]] = {"method": [], "optimizer": []}
-    words = iter(argv)
-    for word in words:
-        owner, dot, rest = word.removeprefix("--").partition(".")
-        if not (word.startswith("--") and dot and owner in found):
-            plain.append(word)
-            continue
-        name, equals, content = rest.partition("=")
-        content = content if equals else next(words, None)
-        if content is None:
-            raise UsageError(f"{word} needs a value")
-        found[owner].append((name.replace("-", "_"), content))
-    return plain, {k: tuple(v) for k, v in found.items()}
-
-
-def _one_line(box: str) -> str:
-    """The sentences of the parser's box, without its frame."""
-    lines = [line.strip("│╭╰╮╯─ \n") for line in box.splitlines()]
-    text = " ".join(line for line in lines[1:] if line)
-    return re.split(r"Argument helptext:|For full helptext", text)[0].strip()
 
 
 def _keep_compiled() -> None:

@@ -1,5 +1,7 @@
-"""Tables from run folders alone."""
+"""Tables and curves from run folders alone: on the terminal, as Markdown, as CSV, as PNG."""
 
+import csv
+import io
 from pathlib import Path
 from typing import NamedTuple
 
@@ -7,19 +9,37 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from experiments.runs import Run, read
+from experiments.claims.claim import interval
+from experiments.runs import Run, read, unfinished
+
+NOTE = (
+    "mean ± standard deviation over seeds and half the 95 % confidence interval of the mean (Student's t); test %: at "
+    "the epoch with the best validation accuracy; gradients: gradient evaluations of a run; seconds, images/s: median "
+    "of the training time, compilation and evaluation left out."
+)
+WIDE = 110
+"""Columns of a terminal that holds every column of the table."""
+
+
+class Accuracy(NamedTuple):
+    """In percent, over seeds: mean, standard deviation, half the 95 % confidence interval of the mean."""
+
+    mean: float
+    std: float
+    ci95: float
 
 
 class Row(NamedTuple):
-    """One method in one setting, over its seeds; accuracies in percent as mean and deviation."""
+    """One method in one setting, over its seeds."""
 
     title: str
     seeds: int
-    test: tuple[float, float]
-    last: tuple[float, float]
+    test: Accuracy
+    last: Accuracy
     evaluations: float
     seconds: float
     ratio: float
+    images_per_second: float
 
 
 def groups(found: list[Run]) -> dict[str, dict[str, list[Run]]]:
@@ -42,23 +62,49 @@ def rows(methods: dict[str, list[Run]]) -> list[Row]:
             _median(found, "gradient_evaluations"),
             _median(found, "seconds"),
             _median(found, "seconds") / reference,
+            _median(found, "images_per_second"),
         )
         for title, found in methods.items()
     ]
 
 
-def table(setting: str, methods: dict[str, list[Run]]) -> Table:
-    """The rows of one setting, the best test accuracy in bold."""
+def cells(made: list[Row]) -> list[list[str]]:
+    """The table as text, the header first."""
+    head = ["method", "seeds", "test %", "95 % CI", "last epoch %", "gradients"]
+    head += ["seconds", f"time / {made[0].title}", "images/s"]
+    return [head] + [
+        [
+            row.title,
+            str(row.seeds),
+            _spread(row.test, row.seeds),
+            f"± {row.test.ci95:.1f}" if row.seeds > 1 else "",
+            _spread(row.last, row.seeds),
+            f"{row.evaluations:.0f}",
+            f"{row.seconds:.1f}",
+            f"{row.ratio:.2f}",
+            f"{row.images_per_second:.0f}" if np.isfinite(row.images_per_second) else "",
+        ]
+        for row in made
+    ]
+
+
+def table(setting: str, methods: dict[str, list[Run]], width: int) -> Table:
+    """The rows of one setting, the best test accuracy in bold; on a narrow terminal without what can be missed."""
     made = rows(methods)
-    shown = Table(title=f"{setting}: {describe(methods)}".removeprefix(": "), title_justify="left", title_style="bold")
-    for name in ("method", "seeds", "test %", "last epoch %", "gradients", "seconds", f"time / {made[0].title}"):
-        shown.add_column(name, justify="left" if name == "method" else "right")
-    best = max(row.test[0] for row in made)
-    for row in made:
-        cells = [f"{mean:.1f}" + f" ± {spread:.1f}" * (row.seeds > 1) for mean, spread in (row.test, row.last)]
-        numbers = (f"{row.evaluations:.0f}", f"{row.seconds:.1f}", f"{row.ratio:.2f}")
-        shown.add_row(row.title, str(row.seeds), *cells, *numbers, style="bold" if row.test[0] == best else None)
+    text = cells(made)
+    shown = Table(title=title(setting, methods), title_justify="left", title_style="bold", expand=False)
+    kept = range(len(text[0])) if width >= WIDE else (0, 1, 2, 3, 5, 7)
+    for i in kept:
+        shown.add_column(text[0][i], justify="right" if i else "left", overflow="fold")
+    best = max(row.test.mean for row in made)
+    for row, line in zip(made, text[1:], strict=True):
+        shown.add_row(*(line[i] for i in kept), style="bold" if row.test.mean == best else None)
     return shown
+
+
+def title(setting: str, methods: dict[str, list[Run]]) -> str:
+    """The folder of the setting and its description."""
+    return f"{setting}: {describe(methods)}".removeprefix(": ")
 
 
 def describe(methods: dict[str, list[Run]]) -> str:
@@ -70,26 +116,54 @@ def describe(methods: dict[str, list[Run]]) -> str:
     return ", ".join(words)
 
 
+def markdown(sorted_out: dict[str, dict[str, list[Run]]], missing: list[str]) -> str:
+    """Every table, with a note on what the columns are and what is missing."""
+    parts = ["# Runs", "Written by `python -m experiments report`; do not edit."]
+    for setting, methods in sorted_out.items():
+        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells(rows(methods))]
+        rule = "|---|" + "---:|" * (lines[0].count(" | "))
+        parts += [f"## {title(setting, methods)}", "\n".join([lines[0], rule, *lines[1:]])]
+    parts += [NOTE[0].upper() + NOTE[1:], "![learning curves](curves.png)"]
+    parts += ["Not in these tables:\n\n" + "\n".join(f"- {line}" for line in missing)] if missing else []
+    return "\n\n".join(parts) + "\n"
+
+
+def comma_separated(sorted_out: dict[str, dict[str, list[Run]]]) -> str:
+    """Every row with its setting, numbers in full."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    accuracies = [f"{name}_{part}" for name in ("test", "last") for part in Accuracy._fields]
+    writer.writerow(["setting", "method", "seeds", *accuracies, *Row._fields[4:]])
+    for setting, methods in sorted_out.items():
+        for row in rows(methods):
+            writer.writerow([title(setting, methods), row.title, row.seeds, *row.test, *row.last, *row[4:]])
+    return out.getvalue()
+
+
 def show(root: Path, console: Console) -> None:
-    """Print the tables of a folder of runs and draw their curves beside them."""
+    """Print the tables of a folder of runs; write `report.md`, `report.csv` and `curves.png` beside them."""
     from experiments.figure import draw
 
-    sorted_out = groups(read(root))
+    sorted_out, missing = groups(read(root)), unfinished(root)
     for setting, methods in sorted_out.items():
-        console.print(table(setting, methods))
-    console.print(
-        "mean ± standard deviation over seeds; test % at the epoch with the best validation accuracy; gradients:\n"
-        "gradient evaluations of a run; seconds: median of the training time, compilation and evaluation left out.",
-        style="dim",
-        soft_wrap=True,
-    )
-    console.print(f"curves: {draw(sorted_out, root / 'curves.png')}", soft_wrap=True)
+        console.print(table(setting, methods, console.width))
+    console.print(NOTE, style="dim")
+    for line in missing:
+        console.print(f"not in the table: {line}", highlight=False, markup=False)
+    (root / "report.md").write_text(markdown(sorted_out, missing))
+    (root / "report.csv").write_text(comma_separated(sorted_out))
+    draw(sorted_out, root / "curves.png")
+    console.print(f"written to {root}: report.md, report.csv, curves.png", soft_wrap=True, highlight=False)
 
 
-def _percent(found: list[Run], key: str) -> tuple[float, float]:
+def _spread(accuracy: Accuracy, seeds: int) -> str:
+    return f"{accuracy.mean:.1f}" + f" ± {accuracy.std:.1f}" * (seeds > 1)
+
+
+def _percent(found: list[Run], key: str) -> Accuracy:
     values = 100 * np.array([run.result[key] for run in found])
-    return float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    return Accuracy(values.mean(), values.std(ddof=1) if len(values) > 1 else 0.0, interval(values).half)
 
 
 def _median(found: list[Run], key: str) -> float:
-    return float(np.median([run.result[key] for run in found]))
+    return float(np.median([run.result.get(key, np.nan) for run in found]))

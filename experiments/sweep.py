@@ -5,12 +5,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments import progress, runs, train
+from experiments import checkpoint, progress, runs, train
 from experiments.config import Config
-from experiments.job import prepare
+from experiments.job import Job, prepare
+from experiments.names import Stopped, UsageError
 
 
-def run(experiments: Sequence[tuple[Path, Config]], console: Console) -> None:
+def run(experiments: Sequence[tuple[Path, Config]], console: Console, go_on: bool = False) -> list[str]:
     """Train every experiment with every one of its seeds.
 
     All settings are checked before the first run starts. Seeds are the outer loop, so that a slow spell of the machine
@@ -19,16 +20,44 @@ def run(experiments: Sequence[tuple[Path, Config]], console: Console) -> None:
     Args:
       experiments: where the runs of a setting go, and the settings.
       console: where progress is shown.
+      go_on: whether a run that fails is noted in its folder and the others are trained all the same.
+
+    Returns:
+      A line for each run that failed.
     """
+    todo, failed = _todo(experiments), []
+    with progress.reporter(console, sum(_epochs(job, folder) for job, _, folder in todo)) as report:
+        for job, seed, folder in todo:
+            try:
+                train.run(job, seed, folder, report)
+            except Stopped:
+                raise
+            except Exception as error:
+                if not go_on:
+                    raise
+                runs.fail(folder, error)
+                failed.append(f"{folder}: {error}")
+    return failed
+
+
+def _todo(experiments: Sequence[tuple[Path, Config]]) -> list[tuple[Job, int, Path]]:
+    """Job, seed and folder of every run that is not complete, one seed after the other."""
     jobs = [(root, prepare(config)) for root, config in experiments]
     turns = [
-        (job, job.config.first_seed + i, root)
+        (job, seed, runs.folder_of(root, job.config, seed))
         for i in range(max(config.seeds for _, config in experiments))
         for root, job in jobs
         if i < job.config.seeds
+        for seed in [job.config.first_seed + i]
     ]
-    todo = [(job, seed, runs.folder_of(root, job.config, seed)) for job, seed, root in turns]
-    todo = [turn for turn in todo if not (turn[0].config.resume and runs.complete(turn[2], turn[0].config))]
-    with progress.reporter(console, sum(job.config.epochs for job, _, _ in todo)) as report:
-        for job, seed, folder in todo:
-            train.run(job, seed, folder, report)
+    folders = [folder for _, _, folder in turns]
+    twice = next((folder for folder in folders if folders.count(folder) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{twice}: two of the experiments would be written there; are they the same?")
+    return [turn for turn in turns if not (turn[0].config.resume and runs.complete(turn[2], turn[0].config))]
+
+
+def _epochs(job: Job, folder: Path) -> int:
+    """Epochs that are left, from the last checkpoint on."""
+    done = checkpoint.steps(folder) if job.config.resume else []
+    return job.config.epochs - (done[-1] // job.steps_per_epoch if done else 0)
