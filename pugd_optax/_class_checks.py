@@ -13,7 +13,10 @@ from pugd_optax._checks import check_number
 def check_logits(logits: jax.Array, num_classes: int) -> None:
     """Refuse logits that are not real numbers with `num_classes` of them on the last axis."""
     if not jnp.issubdtype(logits.dtype, jnp.floating):
-        raise TypeError(f"logits have the dtype {logits.dtype}: expected real floating-point numbers.")
+        raise TypeError(
+            f"logits have the dtype {logits.dtype}: expected real floating-point numbers. "
+            "Mend: logits.astype(jnp.float32)."
+        )
     if logits.ndim < 2 or logits.shape[-1] != num_classes:
         raise ValueError(
             f"logits have the shape {logits.shape}: expected (examples, ..., {num_classes}). "
@@ -62,14 +65,20 @@ def membership(labels: Any, logits: jax.Array) -> jax.Array:
             f"of the shape {logits.shape}, or integer class indices. Mend: labels.astype(jnp.int32) for indices."
         )
     if _is_readable(labels) and not np.all((np.asarray(labels) >= 0) & (np.asarray(labels) <= 1)):
-        raise ValueError("labels hold numbers outside [0, 1]: soft labels are shares of the classes in an example.")
+        raise ValueError(
+            f"labels lie in [{np.min(labels):g}, {np.max(labels):g}]: expected soft labels in [0, 1], the shares of the "
+            "classes in an example. Mend: divide each row by its sum, or labels.astype(jnp.int32) for indices."
+        )
     return jnp.asarray(labels).astype(jnp.float32)
 
 
 def check_counts(counts: Any, num_classes: int | None = None) -> np.ndarray:
     """Class counts as float64, each above 0; facts of the training set, so never traced."""
     if isinstance(counts, jax.core.Tracer):
-        raise TypeError("counts are traced: expected the class counts of the training set as plain numbers.")
+        raise TypeError(
+            "counts are traced: expected the class counts of the training set as plain numbers. "
+            "Mend: a NumPy array from outside jit."
+        )
     n = np.asarray(counts, np.float64)
     if n.ndim != 1 or (num_classes is not None and len(n) != num_classes):
         raise ValueError(

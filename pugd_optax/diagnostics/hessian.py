@@ -101,8 +101,12 @@ def hessian_trace(
 
 def _flat(params: optax.Params):
     """The parameters as one vector in float32 or better, and the way back."""
-    if any(jnp.iscomplexobj(x) for x in jax.tree.leaves(params)):
-        raise ValueError("params: the Hessian is taken of real parameters. Mend: split them into real and imaginary.")
+    for x in jax.tree.leaves(params):
+        if jnp.iscomplexobj(x):
+            raise ValueError(
+                f"params hold {x.dtype}: the Hessian is taken of real parameters. Mend: real and imaginary parts as two "
+                "parameters."
+            )
     return ravel_pytree(jax.tree.map(widen, params))
 
 

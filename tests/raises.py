@@ -1,0 +1,65 @@
+"""Every `raise` of a package, and which of them a call ends in."""
+
+import ast
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+class Case(NamedTuple):
+    """A call that goes wrong, and what the message must hold: the argument, its value, and the mend."""
+
+    call: Callable[..., Any]
+    argument: str
+    value: str
+    mend: str
+
+
+class Site(NamedTuple):
+    """A `raise` in the source."""
+
+    path: str
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        """As editors understand it."""
+        return f"{self.path}:{self.first}"
+
+
+def sites(package: str) -> list[Site]:
+    """All `raise` statements of a package that make an error; one that passes an error on is not counted."""
+    return [
+        Site(str(path.relative_to(ROOT)), node.lineno, node.end_lineno or node.lineno)
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Raise) and node.exc is not None
+    ]
+
+
+def meet(case: Case, error: type[Exception] | tuple[type[Exception], ...], *args: Any) -> Site:
+    """Call, read the message as a user would, and return the place it came from."""
+    with pytest.raises(error) as caught:
+        case.call(*args)
+    message = str(caught.value)
+    for what in ("argument", "value", "mend"):
+        assert getattr(case, what) in message, f"the {what} {getattr(case, what)!r} is not in: {message}"
+    assert "\n" not in message
+    assert "Traceback" not in message
+    frame = traceback.extract_tb(caught.value.__traceback__)[-1]
+    found = [s for s in _at(frame.filename) if s.first <= (frame.lineno or 0) <= s.last]
+    assert found, f"raised by {frame.filename}, not by this project: {message}"
+    return found[0]
+
+
+def _at(filename: str) -> list[Site]:
+    path = Path(filename).resolve()
+    if not path.is_relative_to(ROOT):
+        return []
+    here = str(path.relative_to(ROOT))
+    return [s for s in sites(Path(here).parts[0]) if s.path == here]

@@ -1,0 +1,257 @@
+"""Every error of the library, read as a user would: it names the argument, its value and the mend.
+
+A new `raise` in the package needs a case here. Which case meets which `raise` is read off the traceback.
+"""
+
+# Wrong calls are the subject here.
+# pyright: reportArgumentType=false, reportCallIssue=false
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import pugd_optax
+from pugd_optax import classes, diagnostics, examples, losses, methods, schedules, timing
+from pugd_optax.ascents import normalize, scale_by_abs_params
+from pugd_optax.reevaluate import reevaluate
+from tests.raises import Case, meet, sites
+
+W = {"a": jnp.array([3.0, -4.0]), "b": jnp.array(0.5)}
+LOGITS, LABELS = jnp.zeros((4, 3)), jnp.array([0, 1, 2, 0])
+X, ONE, SIX = jnp.arange(12.0).reshape(4, 3), jnp.ones((1, 1, 5)), jnp.arange(6.0)
+
+
+def step(tx, grads=W, params=W, **extra):
+    return tx.update(grads, tx.init(W), params, **extra)
+
+
+def observe(logits=LOGITS, labels=LABELS):
+    return classes.observe(classes.init(3), logits, labels)
+
+
+def ghost(losses_fn, w):
+    return examples.ghost(lambda p: losses_fn(p["w"]), {"w": jnp.asarray(w)})
+
+
+def followed(weight):
+    return ghost(lambda w: jnp.sum((X @ weight(w)) ** 2, axis=1), jnp.eye(3))
+
+
+SIGNS = "Mend: penalty=pugd_optax.examples.signs(key)"
+
+ARGUMENTS = [
+    Case(lambda: methods.sam("big"), "radius", "'big'", "expected a number or a schedule"),
+    Case(lambda: methods.sam(-1.0), "radius", "-1.0", "expected one finite number >= 0"),
+    Case(lambda: jax.jit(lambda n: methods.amp(steps=n))(2), "steps", "traced", "Mend: optax.inject_hyperparams("),
+    Case(lambda: methods.looksam(every=2.5), "every", "2.5", "expected a whole number"),
+    Case(lambda: methods.looksam(every=0), "every", "0", "expected a whole number >= 1"),
+    Case(lambda: methods.noise_injection(0.1, key="a"), "key", "'a'", "Mend: key=jax.random.key(0)"),
+    Case(lambda: methods.pugd(idle="zero"), "idle", "'zero'", "expected 'unit' or 'raw'"),
+    Case(lambda: methods.pugd(scale="ratio"), "scale", "'ratio'", "one of ['cosine', 'norm_ratio']"),
+    Case(lambda: methods.sam(when=3), "when", "3", "Mend: when=pugd_optax.timing.after(1000)"),
+    Case(lambda: methods.layerwise_noise(0.1, 0, order="up"), "order", "'up'", "expected 'cyclic' or 'random'"),
+    Case(lambda: methods.gradient_regularization(0.1, 0.1, "fwd"), "scheme", "'fwd'", "expected one of forward"),
+    Case(lambda: methods.gradient_regularization(0.1, 0), "step", "0", "Mend: step=0.05"),
+    Case(lambda: methods.esam(beta=0), "beta", "0", "Mend: beta in (0, 1]"),
+    Case(lambda: reevaluate(normalize), "ascent", "function normalize", "Mend: pugd_optax.normalize()"),
+    Case(lambda: reevaluate(normalize(), idle="unit"), "idle", "'unit'", "expected a function g -> u"),
+    Case(lambda: reevaluate(normalize(), "replace"), "combine", "'replace'", "Mend: pugd_optax.mix(0.5, 0.5)"),
+    Case(lambda: schedules.quarter_wave("tan", 1.0, 0.1, 9), "kind", "'tan'", "expected one of cos, sin, icos, isin"),
+    Case(lambda: schedules.quarter_wave("icos", 1.0, 0.0, 9), "min", "0", "Mend: min=1/3"),
+    Case(lambda: classes.balanced("soft"), "direction", "'soft'", "expected 'hard' or 'easy'"),
+    Case(lambda: losses.class_balanced_weights([1, 2], beta=1), "beta", "1", "Mend: beta=0.9999"),
+    Case(lambda: losses.ldam(LOGITS, LABELS, [1, 2, 3], scale=0), "scale", "0", "expected a number above 0"),
+    Case(lambda: diagnostics.pac_bayes_bound(0.1, W, W, 0, 100), "radius", "0", "needs a radius > 0"),
+    Case(
+        lambda: diagnostics.hessian_eigenvalues(lambda w: jnp.sum(w**2), jnp.ones(2), k=3, steps=3),
+        "k",
+        "3",
+        "no more than 2",
+    ),
+    Case(
+        lambda: diagnostics.hessian_trace(lambda w: jnp.sum(abs(w)), jnp.ones(2, jnp.complex64), 0),
+        "params",
+        "complex64",
+        "Mend: real and imaginary parts",
+    ),
+]
+
+UPDATES = [
+    Case(lambda: step(methods.sam()), "grad_fn", "needs", "Mend: tx.update(grads, state, params, grad_fn="),
+    Case(lambda: step(methods.sam(), params=None), "params", "None", "Mend: tx.update(grads, state, params"),
+    Case(lambda: scale_by_abs_params().update(W, ()), "params", "None", "Mend: tx.update(grads, state, params"),
+    Case(
+        lambda: step(optax.masked(methods.sam(), {"a": True, "b": False}), grad_fn=lambda p: p),
+        "grads",
+        "MaskedNode",
+        "Mend: put it in front",
+    ),
+    Case(lambda: step(methods.sam(), grads={"a": W["a"]}), "grads", "PyTreeDef({'a': *})", "Mend: pass the gradient"),
+    Case(
+        lambda: step(methods.sam(), grad_fn=lambda p: p | {"a": jnp.ones(3)}),
+        "the result of grad_fn['a']",
+        "(3,)",
+        "Mend: return gradients alone",
+    ),
+    Case(
+        lambda: step(methods.sam(when=timing.after), grad_fn=lambda p: p),
+        "when",
+        "function after",
+        "Mend: when=pugd_optax.timing.after(1000)",
+    ),
+    Case(
+        lambda: step(methods.sam(mask={"a": True}), grad_fn=lambda p: p),
+        "mask",
+        "PyTreeDef({'a': *})",
+        "Mend: mask=lambda params:",
+    ),
+    Case(
+        lambda: step(methods.layerwise_noise(0.1, 0, mask={"a": False, "b": False}), grad_fn=lambda p: p),
+        "mask",
+        "no tensor",
+        "Mend: mask=None",
+    ),
+    Case(lambda: step(methods.sam_on(), grad_fn=lambda p: p), "sam_on", "among a, b", "Mend: say which to perturb"),
+    Case(
+        lambda: step(methods.sam(when=timing.generalization_gap()), grad_fn=lambda p: p),
+        "train_loss",
+        "val_loss",
+        "Mend: tx.update(grads, state, params",
+    ),
+    Case(lambda: step(methods.lpg(3), labels=LABELS), "logits_fn", "None", "Mend: tx.update(grads, state, params"),
+    Case(lambda: step(methods.pegr(0.1)), "losses_fn", "needs", "Mend: tx.update(grads, state, params, losses_fn="),
+    Case(
+        lambda: step(methods.pegr(0.1), losses_fn=lambda p: p["b"]),
+        "losses_fn",
+        "shape=()",
+        "Mend: leave the mean over the batch to the penalty",
+    ),
+    Case(
+        lambda: step(methods.pegr(0.1, group_size=3), losses_fn=lambda p: X @ p["a"][:1].repeat(3)),
+        "group_size",
+        "3",
+        "Mend: a divisor of the batch size",
+    ),
+    Case(
+        lambda: examples.ghost(lambda p: abs(X @ p["w"]), {"w": jnp.ones(3, jnp.complex64)}),
+        "params['w']",
+        "complex64",
+        "Mend: keep real and imaginary parts",
+    ),
+]
+
+DATA = [
+    Case(lambda: observe(logits=LOGITS.astype(int)), "logits", "int32", "Mend: logits.astype(jnp.float32)"),
+    Case(lambda: observe(logits=jnp.zeros((4, 5))), "logits", "(4, 5)", "Mend: num_classes=5"),
+    Case(lambda: losses.gce(LOGITS, LABELS > 0), "labels", "bool", "Mend: labels.argmax(-1)"),
+    Case(lambda: observe(labels=LABELS[:2]), "labels", "(2,)", "Mend: labels.argmax(-1)"),
+    Case(lambda: observe(labels=LABELS + 1), "labels", "[1, 3]", "Mend: a model of 4 classes"),
+    Case(lambda: observe(labels=LOGITS.astype(int)), "labels", "(4, 3)", "Mend: labels.argmax(-1)"),
+    Case(lambda: observe(labels=jnp.zeros(4)), "labels", "(4,)", "Mend: labels.astype(jnp.int32)"),
+    Case(lambda: observe(labels=LOGITS + 2.0), "labels", "[2, 2]", "Mend: divide each row by its sum"),
+    Case(
+        lambda: jax.jit(lambda n: losses.class_balanced_weights(n))(jnp.ones(3)),
+        "counts",
+        "traced",
+        "Mend: a NumPy array",
+    ),
+    Case(lambda: losses.adjust_logits(LOGITS, [1, 2]), "counts", "(2,)", "expected (3,)"),
+    Case(lambda: losses.adjust_logits(LOGITS, [1, 2, 0]), "counts", "[1.0, 2.0, 0.0]", "Mend: leave classes"),
+    Case(lambda: pugd_optax.flood(jnp.square, 0.1)(jnp.ones(3)), "flood: loss_fn", "(3,)", "Mend: loss.mean()"),
+    Case(lambda: pugd_optax.iflood(jnp.sum, 0.1)(jnp.ones(3)), "iflood: loss_fn", "a scalar", "Mend: leave out"),
+]
+
+GHOST = [
+    Case(
+        lambda: ghost(lambda w: (lambda losses: losses / losses.mean())(jnp.sum((X @ w) ** 2, axis=1)), jnp.eye(3)),
+        "losses_fn",
+        "couples the examples",
+        "Mend: use LayerNorm",
+    ),
+    Case(
+        lambda: ghost(lambda w: jnp.sum(X**2, axis=1) * jnp.sum((X @ w) ** 2), jnp.eye(3)),
+        "params['w']",
+        "that all examples share",
+        SIGNS,
+    ),
+    Case(lambda: followed(jnp.exp), "params['w']", "primitive exp", SIGNS),
+    Case(lambda: followed(lambda w: w * jnp.arange(9.0).reshape(3, 3)), "params['w']", "multiplied by an array", SIGNS),
+    Case(
+        lambda: ghost(lambda w: jax.lax.map(lambda row: jnp.sum(row**2), X @ w), jnp.eye(3)),
+        "params['w']",
+        "the batch axis",
+        SIGNS,
+    ),
+    Case(
+        lambda: ghost(lambda w: jnp.sum(jax.lax.conv(ONE, w, (1,), "VALID"), axis=(0, 2)), jnp.ones((4, 1, 2))),
+        "params['w']",
+        "each example has its own",
+        SIGNS,
+    ),
+    Case(
+        lambda: ghost(lambda w: jnp.sum(jnp.broadcast_to(w, (2, 3)).reshape(1, 6) + X[:, :1], axis=1), jnp.ones(3)),
+        "params['w']",
+        "it is broadcast and then reshaped",
+        SIGNS,
+    ),
+    Case(
+        lambda: ghost(lambda w: jnp.sum((w * SIX).reshape(1, 2, 3) - X[:, None], (1, 2)), jnp.ones(6)),
+        "params['w']",
+        "multiplied by an array and then reshaped",
+        SIGNS,
+    ),
+    Case(
+        lambda: ghost(lambda w: w[LABELS, LABELS] ** 2, jnp.eye(3)),
+        "params['w']",
+        "a gather that is no lookup of rows",
+        SIGNS,
+    ),
+    Case(
+        lambda: ghost(
+            lambda w: jnp.sum(jax.lax.conv(w, X[:, None, :], (1,), "VALID"), axis=(0, 2)),
+            ONE,
+        ),
+        "params['w']",
+        "the image, not the kernel",
+        SIGNS,
+    ),
+    Case(
+        lambda: ghost(
+            lambda w: sum(jnp.sum(jax.lax.conv(X[:, None, :], w, (s,), "SAME") ** 2, (1, 2)) for s in (1, 2)),
+            jnp.ones((1, 1, 2)),
+        ),
+        "params['w']",
+        "2 places in different forms",
+        SIGNS,
+    ),
+    Case(lambda: ghost(lambda z: jnp.sum(z**2, axis=1), jnp.ones((4, 3))), "params['w']", "an entry for every", SIGNS),
+    Case(
+        lambda: ghost(
+            lambda w: jnp.sum((X @ w) ** 2, axis=1) + jnp.sum(X[:, :, None] * w[None], axis=(1, 2)), jnp.eye(3)
+        ),
+        "params['w']",
+        "2 places of different kinds",
+        SIGNS,
+    ),
+]
+
+
+CASES = ARGUMENTS + UPDATES + DATA + GHOST
+
+
+@functools.cache
+def place(case):
+    return meet(case, (ValueError, TypeError))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.argument}-{case.value}")
+def test_message_names_argument_value_and_mend(case):
+    assert place(case).path.startswith("pugd_optax")
+
+
+def test_every_raise_is_read():
+    read = {place(case) for case in CASES}
+    assert [str(site) for site in sites("pugd_optax") if site not in read] == []
