@@ -1,0 +1,124 @@
+"""Trainings of claims: fair arms, choices on validation data alone, runs that are kept, the scale of the papers."""
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from experiments import job, sweep, values
+from experiments.claims import command, rts_all, rts_radius, rts_scale, rts_settings, rts_timing, training
+from experiments.config import Config
+from experiments.data import Dataset, Examples
+
+FRESH = 7_000
+SETTING = training.Setting("tiny", Config(model="mlp", epochs=1, train_size=50, val_size=50), 2, 2)
+RTS = ("rts.early", "rts.radius", "rts.timing", "rts.scale", "rts.all")
+
+
+def lab_in(folder: Path) -> training.Lab:
+    return training.Lab(folder, None, Console(quiet=True))
+
+
+@pytest.fixture(scope="module")
+def smoke_lab(tmp_path_factory):
+    return lab_in(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RTS)
+def test_claim_at_smoke_scale(name, smoke_lab):
+    with jax.numpy_rank_promotion("allow"):
+        finding = command.find(name, "smoke", FRESH, smoke_lab)
+    assert finding.checks
+    assert finding.reading
+    for row in finding.rows.values():
+        assert all(len(cells) == 2 and np.isfinite(cells).all() for cells in row.values())
+    for panel in finding.panels:
+        assert all(len(line.x) == len(line.y) for line in panel.lines)
+
+
+def trained_in(folder: Path, config: Config, validation: float, test: float) -> None:
+    """A run folder as the trainer leaves it, with these accuracies."""
+    named = training.described(config, SETTING.base)
+    for seed in range(training.CHOOSING_SEED, training.CHOOSING_SEED + SETTING.choosing_seeds):
+        place = folder / SETTING.name / named.replace(":", "_").replace(" ", "_") / f"seed{seed}"
+        place.mkdir(parents=True)
+        settings = {**vars(config), "label": named}
+        about = {"config": settings, "title": named, "started": "", "seed": seed}
+        (place / "run.json").write_text(json.dumps(about, default=str))
+        (place / "metrics.jsonl").write_text(json.dumps({"val_accuracy": validation}) + "\n")
+        (place / "result.json").write_text(json.dumps({"last_test_accuracy": test}))
+
+
+def test_choice_reads_validation_data_alone(tmp_path):
+    candidates = training.grid(SETTING.base, lr=("0.1", "0.2"))
+    for config, validation, test in zip(candidates, (0.8, 0.7), (0.1, 0.9), strict=True):
+        trained_in(tmp_path, config, validation, test)
+    assert training.choose(SETTING, {"SGD": candidates}, lab_in(tmp_path))["SGD"].lr == "0.1"
+
+
+def test_every_arm_has_as_many_candidates(tmp_path):
+    arms = {"SGD": training.grid(SETTING.base, lr=("0.1", "0.2")), "PUGD": [SETTING.base]}
+    with pytest.raises(ValueError, match="as many candidates"):
+        training.choose(SETTING, arms, lab_in(tmp_path))
+
+
+def test_same_configuration_is_trained_once(tmp_path, monkeypatch):
+    first = training.train(SETTING, {"a": SETTING.base}, FRESH, lab_in(tmp_path))["a"]
+    monkeypatch.setattr(sweep, "run", lambda *_: pytest.fail("trained again"))
+    again = training.train(SETTING, {"b": SETTING.base}, FRESH, lab_in(tmp_path))["b"]
+    np.testing.assert_array_equal(training.accuracy(first), training.accuracy(again))
+    assert [run.seed for run in again.runs] == [FRESH, FRESH + 1]
+
+
+def test_missing_data_are_met_before_training(tmp_path):
+    settings = (SETTING, SETTING._replace(base=Config(dataset="mnist")))
+    with pytest.raises(job.UsageError, match="PUGD_DATA_DIR"):
+        training.across(settings, lambda _: pytest.fail("started"), lab_in(tmp_path))
+
+
+def test_radii_of_every_shape_have_the_mean():
+    for mean in rts_radius.MEANS:
+        for config in rts_radius.shapes(Config(), mean).values():
+            radius = values.value(dict(config.method_options)["radius"], steps=1000)
+            path = radius(jnp.arange(1000)) if callable(radius) else jnp.full(1000, radius)
+            np.testing.assert_allclose(np.mean(path), mean, rtol=2e-3)
+            assert np.max(path) <= 3.001
+
+
+def test_controls_of_timing_cost_as_much():
+    arms = rts_timing.timed(training.method(SETTING.base, "pugd"), (0.5,))
+    for plan in rts_timing.PLANS:
+        gate = values.gate(dict(arms[f"{plan} 0.5"].method_options)["when"], steps=1000)
+        assert abs(np.mean(jax.vmap(gate)(jnp.arange(1000))) - 0.5) < 0.05
+
+
+def test_longer_training_stretches_its_schedules():
+    sgd, longer, _ = (configs[0] for configs in rts_settings.references(SETTING).values())
+    assert (longer.epochs, longer.lr) == (2 * sgd.epochs, sgd.lr)
+
+
+ARMS = {
+    "rts.early": lambda setting: rts_settings.references(setting)["SGD, twice the epochs"][2],
+    "rts.radius": lambda setting: rts_radius.shapes(setting.base, 1.5)["half cosine, falls"],
+    "rts.timing": lambda setting: rts_timing.timed(setting.base, (0.25,))["early 0.25"],
+    "rts.scale": lambda setting: rts_scale.weighted(setting.base)["s = cos(g, g*)"],
+    "rts.all": lambda setting: rts_all.rts(setting.base)["RTS, paper's shapes"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RTS)
+def test_arm_of_paper_scale_is_built_and_traced(name, monkeypatch):
+    setting = rts_settings.SETTINGS["paper"][RTS.index(name) % 2]
+    classes = 200 if "imagenet" in setting.base.dataset else 10
+    images = np.zeros((200, 32, 32, 3), np.uint8)
+    examples = Examples(images, (np.arange(200) % classes).astype(np.int32))
+    monkeypatch.setattr(job, "load", lambda *_: Dataset(examples, examples, classes, "crop_flip"))
+    prepared = job.prepare(ARMS[name](setting))
+    assert prepared.config.epochs >= 200
+    assert prepared.config.model == "resnet18"
