@@ -25,7 +25,8 @@ class Config:
     method: str = "none"
     """Name in pugd_optax.methods, or none: the gradient as it is."""
     dataset: str = "digits"
-    """digits (inside scikit-learn), mnist, fashion_mnist, cifar10, cifar10_4000 or tiny_imagenet_32."""
+    """digits (inside scikit-learn); mnist, fashion_mnist, cifar10, cifar100, cifar10_jpeg, cifar10_4000 or
+    tiny_imagenet_32, from files in --data-dir; npz:FILE, one's own; or tfds:NAME, prepared by TensorFlow Datasets."""
     model: str = "resnet8"
     """resnet8/20/32/56, resnet18/34/50 (CIFAR stem), wrn28_10, vit_tiny, vit_small or mlp."""
     epochs: int = 20
@@ -58,10 +59,11 @@ class Config:
     val_size: int | None = None
     """Validation examples, taken from the training data, labels clean. Default: a tenth."""
     noise: str = "none"
-    """Wrong training labels: symmetric:0.2, asymmetric:0.4 or pair:0.45, by the share of examples flipped."""
+    """Wrong training labels: symmetric:0.2, asymmetric:0.4 or pair:0.45, by the share of examples flipped; or those
+    that people gave, human:aggre, random1, random2, random3 or worse (CIFAR-10N), human:noisy (CIFAR-100N)."""
     imbalance: str = "none"
     """Long tail of the training classes: exp:100 or step:100, by the ratio of the largest to the smallest class."""
-    augment: Literal["auto", "none", "crop", "crop_flip"] = "auto"
+    augment: Literal["auto", "none", "crop", "flip", "crop_flip"] = "auto"
     """Random crop after 4 pixels of padding, and left-right flip. Default: what the data set is used with."""
     cutout: int = 0
     """Side of the square cut out of every training image, in pixels; 0 for none."""
@@ -69,11 +71,29 @@ class Config:
     """Mixup of the training batch, lambda drawn from Beta(mixup, mixup); 0 for none."""
     data_dir: Path | None = None
     """Folder of the data files. Default: the environment variable PUGD_DATA_DIR."""
+    checksum: bool = True
+    """Refuse data files that differ from the published ones."""
+    stream: Literal["auto", "on", "off"] = "auto"
+    """Read batches on the host, ahead of the step, instead of keeping all images on the device. auto: above 4 GB."""
 
     norm: Literal["group", "batch"] = "group"
     """Normalisation layers of the ResNets."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the computation; parameters are float32 always."""
+
+    parallel: Literal["jit", "pmap", "shard_map"] = "jit"
+    """How devices share a batch. jit: the perturbation is that of the whole batch. shard_map and pmap: each device
+    perturbs with the gradient of its own examples (m-sharpness), and one all-reduce a step takes the mean."""
+    devices: int | None = None
+    """Devices to train on. Default: all there are."""
+    distributed: bool = False
+    """Train together with the other processes of this job: SLURM, Kubernetes, TPU pods, or by JAX_COORDINATOR_ADDRESS,
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
+    accumulate: int = 1
+    """Pieces of a batch that pass through the model one after the other, to save memory; gradient and perturbation are
+    those of the whole batch."""
+    steps_per_call: int | None = None
+    """Steps in one compiled call. Default: 1 on CPU, 10 on accelerators."""
 
     on_nan: Literal["stop", "skip"] = "stop"
     """Where a loss, a gradient or a parameter is not finite: stop the run, or drop the step whole and go on."""
@@ -96,7 +116,7 @@ class Config:
 
     def __post_init__(self):
         """Refuse what no run can be made of."""
-        for name in ("epochs", "batch", "seeds", "train_size", "val_size"):
+        for name in ("epochs", "batch", "seeds", "train_size", "val_size", "devices", "accumulate", "steps_per_call"):
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise UsageError(f"{_flag(name)} {count}: expected at least 1")

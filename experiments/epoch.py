@@ -7,17 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments import parallel
 from experiments.job import Job
-from experiments.step import Data, State
+from experiments.step import State
+from experiments.stream import Source
 
 
-def compile_steps(job: Job, state: State, train: Data, key: jax.Array) -> float:
-    """Run every variant of the step once on a copy, so that what is timed later is training alone."""
+def compile_steps(job: Job, state: State, train: Source, key: jax.Array) -> float:
+    """Run a call of every kind once on a copy, so that what is timed later is training alone."""
     begun = time.perf_counter()
-    chosen = np.zeros(job.config.batch, np.int32)
-    for active in job.variants:
-        copy = jax.tree.map(jnp.copy, state)
-        jax.block_until_ready(job.step(copy, train, chosen, key, jnp.float32(0), active=active))
+    for steps, active in job.variants:
+        rows = _own_rows(job, np.zeros((steps, job.config.batch), np.int32))
+        feed, copy = next(train.read([rows])), jax.tree.map(jnp.copy, state)
+        jax.block_until_ready(job.step(copy, train.data, feed, key, jnp.float32(0), active=active))
     return time.perf_counter() - begun
 
 
@@ -30,7 +32,7 @@ def never(done: int) -> bool:
 def run_epoch(
     job: Job,
     state: State,
-    train: Data,
+    train: Source,
     key: jax.Array,
     val_loss: jax.Array,
     seed: int,
@@ -45,15 +47,20 @@ def run_epoch(
     Returns:
       The state and the metrics of every step taken, at least one.
     """
-    order = np.random.default_rng([seed, 4, epoch]).permutation(len(train.labels)).astype(np.int32)
-    first = (epoch - 1) * job.steps_per_epoch
+    order = np.random.default_rng([seed, 4, epoch]).permutation(len(train.data.labels)).astype(np.int32)
+    order = order[: job.steps_per_epoch * job.config.batch].reshape(job.steps_per_epoch, job.config.batch)
     kept = []
-    for i in range(start, job.steps_per_epoch):
-        active = None if job.recipe.plan is None else bool(job.recipe.plan[first + i])
-        chosen = order[i * job.config.batch : (i + 1) * job.config.batch]
-        state, metrics = job.step(state, train, chosen, key, val_loss, active=active)
+    calls = [call for call in job.calls(epoch) if call.stop > start]
+    rows = [_own_rows(job, order[max(call.start, start) : call.stop]) for call in calls]
+    for call, feed in zip(calls, train.read(rows, (seed, epoch)), strict=True):
+        state, metrics = job.step(state, train.data, feed, key, val_loss, active=call.active)
         kept.append(metrics)
-        if pause(i + 1):
+        if pause(call.stop):
             break
     jax.block_until_ready(state)
-    return state, jax.tree.map(lambda *x: np.stack(x), *jax.device_get(kept))
+    return state, jax.tree.map(lambda *x: np.concatenate(x), *jax.device_get(kept))
+
+
+def _own_rows(job: Job, positions: np.ndarray) -> np.ndarray:
+    """Of the batches [steps, batch], the rows that the devices of this process work on."""
+    return positions[:, parallel.local_rows(job.layout.mesh, job.config.batch)]

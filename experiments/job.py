@@ -2,19 +2,22 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import corrupt, data, recipe
+from experiments import data, parallel, recipe
 from experiments.augment import pipeline
+from experiments.calls import Call, calls
 from experiments.config import Config
 from experiments.criteria import criterion
 from experiments.names import UsageError
 from experiments.network import Network, network
-from experiments.step import Data, Metrics, State, initial, make_step
+from experiments.split import class_counts, split
+from experiments.step import initial, make_step, reevaluations
+from experiments.stream import Source, channels, source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,12 +29,28 @@ class Job:
     network: Network
     recipe: recipe.Recipe
     steps_per_epoch: int
-    step: Callable[..., tuple[State, Metrics]]
+    layout: parallel.Layout
+    step: parallel.Call
+
+    def calls(self, epoch: int) -> list[Call]:
+        """The calls of the step in that epoch, the first of which is 1."""
+        plan, last = self.recipe.plan, epoch * self.steps_per_epoch
+        plan = None if plan is None else plan[last - self.steps_per_epoch : last]
+        return calls(plan, self.steps_per_epoch, steps_per_call(self.config))
 
     @property
-    def variants(self) -> list[bool | None]:
-        """The values of `active` that this run will use, each a compiled step of its own."""
-        return [None] if self.recipe.plan is None else sorted(set(self.recipe.plan.tolist()))
+    def variants(self) -> list[tuple[int, bool | None]]:
+        """What the run compiles: steps of a call and their `active`, each a program of its own."""
+        return list(dict.fromkeys(call.variant for i in range(self.config.epochs) for call in self.calls(i + 1)))
+
+    def source(self, examples: data.Examples, scale: tuple[np.ndarray, np.ndarray]) -> Source:
+        """The examples ready to be read: on every device, or streamed to them."""
+        found = source(examples, scale, data.streamed(self.dataset, self.config.stream))
+        return found._replace(data=self.place(found.data))
+
+    def place(self, tree: Any) -> Any:
+        """The arrays, on every device of the job."""
+        return parallel.everywhere(self.layout.mesh, tree)
 
 
 load = functools.cache(data.load)
@@ -50,60 +69,48 @@ def prepare(config: Config) -> Job:
 
 
 def _prepare(config: Config) -> Job:
-    dataset = load(config.dataset, config.data_dir)
+    dataset = load(config.dataset, config.data_dir, config.checksum, config.stream)
     train = split(config, dataset, config.first_seed).train
     if config.batch > len(train.labels):
         raise UsageError(f"--batch {config.batch}: larger than the {len(train.labels)} training examples")
     steps_per_epoch = len(train.labels) // config.batch
-    plan = recipe.build(config, steps_per_epoch=steps_per_epoch, num_classes=dataset.num_classes)
-    shape, classes, unknown = train.images.shape[1:], dataset.num_classes, plan.plan is None
-    net = network(config.model, shape, classes, config.norm, config.dtype, branches=unknown)
+    shape, classes = train.images.shape[1:], dataset.num_classes
+    layout = parallel.layout(config.parallel, config.batch, config.devices, config.accumulate)
+    made = recipe.build(config, steps_per_epoch=steps_per_epoch, num_classes=classes, axis_name=layout.axis_name)
+    loops = made.plan is None or steps_per_call(config) > 1 or config.accumulate > 1
+    net = network(config.model, shape, classes, config.norm, config.dtype, branches=loops)
     geometry = dataset.augment if config.augment == "auto" else config.augment
     augment = pipeline(geometry, config.cutout, config.mixup, classes)
     counts, steps = class_counts(config, dataset), config.epochs * steps_per_epoch
     loss = criterion(config.loss, config.reweight, config.flooding, counts, steps)
-    step = make_step(net.graphdef, plan.tx, augment, loss, drop=config.on_nan == "skip")
-    job = Job(config, dataset, net, plan, steps_per_epoch, step)
-    _trace(job, on_device(train.take(slice(2)), train))
+    step = layout.compiled(
+        make_step(
+            net.graphdef,
+            made.method,
+            made.base,
+            augment,
+            loss,
+            drop=config.on_nan == "skip",
+            pieces=config.accumulate,
+            average=layout.average,
+        )
+    )
+    job = Job(config, dataset, net, made, steps_per_epoch, layout, step)
+    _trace(job, step.trace, train)
     return job
 
 
-def _trace(job: Job, data: Data) -> None:
+def _trace(job: Job, step: parallel.Call, train: data.Examples) -> None:
     """Meet what a method says of this model while it is traced; nothing is computed."""
+    few = job.source(train.take(slice(2)), channels(train.images[:2]))
     state = jax.eval_shape(lambda: initial(job.recipe.tx, *job.network.init(0), seed=0))
-    for active in job.variants:
-        step = functools.partial(job.step, active=active)
-        jax.eval_shape(step, state, data, np.zeros(job.config.batch, np.int32), jax.random.key(0), jnp.float32(0))
+    if job.layout.axis_name and any(jax.tree.leaves(found.gate) for found in reevaluations(state.opt_state)):
+        raise UsageError(f"--parallel {job.layout.mode}: a gate would decide anew on every device; use --parallel jit")
+    for steps, active in job.variants:
+        feed = next(few.read([np.zeros((steps, job.config.batch), np.int32)]))
+        jax.eval_shape(functools.partial(step, active=active), state, few.data, feed, jax.random.key(0), jnp.float32(0))
 
 
-def split(config: Config, dataset: data.Dataset, seed: int) -> data.Split:
-    """The data of one seed: the training part thinned out first, then its labels made noisy; the rest stays clean."""
-    split = _thinned(config, dataset, seed)
-    train = split.train
-    noisy = corrupt.noisy_labels(train.labels, config.noise, dataset.num_classes, seed, config.dataset)
-    return split._replace(train=train._replace(labels=noisy))
-
-
-def _thinned(config: Config, dataset: data.Dataset, seed: int) -> data.Split:
-    divide = data.divide if config.imbalance == "none" else data.divide_by_class
-    split = divide(dataset, config.train_size, config.val_size, seed)
-    kept = corrupt.long_tail(split.train.labels, config.imbalance, dataset.num_classes, seed)
-    return split._replace(train=split.train.take(kept))
-
-
-def class_counts(config: Config, dataset: data.Dataset) -> np.ndarray:
-    """Training examples of each class before labels are made wrong, the same for every seed.
-
-    Where the division is drawn without regard to classes, its expectation, so that no seed compiles a step of its own.
-    """
-    train = _thinned(config, dataset, config.first_seed).train
-    count = functools.partial(np.bincount, minlength=dataset.num_classes)
-    if config.imbalance != "none":
-        return count(train.labels)
-    return count(dataset.train.labels) * len(train.labels) / len(dataset.train.labels)
-
-
-def on_device(examples: data.Examples, like: data.Examples) -> Data:
-    """The examples as device arrays, with mean and deviation of the channels of `like`."""
-    mean, std = (f(like.images, (0, 1, 2), keepdims=True) for f in (np.mean, np.std))
-    return Data(*map(jnp.asarray, (*examples, mean.astype(np.float32), std.astype(np.float32) + 1e-6)))
+def steps_per_call(config: Config) -> int:
+    """As asked for; by default 1 on CPU, where a call costs little and loops cost more, and 10 on accelerators."""
+    return config.steps_per_call or (1 if jax.default_backend() == "cpu" else 10)

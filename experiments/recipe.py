@@ -1,5 +1,6 @@
 """From names and options to an Optax chain, and what the chain will do: when it perturbs and what a step costs."""
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -25,36 +26,45 @@ class Recipe(NamedTuple):
     """The chain of one experiment.
 
     Attributes:
-      tx: perturbation, weight decay, base optimizer.
+      method: the perturbation.
+      base: weight decay and base optimizer.
       lr: step -> learning rate.
       plan: bool [steps], whether the gradient is evaluated again on a step; None where it is not known ahead.
       cost: gradient evaluations of an idle and of an active step.
     """
 
-    tx: optax.GradientTransformationExtraArgs
+    method: optax.GradientTransformation
+    base: optax.GradientTransformation
     lr: Callable[[int], Any]
     plan: np.ndarray | None
     cost: tuple[int, int]
 
+    @property
+    def tx(self) -> optax.GradientTransformationExtraArgs:
+        """Both in one."""
+        return optax.chain(self.method, self.base)
 
-def build(config: Config, *, steps_per_epoch: int, num_classes: int) -> Recipe:
-    """The chain that the settings describe, for a run of `config.epochs * steps_per_epoch` steps."""
+
+def build(config: Config, *, steps_per_epoch: int, num_classes: int, axis_name: str | None = None) -> Recipe:
+    """The chain that the settings describe, for a run of `config.epochs * steps_per_epoch` steps.
+
+    With `axis_name` the step will run side by side on several devices, each with its part of the batch.
+    """
     steps = config.epochs * steps_per_epoch
-    method = _method(config, steps, steps_per_epoch, num_classes)
-    lr = values.schedule(config.lr, steps)
-    base = _base(config, lr, steps)
-    tx = optax.chain(method, base)
+    make = functools.partial(_method, config, steps, steps_per_epoch, num_classes)
+    lr, alone = values.schedule(config.lr, steps), make(None)
     rate = lr if callable(lr) else lambda step: lr
-    return Recipe(tx, rate, plan(method, steps, num_classes), cost(method, num_classes))
+    known = plan(alone, steps, num_classes), cost(alone, num_classes)
+    return Recipe(make(axis_name), _base(config, lr, steps), rate, *known)
 
 
-def _method(config: Config, steps: int, steps_per_epoch: int, num_classes: int) -> Any:
+def _method(config: Config, steps: int, steps_per_epoch: int, num_classes: int, axis_name: str | None) -> Any:
     known: dict[str, Callable[..., Any]] = {
         "none": optax.identity,
         **{name: getattr(pugd_optax, name) for name in pugd_optax.methods.__all__},
     }
     function = pick("method", config.method, known)
-    fills = {"total_steps": steps, "num_classes": num_classes, "key": 0}
+    fills = {"total_steps": steps, "num_classes": num_classes, "key": 0, "axis_name": axis_name}
     readers = {
         "when": lambda text: values.gate(text, steps, steps_per_epoch),
         "mask": values.mask,
@@ -113,7 +123,9 @@ class _Probe:
         return jax.grad(lambda p: self.losses(p).mean())(params)
 
     def update(self, tx: optax.GradientTransformation, state: optax.OptState, active: bool | None = None):
+        zero = jnp.zeros(())
         extra = {"grad_fn": self.gradient, "losses_fn": self.losses, "logits_fn": self.logits, "labels": self.labels}
+        extra |= {"train_loss": zero, "val_loss": zero}
         tx = optax.with_extra_args_support(tx)
         return tx.update(self.gradient(self.params), state, self.params, active=active, **extra)
 

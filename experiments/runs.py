@@ -24,12 +24,13 @@ from typing import Any, NamedTuple
 import jax
 
 from experiments.config import Config
-from experiments.names import UsageError
+from experiments.names import Diverged, UsageError
 
 PACKAGES = ("pugd_optax", "jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn")
 ELSEWHERE = (
     *("preset", "seeds", "first_seed", "out", "resume", "data_dir"),
     *("checkpoint_every", "checkpoint_minutes", "tensorboard"),
+    *("devices", "distributed", "steps_per_call"),
 )
 """Settings that a result does not depend on."""
 
@@ -93,8 +94,8 @@ def cut(folder: Path, epochs: int) -> None:
 def fail(folder: Path, error: Exception) -> None:
     """Note in the folder why its run did not end."""
     folder.mkdir(parents=True, exist_ok=True)
-    where = "".join(traceback.format_exception(error))
-    _write(folder / "failure.json", {"error": f"{type(error).__name__}: {error}", "traceback": where})
+    what = str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}"
+    _write(folder / "failure.json", {"error": what, "traceback": "".join(traceback.format_exception(error))})
 
 
 def append(folder: Path, record: dict[str, Any]) -> None:
@@ -118,6 +119,22 @@ def read(root: Path) -> list[Run]:
     if not found:
         raise UsageError(f"{root}: no complete run (a folder with result.json) in it")
     return sorted(found, key=lambda run: run.started)
+
+
+def unfinished(root: Path) -> list[str]:
+    """A line for each run below a folder that has begun and holds no result: what failed, or how far it came."""
+    folders = [path.parent for path in sorted(root.rglob("run.json"))]
+    return [_why_unfinished(folder, root) for folder in folders if not (folder / "result.json").exists()]
+
+
+def _why_unfinished(folder: Path, root: Path) -> str:
+    name = folder.relative_to(root)
+    if (folder / "failure.json").exists():
+        return f"{name}: {json.loads((folder / 'failure.json').read_text())['error']}"
+    metrics = folder / "metrics.jsonl"
+    done = len(metrics.read_text().splitlines()) if metrics.exists() else 0
+    total = json.loads((folder / "run.json").read_text())["config"]["epochs"]
+    return f"{name}: {done} of {total} epochs; --resume goes on"
 
 
 def environment() -> dict[str, Any]:

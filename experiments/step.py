@@ -1,4 +1,4 @@
-"""One training step as a pure function, and evaluation."""
+"""One training step as a pure function."""
 
 import functools
 from collections.abc import Callable
@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import nnx
 
@@ -15,12 +14,19 @@ from experiments.criteria import CROSS_ENTROPY, Criterion
 
 
 class State(NamedTuple):
-    """All that changes in training: step count, parameters, the rest of the model (running statistics), optimizer."""
+    """All that changes in training; `opt_state` holds the states of the method and of the base optimizer."""
 
     step: jax.Array
     params: Any
     rest: Any
-    opt_state: optax.OptState
+    opt_state: Any
+
+
+class Fed(NamedTuple):
+    """A batch that comes from the host with its images, in place of positions in `Data`."""
+
+    images: Any
+    labels: Any
 
 
 class Data(NamedTuple):
@@ -35,6 +41,10 @@ class Data(NamedTuple):
         """Images as floats of mean 0 and deviation 1."""
         return (images.astype(jnp.float32) - self.mean) / self.std
 
+    def batch(self, chosen: Any) -> tuple[jax.Array, jax.Array]:
+        """Images and labels at these positions, or those that were fed."""
+        return tuple(chosen) if isinstance(chosen, Fed) else (self.images[chosen], self.labels[chosen])
+
 
 class Metrics(NamedTuple):
     """What a step reports: clean loss and accuracy of the first pass, and the state of the perturbation."""
@@ -48,7 +58,7 @@ class Metrics(NamedTuple):
     perturbed_grad_norm: jax.Array
 
 
-Augment = Callable[[jax.Array, Data, jax.Array], tuple[jax.Array, jax.Array]]
+Augment = Callable[[jax.Array, Data, Any], tuple[jax.Array, jax.Array]]
 """`(key, data, chosen) -> (images, labels)`: normalised images; labels [batch], or soft ones [batch, classes]."""
 
 
@@ -61,47 +71,71 @@ def initial(tx: optax.GradientTransformation, params: Any, rest: Any, seed: int)
     return State(jnp.zeros((), jnp.int32), params, rest, jax.tree.map(own, tx.init(params)))
 
 
-def forward_factory(graphdef: nnx.GraphDef, rest: Any, images: jax.Array):
-    """`forward(params) -> (logits, rest)`, bound to one batch and to the model's state before the step."""
+def forward_factory(graphdef: nnx.GraphDef, rest: Any, images: jax.Array, pieces: int = 1):
+    """`forward(params) -> (logits, rest)`, bound to one batch and to the model's state before the step.
 
-    def forward(params: optax.Params):
+    In several pieces the batch goes through the model one after the other, and the pass is repeated for the gradient:
+    the activations of one piece are held at a time, and whatever is done with the logits is done with all of them.
+    """
+
+    def piece(params: optax.Params, rest: Any, images: jax.Array):
         model = nnx.merge(graphdef, params, rest)
         model.train()
         logits = model(images)
-        return logits, nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))
+        return jax.lax.stop_gradient(nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))), logits
+
+    def forward(params: optax.Params):
+        if pieces == 1:
+            after, logits = piece(params, rest, images)
+            return logits, after
+        # Every piece takes rows from all over the batch, so that each device finds its share among its own rows.
+        dealt = images.reshape(-1, pieces, *images.shape[1:]).swapaxes(0, 1)
+        after, logits = jax.lax.scan(jax.checkpoint(functools.partial(piece, params), prevent_cse=False), rest, dealt)
+        return logits.swapaxes(0, 1).reshape(len(images), -1), after
 
     return forward
 
 
 def make_step(
     graphdef: nnx.GraphDef,
-    tx: optax.GradientTransformationExtraArgs,
+    method: optax.GradientTransformation,
+    base: optax.GradientTransformation,
     augment: Augment,
     criterion: Criterion = CROSS_ENTROPY,
+    *,
     drop: bool = False,
+    pieces: int = 1,
+    average: Callable[[Any], Any] = lambda tree: tree,
 ):
-    """`step(state, data, chosen, key, val_loss, *, active) -> (state, metrics)`, jitted, its state donated.
+    """`step(state, data, chosen, key, val_loss, *, active) -> (state, metrics)`, a pure function.
 
-    `chosen` holds the positions of the batch. `active` is a Python bool where the gate is known ahead, so that each
-    variant compiles to what it uses (on CPU a convolution's gradient inside `lax.cond` is forty times slower), and
-    None where the gate decides. Running statistics are those of the first pass: the second pass starts from the same
-    state and what it leaves behind is dropped.
+    `chosen` holds the positions of the batch, or is the batch itself, `Fed`. `active` is a Python bool where the gate is
+    known ahead, so that each variant compiles to what it uses, and None where the gate decides. Running statistics are
+    those of the first pass: the second pass starts from the same state and what it leaves behind is dropped.
 
-    With `drop`, a step whose loss or parameters are not finite changes nothing but the step count.
+    Args:
+      graphdef: the model without its arrays.
+      method: perturbs the gradient.
+      base: makes an update of it; its state follows that of the method, as in a chain.
+      augment: reads and augments the batch.
+      criterion: what is minimised.
+      drop: whether a step whose loss or parameters are not finite changes nothing but the step count.
+      pieces: into how many the batch is cut for the passes through the model.
+      average: takes the mean of the floats of a tree over devices that run the step side by side.
     """
+    method, base = map(optax.with_extra_args_support, (method, base))
 
-    @functools.partial(jax.jit, static_argnames="active", donate_argnums=0)
-    def step(state: State, data: Data, chosen: jax.Array, key: jax.Array, val_loss: jax.Array, *, active: bool | None):
+    def step(state: State, data: Data, chosen: Any, key: jax.Array, val_loss: jax.Array, *, active: bool | None):
         images, labels = augment(jax.random.fold_in(key, state.step), data, chosen)
-        forward = forward_factory(graphdef, state.rest, images)
+        forward = forward_factory(graphdef, state.rest, images, pieces)
         logits_fn = lambda p: forward(p)[0]
         logit_loss = lambda logits: criterion.mean(logits, labels, state.step)
         # The pass through the network is taken apart at the logits, for methods that edit the gradient there.
         logits, pullback, rest = jax.vjp(forward, state.params, has_aux=True)
         loss, slope = jax.value_and_grad(logit_loss)(logits)
-        updates, opt_state = tx.update(
+        perturbed, method_state = method.update(
             pullback(slope)[0],
-            state.opt_state,
+            state.opt_state[0],
             state.params,
             grad_fn=jax.grad(lambda p: logit_loss(logits_fn(p))),
             losses_fn=lambda p: criterion.losses(logits_fn(p), labels, state.step),
@@ -113,9 +147,12 @@ def make_step(
             train_loss=loss,
             val_loss=val_loss,
         )
-        params = optax.apply_updates(state.params, updates)
         accuracy = jnp.mean(logits.argmax(-1) == (labels if labels.ndim == 1 else labels.argmax(-1)))
-        new, metrics = State(state.step + 1, params, rest, opt_state), _metrics(loss, accuracy, opt_state)
+        perturbed, method_state, rest, loss, accuracy = average((perturbed, method_state, rest, loss, accuracy))
+        updates, base_state = base.update(perturbed, state.opt_state[1], state.params, value=loss)
+        params = optax.apply_updates(state.params, updates)
+        new = State(state.step + 1, params, rest, (method_state, base_state))
+        metrics = _metrics(loss, accuracy, new.opt_state)
         return _drop_unless_finite(state, new, metrics) if drop else (new, metrics)
 
     return step
@@ -142,38 +179,3 @@ def _metrics(loss: jax.Array, accuracy: jax.Array, opt_state: optax.OptState) ->
     found = reevaluations(opt_state)
     reported = (getattr(found[0], name) if found else jnp.zeros(()) for name in Metrics._fields[2:])
     return Metrics(loss, accuracy, *reported)
-
-
-def evaluate(graphdef: nnx.GraphDef, params: Any, rest: Any, data: Data, chunk: int = 1000) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy on all of the examples."""
-    parts = [
-        _totals(graphdef, params, rest, data, data.images[i : i + chunk], data.labels[i : i + chunk])
-        for i in range(0, len(data.labels), chunk)
-    ]
-    loss, correct = (float(sum(part)) / len(data.labels) for part in zip(*parts, strict=True))
-    return loss, correct
-
-
-def hits(graphdef: nnx.GraphDef, params: Any, rest: Any, data: Data, chunk: int = 1000) -> np.ndarray:
-    """Which examples are classified rightly, bool [n]."""
-    parts = [
-        _hits(graphdef, params, rest, data, data.images[i : i + chunk], data.labels[i : i + chunk])
-        for i in range(0, len(data.labels), chunk)
-    ]
-    return np.concatenate(parts)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _hits(graphdef: nnx.GraphDef, params: Any, rest: Any, data: Data, images: jax.Array, labels: jax.Array):
-    model = nnx.merge(graphdef, params, rest)
-    model.eval()
-    return model(data.normalised(images)).argmax(-1) == labels
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _totals(graphdef: nnx.GraphDef, params: Any, rest: Any, data: Data, images: jax.Array, labels: jax.Array):
-    model = nnx.merge(graphdef, params, rest)
-    model.eval()
-    logits = model(data.normalised(images))
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    return losses.sum(), jnp.sum(logits.argmax(-1) == labels)

@@ -15,12 +15,15 @@ from experiments import checkpoint, runs
 from experiments.board import scalars
 from experiments.checkpoint import Progress, Snapshot
 from experiments.epoch import compile_steps, run_epoch
+from experiments.evaluation import evaluate, examine
 from experiments.interrupt import interrupts
-from experiments.job import Job, on_device, split
+from experiments.job import Job
 from experiments.names import Stopped
 from experiments.progress import Reporter, silent
 from experiments.record import check_finite, record, summary
-from experiments.step import Data, evaluate, hits, initial
+from experiments.split import split
+from experiments.step import initial
+from experiments.stream import Source, channels
 
 SECONDS_BETWEEN_REPORTS = 0.5
 
@@ -32,8 +35,8 @@ class Training:
     job: Job
     seed: int
     folder: Path
-    train: Data
-    val: Data
+    train: Source
+    val: Source
     asked: list
     report: Reporter
     now: Snapshot
@@ -75,7 +78,7 @@ class Training:
     def _end_epoch(self) -> None:
         """Look at the validation examples and leave a line behind."""
         at, (state, _, _) = self.now.progress, self.now
-        loss, accuracy = evaluate(self.job.network.graphdef, state.params, state.rest, self.val)
+        loss, accuracy = evaluate(self.job.network.graphdef, state.params, state.rest, self.val, self.job.layout.mesh)
         if accuracy > at.best_accuracy:  # a copy: the state itself is donated to the next step
             at.best_epoch, at.best_accuracy = at.epoch, accuracy
             self.now = self.now._replace(best=jax.tree.map(jnp.copy, (state.params, state.rest)))
@@ -132,7 +135,8 @@ def run(job: Job, seed: int, folder: Path, report: Reporter = silent) -> dict[st
       Stopped: after a signal.
     """
     parts = split(job.config, job.dataset, seed)
-    train, val, test = (on_device(part, parts.train) for part in parts)
+    scale = channels(parts.train.images)
+    train, val, test = (job.source(part, scale) for part in parts)
     with interrupts() as asked, contextlib.ExitStack() as stack:
         training = Training(job, seed, folder, train, val, asked, report, _fresh(job, seed))
         report(training.name, 0, "compiling")
@@ -149,7 +153,7 @@ def run(job: Job, seed: int, folder: Path, report: Reporter = silent) -> dict[st
 
 def _fresh(job: Job, seed: int) -> Snapshot:
     params, rest = job.network.init(seed)
-    state = initial(job.recipe.tx, params, rest, seed)
+    state = job.place(initial(job.recipe.tx, params, rest, seed))
     return Snapshot(state, jax.tree.map(jnp.copy, (state.params, state.rest)), Progress())
 
 
@@ -164,14 +168,15 @@ def _taken_up(training: Training) -> Snapshot:
     return kept
 
 
-def _test(job: Job, end: Snapshot, test: Data) -> dict[str, Any]:
+def _test(job: Job, end: Snapshot, test: Source) -> dict[str, Any]:
     """Read the test set, once: with the parameters chosen on validation data, and with the last ones."""
     last, at = end.state, end.progress
-    right, labels = hits(job.network.graphdef, last.params, last.rest, test), np.asarray(test.labels)
+    mesh, labels = job.layout.mesh, np.asarray(test.data.labels)
+    right = examine(job.network.graphdef, last.params, last.rest, test, mesh)[1]
     return {
         "best_epoch": at.best_epoch,
         "val_accuracy": at.best_accuracy,
-        "test_accuracy": evaluate(job.network.graphdef, *end.best, test)[1],
+        "test_accuracy": evaluate(job.network.graphdef, *end.best, test, mesh)[1],
         "last_test_accuracy": float(right.mean()),
         "last_test_accuracy_by_class": [float(right[labels == c].mean()) for c in np.unique(labels)],
         "parameters": sum(x.size for x in jax.tree.leaves(last.params)),

@@ -12,16 +12,16 @@ from experiments.config import Config
 RATES = ("cosine:0.1:0.0", "cosine:0.03:0.0", "cosine:0.3:0.0")
 """Learning rates among which every arm chooses."""
 
-_DIGITS = Config(dataset="digits", noise="symmetric:0.2", model="resnet8", epochs=20, train_size=500, val_size=400)
-_FASHION = Config(dataset="fashion_mnist", model="mlp", epochs=30, train_size=1000, val_size=1000)
+_DIGITS = Config(noise="symmetric:0.2", model="resnet8", epochs=20, train_size=500, val_size=400, devices=1)
+_FASHION = Config(dataset="fashion_mnist", model="mlp", epochs=30, train_size=1000, val_size=1000, devices=1)
 _SMOKE = dataclasses.replace(_DIGITS, model="mlp", epochs=4, train_size=100, val_size=100)
 _PAPER = Config(dataset="cifar10", model="resnet18", norm="batch", dtype="bfloat16", batch=128, epochs=200)
 
 SETTINGS: dict[Scale, tuple[Setting, ...]] = {
     "smoke": (Setting("digits", _SMOKE, seeds=2, choosing_seeds=1, candidates=1),),
     "full": (
-        Setting("noisy digits", _DIGITS, seeds=8, choosing_seeds=2),
-        Setting("Fashion-MNIST", _FASHION, seeds=8, choosing_seeds=2),
+        Setting("noisy digits", _DIGITS, seeds=6, choosing_seeds=2),
+        Setting("Fashion-MNIST", _FASHION, seeds=6, choosing_seeds=2),
     ),
     "paper": (
         Setting("CIFAR-10", _PAPER, seeds=5, choosing_seeds=1),

@@ -10,7 +10,7 @@ import pugd_optax.methods
 from experiments import cli, report, runs
 from experiments.names import UsageError
 
-SMALL = ["--model", "mlp", "--train-size", "40", "--val-size", "30", "--batch", "20", "--epochs", "1"]
+SMALL = ["--model", "mlp", "--train-size", "40", "--val-size", "30", "--batch", "20", "--epochs", "1", "--devices", "1"]
 NEEDED = {"pegr": ["--method.strength", "0.01"], "sam_on": ["--method.mask", "vectors"]}
 
 
@@ -104,7 +104,8 @@ def test_the_same_seed_gives_the_same_numbers(tmp_path):
     ],
 )
 def test_a_mistake_is_one_line_status_2_and_nothing_written(argv, complaint, capsys, tmp_path):
-    assert cli.main(argv) == 2
+    one_device = ["--devices", "1"] if argv[0] == "train" else []
+    assert cli.main([argv[0], *one_device, *argv[1:]]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ")
     assert said.count("\n") == 1

@@ -11,9 +11,10 @@ from flax import nnx
 
 import pugd_optax
 from experiments import augment
+from experiments.evaluation import evaluate
 from experiments.models import constructor
 from experiments.network import Network, network
-from experiments.step import Data, State, evaluate, initial, make_step
+from experiments.step import Data, State, initial, make_step
 
 
 class Small(nnx.Module):
@@ -38,18 +39,18 @@ def some_data(count: int = 12) -> Data:
     return Data(jnp.asarray(images), labels, jnp.full((1, 1, 1, 1), 127.0), jnp.full((1, 1, 1, 1), 70.0))
 
 
-def one_step(tx, active=None, net=None) -> tuple[State, dict[str, jax.Array]]:
-    net, data = net or small(), some_data()
-    state = initial(tx, *net.init(0), seed=0)
-    step = make_step(net.graphdef, tx, augment.pipeline("none", 0, 0.0, 3))
-    state = jax.tree.map(jnp.copy, state)
+def one_step(method, base=None, active=None, **options) -> tuple[State, dict[str, jax.Array]]:
+    net, data, base = small(), some_data(), base or optax.sgd(0.1)
+    state = initial(optax.chain(method, base), *net.init(0), seed=0)
+    step = make_step(net.graphdef, method, base, augment.pipeline("none", 0, 0.0, 3), **options)
+    step = jax.jit(step, static_argnames="active")
     state, metrics = step(state, data, np.arange(6), jax.random.key(0), jnp.float32(0), active=active)
     return state, metrics._asdict()
 
 
 @pytest.mark.parametrize("active", [True, None])
 def test_running_statistics_are_those_of_the_first_pass(active):
-    state, _ = one_step(optax.chain(pugd_optax.pugd(radius=2.0), optax.sgd(0.1)), active)
+    state, _ = one_step(pugd_optax.pugd(radius=2.0), active=active)
     params, rest = small().init(0)
     data = some_data()
     x = np.asarray(data.normalised(data.images[:6]), np.float64).reshape(6, 16)
@@ -60,8 +61,8 @@ def test_running_statistics_are_those_of_the_first_pass(active):
 
 
 def test_the_reported_loss_is_the_clean_one():
-    _, plain = one_step(optax.sgd(0.1))
-    _, perturbed = one_step(optax.chain(pugd_optax.sam(radius=0.5), optax.sgd(0.1)), True)
+    _, plain = one_step(optax.identity())
+    _, perturbed = one_step(pugd_optax.sam(radius=0.5), active=True)
     assert float(perturbed["loss"]) == pytest.approx(float(plain["loss"]), rel=1e-6)
     assert float(perturbed["radius"]) == 0.5
     assert bool(perturbed["active"])
@@ -70,16 +71,14 @@ def test_the_reported_loss_is_the_clean_one():
 
 def test_an_idle_step_is_a_step_of_the_base_optimizer():
     base = optax.chain(optax.add_decayed_weights(0.01), optax.sgd(0.1, momentum=0.9))
-    expected, _ = one_step(base)
+    expected, _ = one_step(optax.identity(), base)
     for active in (False, None):
-        tx = optax.chain(pugd_optax.sam(when=pugd_optax.timing.after(5)), base)
-        state, _ = one_step(tx, active)
+        state, _ = one_step(pugd_optax.sam(when=pugd_optax.timing.after(5)), base, active)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), state.params, expected.params)
 
 
 def test_a_static_gate_equals_the_traced_one():
-    tx = optax.chain(pugd_optax.pugd(), optax.sgd(0.1))
-    (a, _), (b, _) = one_step(tx, True), one_step(tx, None)
+    (a, _), (b, _) = (one_step(pugd_optax.pugd(), active=active) for active in (True, None))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), a.params, b.params)
 
 

@@ -1,0 +1,38 @@
+"""Which steps of an epoch go into one compiled call."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Call(NamedTuple):
+    """Steps `start` to `stop` of an epoch; `active` for all of them, or None where the gate decides."""
+
+    start: int
+    stop: int
+    active: bool | None
+
+    @property
+    def variant(self) -> tuple[int, bool | None]:
+        """What it compiles to: the number of steps and what is known of the gate."""
+        return self.stop - self.start, self.active
+
+
+def calls(plan: np.ndarray | None, steps: int, size: int) -> list[Call]:
+    """The calls of an epoch of so many steps, each of `size` or, the last one, of what is left.
+
+    Args:
+      plan: bool [steps], whether each step is active; None where it is not known ahead.
+      steps: steps of the epoch.
+      size: steps of a call. Where the plan changes within it, the gate decides at run time.
+
+    Example:
+      >>> [call.variant for call in calls(np.array([0, 0, 0, 1, 1], bool), steps=5, size=2)]
+      [(2, False), (2, None), (1, True)]
+    """
+    bounds = [(start, min(start + size, steps)) for start in range(0, steps, size)]
+    return [Call(start, stop, None if plan is None else _agreed(plan[start:stop])) for start, stop in bounds]
+
+
+def _agreed(plan: np.ndarray) -> bool | None:
+    return bool(plan[0]) if (plan == plan[0]).all() else None
