@@ -41,7 +41,6 @@ def _rows(setting: Setting, arms: Arms) -> Rows:
     table = rows(setting, arms, "SGD")
     for arm, row in zip(arms.values(), table.values(), strict=True):
         row["validation %, first tenth"] = list(_early(arm))
-        row["training %, last epoch"] = list(100 * arm.metric("train_accuracy")[-1])
     return table
 
 

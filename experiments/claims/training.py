@@ -184,10 +184,20 @@ def rows(setting: Setting, trained: Mapping[str, Trained], reference: str) -> Ro
             "test %": list(accuracy(arm)),
             f"against {reference}": list(accuracy(arm) - accuracy(trained[reference])),
             "test % at best validation": list(100 * arm.result("test_accuracy")),
+            "training %": list(100 * arm.metric("train_accuracy")[-1]),
+            **_agreement(arm),
             "seconds": list(arm.result("seconds")),
         }
         for label, arm in trained.items()
     }
+
+
+def _agreement(arm: Trained) -> dict[str, list[float]]:
+    """Cosine of the old and the new gradient, mean over the epochs in which there were two."""
+    cosine = arm.metric("cosine")
+    if np.isnan(cosine).all(axis=0).any():
+        return {}
+    return {"cos(g, g*)": list(np.nanmean(cosine, axis=0))}
 
 
 def above(condition: str, a: Trained, b: Trained) -> Check:
