@@ -10,7 +10,7 @@ HEAD = """# Claims of the papers, and what was found here
 Written by `python -m experiments claims report`; do not edit. Numbers are means over seeds with 95 % confidence
 intervals (Student's t); "below" means that the interval of the paired difference lies under 0. A verdict follows from
 its conditions: all met, *holds here*; some, *holds partly*; none, *does not hold here*. These are reproductions in
-small settings, not the papers' own tables.
+small settings, not the papers' own tables. The seconds of a claim leave out trainings that were in the folder already.
 """
 
 
