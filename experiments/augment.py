@@ -1,5 +1,7 @@
 """From positions to a batch, inside jit: gather, crop, flip, normalise, cut out, mix."""
 
+from typing import Any
+
 import dm_pix as pix
 import jax
 import jax.numpy as jnp
@@ -27,14 +29,18 @@ def crop(key: jax.Array, images: jax.Array) -> jax.Array:
     return jnp.asarray(jax.vmap(one)(jax.random.split(key, len(images)), images))
 
 
+def flip(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Flip every other image left to right, at random."""
+    return jnp.asarray(jax.vmap(pix.random_flip_left_right)(jax.random.split(key, len(images)), images))
+
+
 def crop_flip(key: jax.Array, images: jax.Array) -> jax.Array:
-    """`crop`, then a left-right flip of every other image, at random."""
+    """`crop`, then `flip`."""
     for_crop, for_flip = jax.random.split(key)
-    keys = jax.random.split(for_flip, len(images))
-    return jnp.asarray(jax.vmap(pix.random_flip_left_right)(keys, crop(for_crop, images)))
+    return flip(for_flip, crop(for_crop, images))
 
 
-GEOMETRIES = {"none": none, "crop": crop, "crop_flip": crop_flip}
+GEOMETRIES = {"none": none, "crop": crop, "flip": flip, "crop_flip": crop_flip}
 
 
 def cutout(key: jax.Array, images: jax.Array, size: int) -> jax.Array:
@@ -84,8 +90,9 @@ def pipeline(geometry: str, cutout_size: int, mixup_alpha: float, num_classes: i
         raise UsageError(f"--cutout {cutout_size}, --mixup {mixup_alpha}: expected numbers >= 0")
     move = GEOMETRIES[geometry]
 
-    def augment(key: jax.Array, data: Data, chosen: jax.Array) -> tuple[jax.Array, jax.Array]:
-        images, labels = data.normalised(move(key, data.images[chosen])), data.labels[chosen]
+    def augment(key: jax.Array, data: Data, chosen: Any) -> tuple[jax.Array, jax.Array]:
+        images, labels = data.batch(chosen)
+        images = data.normalised(move(key, images))
         if cutout_size:
             images = cutout(jax.random.fold_in(key, 1), images, cutout_size)
         if mixup_alpha:

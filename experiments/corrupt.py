@@ -6,10 +6,10 @@ from experiments.names import UsageError, pick
 
 _CIFAR10 = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
 _MNIST = {7: 1, 2: 7, 5: 6, 6: 5, 3: 8}
-CONFUSIONS = {"cifar10": _CIFAR10, "cifar10_4000": _CIFAR10, "mnist": _MNIST, "digits": _MNIST}
+CONFUSIONS = {"cifar10": _CIFAR10, "mnist": _MNIST}
 
 
-def noisy_labels(labels: np.ndarray, text: str, num_classes: int, seed: int, dataset: str = "") -> np.ndarray:
+def noisy_labels(labels: np.ndarray, text: str, num_classes: int, seed: int, family: str = "") -> np.ndarray:
     """Labels with a share of them flipped.
 
     Args:
@@ -20,7 +20,7 @@ def noisy_labels(labels: np.ndarray, text: str, num_classes: int, seed: int, dat
         6 to each other), other classes stay clean.
       num_classes: number of classes C.
       seed: decides which labels flip, and to what.
-      dataset: the name of the data set, for `asymmetric`.
+      family: the data set that this is or is a copy of, for `asymmetric`.
 
     Returns:
       int32 [n]; in every class that flips, round(r n_c) labels are wrong.
@@ -40,7 +40,7 @@ def noisy_labels(labels: np.ndarray, text: str, num_classes: int, seed: int, dat
         {
             "symmetric": lambda c, n: (c + rng.integers(1, num_classes, n)) % num_classes,
             "pair": lambda c, n: np.full(n, (c + 1) % num_classes),
-            "asymmetric": lambda c, n: np.full(n, _confusion(dataset).get(c, c)),
+            "asymmetric": lambda c, n: np.full(n, _confusion(family).get(c, c)),
         },
     )
     noisy = labels.astype(np.int32).copy()
@@ -100,7 +100,8 @@ def _parts(name: str, text: str, low: float, high: float) -> tuple[str, float]:
     return kind, amount
 
 
-def _confusion(dataset: str) -> dict[int, int]:
-    if dataset not in CONFUSIONS:
-        raise UsageError(f"--noise asymmetric: no confusions are known for {dataset}; use pair or symmetric")
-    return CONFUSIONS[dataset]
+def _confusion(family: str) -> dict[int, int]:
+    if family not in CONFUSIONS:
+        known = family or "this data set"
+        raise UsageError(f"--noise asymmetric: no confusions are known for {known}; use pair or symmetric")
+    return CONFUSIONS[family]

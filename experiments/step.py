@@ -109,9 +109,9 @@ def make_step(
 ):
     """`step(state, data, chosen, key, val_loss, *, active) -> (state, metrics)`, a pure function.
 
-    `chosen` holds the positions of the batch, or is the batch itself, `Fed`. `active` is a Python bool where the gate is
-    known ahead, so that each variant compiles to what it uses, and None where the gate decides. Running statistics are
-    those of the first pass: the second pass starts from the same state and what it leaves behind is dropped.
+    `chosen` holds the positions of the batch, or is the batch itself, `Fed`. `active` is a Python bool where the gate
+    is known ahead, so that each variant compiles to what it uses, and None where the gate decides. Running statistics
+    are those of the first pass: the second pass starts from the same state and what it leaves behind is dropped.
 
     Args:
       graphdef: the model without its arrays.

@@ -28,7 +28,7 @@ def test_pair_noise_goes_to_the_next_class():
 
 
 def test_asymmetric_noise_of_cifar10_is_drawn_from_clean_labels():
-    table = transitions(noisy_labels(CLEAN, "asymmetric:0.4", 10, seed=0, dataset="cifar10"))
+    table = transitions(noisy_labels(CLEAN, "asymmetric:0.4", 10, seed=0, family="cifar10"))
     expected = np.eye(10)
     for source, target in [(9, 1), (2, 0), (4, 7), (3, 5), (5, 3)]:
         expected[source, [source, target]] = 0.6, 0.4

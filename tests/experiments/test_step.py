@@ -15,6 +15,7 @@ from experiments.evaluation import evaluate
 from experiments.models import constructor
 from experiments.network import Network, network
 from experiments.step import Data, State, initial, make_step
+from experiments.stream import Source, resident
 
 
 class Small(nnx.Module):
@@ -98,7 +99,7 @@ def test_evaluation_covers_every_example_once():
     nnx.update(model, params)
     logits = model(data.normalised(data.images))
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, data.labels)
-    loss, accuracy = evaluate(net.graphdef, params, rest, data, chunk=10)
+    loss, accuracy = evaluate(net.graphdef, params, rest, Source(data, resident), chunk=10)
     assert loss == pytest.approx(float(losses.mean()), rel=1e-5)
     assert accuracy == pytest.approx(float((logits.argmax(-1) == data.labels).mean()))
 

@@ -1,0 +1,73 @@
+"""Images and labels: read from files, checked, and divided into training, validation and test examples.
+
+| `--dataset` | read from the data folder |
+|---|---|
+| `digits` | nothing: they are inside scikit-learn |
+| `mnist`, `fashion_mnist` | the four IDX files, in `mnist/` or `fashion-mnist/` |
+| `cifar10`, `cifar100` | `cifar-10-binary.tar.gz`, `cifar-100-binary.tar.gz` |
+| `cifar10_jpeg` | CIFAR-10 as JPEG files of quality 75, `cifar10-jpeg/cifar10_jpeg.npz`: not the original pixels |
+| `cifar10_4000` | the first 4000 images of CIFAR-10, `cifar10-lossless-4000/cifar10_train_first4000.npz` |
+| `tiny_imagenet_32` | Tiny ImageNet at 32x32 as JPEG, `tiny-imagenet-32-jpeg/tiny_imagenet_32_jpeg.npz` |
+| `npz:FILE` | `x_train`, `y_train`, `x_test`, `y_test` in a file of one's own |
+| `tfds:NAME` | what TensorFlow Datasets has prepared as ArrayRecord files |
+
+A plain name never stands for two copies of a set: which one was read is in its name.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from experiments.data.cifar import cifar10, cifar100
+from experiments.data.digits import digits
+from experiments.data.divide import divide as divide, divide_by_class as divide_by_class
+from experiments.data.encoded import Encoded as Encoded
+from experiments.data.examples import Dataset as Dataset, Examples as Examples, Split as Split, check
+from experiments.data.folder import Folder
+from experiments.data.idx import idx_set
+from experiments.data.kept import resident, streamed as streamed
+from experiments.data.npz import first_4000, jpeg_set, own_set
+from experiments.data.tfds import tfds_set
+from experiments.names import pick
+
+LOADERS: dict[str, Callable[[Folder], Dataset]] = {
+    "digits": digits,
+    "mnist": partial(idx_set, name="mnist", family="mnist"),
+    "fashion_mnist": partial(idx_set, name="fashion-mnist", family="fashion_mnist"),
+    "cifar10": cifar10,
+    "cifar100": cifar100,
+    "cifar10_jpeg": partial(
+        jpeg_set, name="cifar10-jpeg", file="cifar10_jpeg.npz", train_rows=50_000, num_classes=10, family="cifar10"
+    ),
+    "cifar10_4000": first_4000,
+    "tiny_imagenet_32": partial(
+        jpeg_set,
+        name="tiny-imagenet-32-jpeg",
+        file="tiny_imagenet_32_jpeg.npz",
+        train_rows=100_000,
+        num_classes=200,
+        family="tiny_imagenet",
+    ),
+}
+READERS: dict[str, Callable[[Folder, str], Dataset]] = {"npz": own_set, "tfds": tfds_set}
+
+
+def load(name: str, data_dir: Path | None, checksum: bool = True, stream: str = "auto") -> Dataset:
+    """The data set of that name, checked by shape, type, range and, where one is known, checksum.
+
+    Args:
+      name: one of `LOADERS`, or `npz:FILE` or `tfds:NAME`.
+      data_dir: the folder that holds the files of every set, or those of this one; digits need none.
+      checksum: whether files that differ from the published ones are refused.
+      stream: `on` leaves encoded images so, to be decoded batch by batch; `off` decodes them all; `auto` decodes them
+        where they fit.
+
+    Raises:
+      UsageError: if the name is unknown, a file is missing or broken, or its content is not what it should be.
+    """
+    folder, (kind, colon, rest) = Folder(data_dir, checksum), name.partition(":")
+    dataset = pick("data set", kind, READERS)(folder, rest) if colon else pick("data set", name, LOADERS)(folder)
+    check(name, dataset)
+    if streamed(dataset, stream):
+        return dataset
+    return dataset._replace(train=resident(dataset.train), test=resident(dataset.test))

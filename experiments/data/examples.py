@@ -1,0 +1,69 @@
+"""Images with their labels, and what a data set is made of."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from experiments.data.encoded import Encoded
+from experiments.names import UsageError
+
+
+class Examples(NamedTuple):
+    """Images uint8 [n, height, width, channels], in memory or still encoded, and their labels.
+
+    Attributes:
+      images: the array, or `Encoded` files that have its shape.
+      labels: int32 [n].
+      rows: the row of each example in the original release, where label files go by it; else None.
+    """
+
+    images: np.ndarray | Encoded
+    labels: np.ndarray
+    rows: np.ndarray | None = None
+
+    def take(self, index: np.ndarray | slice) -> "Examples":
+        """The examples at these positions."""
+        return Examples(self.images[index], self.labels[index], None if self.rows is None else self.rows[index])
+
+
+class Dataset(NamedTuple):
+    """Examples to train on and the test set.
+
+    Attributes:
+      augment: the augmentation the set is commonly used with.
+      family: the set whose classes and rows these are, `cifar10` for any copy of CIFAR-10.
+    """
+
+    train: Examples
+    test: Examples
+    num_classes: int
+    augment: str
+    family: str = ""
+
+
+class Split(NamedTuple):
+    """What one run works with. The test examples are read once, when it has ended."""
+
+    train: Examples
+    val: Examples
+    test: Examples
+
+
+def check(name: str, dataset: Dataset) -> None:
+    """Refuse images and labels of the wrong shape, type, number or range."""
+    for images, labels, _ in (dataset.train, dataset.test):
+        if len(images.shape) != 4 or images.dtype != np.uint8:
+            raise UsageError(f"{name}: expected uint8 images [n, h, w, c], found {images.dtype} {list(images.shape)}")
+        if len(images) != len(labels):
+            raise UsageError(f"{name}: {len(images)} images but {len(labels)} labels")
+        if not len(labels):
+            raise UsageError(f"{name}: a part holds no example")
+        if not 0 <= labels.min() <= labels.max() < dataset.num_classes:
+            raise UsageError(
+                f"{name}: labels from {labels.min()} to {labels.max()}, expected 0 to {dataset.num_classes - 1}"
+            )
+    if dataset.train.images.shape[1:] != dataset.test.images.shape[1:]:
+        raise UsageError(
+            f"{name}: training images {list(dataset.train.images.shape[1:])}, "
+            f"test images {list(dataset.test.images.shape[1:])}"
+        )

@@ -1,0 +1,47 @@
+"""The data of one seed: divided, thinned out, and mislabelled, in this order."""
+
+import numpy as np
+
+from experiments import corrupt, data, human
+from experiments.config import Config
+from experiments.names import UsageError
+
+
+def split(config: Config, dataset: data.Dataset, seed: int) -> data.Split:
+    """The training part thinned out first, then its labels made noisy; validation and test stay clean."""
+    split = _thinned(config, dataset, seed)
+    train, (kind, _, which) = split.train, config.noise.partition(":")
+    _refuse_empty(train.labels, dataset.num_classes)
+    if kind == "human":
+        noisy = human.human_labels(train, which, dataset.family, config.data_dir, config.checksum)
+    else:
+        noisy = corrupt.noisy_labels(train.labels, config.noise, dataset.num_classes, seed, dataset.family)
+    return split._replace(train=train._replace(labels=noisy))
+
+
+def class_counts(config: Config, dataset: data.Dataset) -> np.ndarray:
+    """Training examples of each class before labels are made wrong, the same for every seed.
+
+    Where the division is drawn without regard to classes, its expectation, so that no seed compiles a step of its own.
+    """
+    train = _thinned(config, dataset, config.first_seed).train
+    if config.imbalance != "none":
+        return np.bincount(train.labels, minlength=dataset.num_classes)
+    of_all = np.bincount(dataset.train.labels, minlength=dataset.num_classes)
+    return of_all * len(train.labels) / len(dataset.train.labels)
+
+
+def _thinned(config: Config, dataset: data.Dataset, seed: int) -> data.Split:
+    divide = data.divide if config.imbalance == "none" else data.divide_by_class
+    split = divide(dataset, config.train_size, config.val_size, seed)
+    kept = corrupt.long_tail(split.train.labels, config.imbalance, dataset.num_classes, seed)
+    return split._replace(train=split.train.take(kept))
+
+
+def _refuse_empty(labels: np.ndarray, num_classes: int) -> None:
+    empty = np.flatnonzero(np.bincount(labels, minlength=num_classes) == 0)
+    if len(empty):
+        more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+        raise UsageError(
+            f"no example of class {empty[0]}{more} among the {len(labels)} for training; use a larger --train-size"
+        )
