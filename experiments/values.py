@@ -6,6 +6,7 @@
 | `cosine:2.0:0.0` | `pugd_optax.schedules.half_cosine(2, 0, T)` |
 | `linear:0:1` | `optax.linear_schedule(0, 1, T)` |
 | `quarter:sin:2:0.01` | `pugd_optax.schedules.quarter_wave("sin", 2, 0.01, T)` |
+| `drops:0.1:0.1:0.5:0.75` | 0.1, a tenth of it from half of T on, and again from three quarters on |
 | `warmup_cosine_decay:0:0.1:0.05` | Optax's schedule of that name, warm-up over 5 % of T |
 | `after:0.5`, `after:100` | gate `pugd_optax.timing.after`, from half of T, from step 100 |
 | `between:0:0.5`, `every:10`, `bernoulli:0.5`, `low_variance` | any other gate of `pugd_optax.timing` |
@@ -27,6 +28,7 @@ from pugd_optax import schedules, timing
 
 Number = bool | int | float | None
 _WORDS = {"true": True, "false": False, "none": None}
+_NEVER = 2**31 - 1
 _LENGTHS = ("steps", "total_steps", "decay_steps", "transition_steps")
 
 
@@ -38,6 +40,16 @@ def _functions_of(module: Any) -> dict[str, Callable[..., Any]]:
     }
 
 
+def drops(
+    value: float, factor: float, first: int, second: int = _NEVER, third: int = _NEVER, *, warmup: int = 0
+) -> optax.Schedule:
+    """`value`, multiplied by `factor` at each of up to three steps; before them `warmup` steps of a linear rise."""
+    falls = {step: factor for step in (first, second, third) if step != _NEVER}
+    after = optax.piecewise_constant_schedule(value, falls)
+    rise = optax.linear_schedule(0.0, 1.0, warmup) if warmup else optax.constant_schedule(1.0)
+    return lambda step: rise(step) * after(step)
+
+
 SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
     **{
         name.removesuffix("_schedule"): f
@@ -47,6 +59,7 @@ SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
     **_functions_of(schedules),
     "cosine": schedules.half_cosine,
     "quarter": schedules.quarter_wave,
+    "drops": drops,
 }
 GATES = _functions_of(timing)
 MASKS: dict[str, Callable[[optax.Params], Any]] = {
