@@ -9,9 +9,9 @@ the last steps (late), and as controls of equal cost in the first steps (early) 
 coin for all seeds). Two triggers with their defaults: steady gradient norm, generalisation gap. One late arm takes unit
 steps before the switch, so that the length of a step does not jump.
 
-**Chosen.** Nothing: the learning rate is 0.1, the author's, for all arms. The rate that `rts.early` chooses for PUGD
-was meant at first, but SGD, which takes the other steps, chooses another; this was changed before any run of this claim.
-A point of accuracy as margin was fixed beforehand.
+**Chosen.** Nothing: the learning rate is 0.1, the author's, for all arms. PUGD's of `rts.early` was
+meant at first, but SGD, which takes the other steps, chooses another; changed before any run of this claim. A point of
+accuracy as margin was fixed beforehand.
 
 **Decides.** In each setting, by test accuracy after the last epoch: late PUGD in half of the steps loses less than a
 point against PUGD throughout, and so does each trigger; late is above random, and above early, at half the steps.
