@@ -11,6 +11,16 @@ TOY = (
     "bound.pac",
 )
 """Theory in small: `run(scale, first_seed)`."""
-TRAINED = ("rts.early", "rts.radius", "rts.timing", "rts.scale", "rts.all")
+TRAINED = (
+    "rts.early",
+    "rts.radius",
+    "rts.timing",
+    "rts.scale",
+    "rts.all",
+    "lpg.balanced",
+    "lpg.longtail",
+    "lpg.noisy",
+    "lpg.plugin",
+)
 """Whole trainings: `run(scale, first_seed, lab)`, see `training`."""
 NAMES = TOY + TRAINED

@@ -22,7 +22,10 @@ class Line(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """One pair of axes; `log` names those that are logarithmic: "", "x", "y" or "xy"."""
+    """One pair of axes; `log` names those that are logarithmic: "", "x", "y" or "xy".
+
+    Of kind "points", each line is a row with its name at the left; its first values lie along the horizontal axis.
+    """
 
     title: str
     x: str

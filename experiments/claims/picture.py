@@ -18,12 +18,17 @@ STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, 
 
 
 def draw(panels: Sequence[Panel], path: Path) -> None:
-    """Means over seeds with their 95 % intervals, one panel beside the other."""
+    """Means over seeds with their 95 % intervals, three panels a line."""
+    across = min(3, len(panels))
+    down = -(-len(panels) // across)
+    height = max(4.2, *(0.2 * len(panel.lines) for panel in panels if panel.kind == "points"), 0)
     with plt.rc_context(STYLE):  # pyright: ignore[reportArgumentType]
         figure, axes = plt.subplots(
-            1, len(panels), figsize=(5.6 * len(panels), 4.2), squeeze=False, layout="constrained"
+            down, across, figsize=(5.6 * across, height * down), squeeze=False, layout="constrained"
         )
-        for axis, panel in zip(axes[0], panels, strict=True):
+        for axis in axes.flat[len(panels) :]:
+            axis.remove()
+        for axis, panel in zip(axes.flat, panels, strict=False):
             _points(axis, panel) if panel.kind == "points" else _curves(axis, panel)
             axis.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
             _scales(axis, panel)
@@ -60,8 +65,9 @@ def _curves(axis: Axes, panel: Panel) -> None:
 
 
 def _points(axis: Axes, panel: Panel) -> None:
-    """Lines of one point each, named where they lie."""
+    """Values along the horizontal axis, a row for each line, named at the left."""
     for i, line in enumerate(panel.lines):
-        at, mean = line.x[0], interval(line.y[0]).mean
-        axis.plot(at, mean, "o", color=COLOURS[i % len(COLOURS)], markersize=5)
-        axis.annotate(line.label, (at, mean), xytext=(5, 3), textcoords="offset points", fontsize=7)
+        mean, half, _ = interval(line.y[0])
+        axis.errorbar(mean, i, xerr=half, fmt="o", color=COLOURS[2], markersize=4, linewidth=1.2)
+    axis.set_yticks(range(len(panel.lines)), [line.label for line in panel.lines], fontsize=8)
+    axis.set_ylim(len(panel.lines) - 0.5, -0.5)
