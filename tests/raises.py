@@ -1,6 +1,7 @@
 """Every `raise` of a package, and which of them a call ends in."""
 
 import ast
+import functools
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +33,7 @@ class Site(NamedTuple):
         return f"{self.path}:{self.first}"
 
 
+@functools.cache
 def sites(package: str) -> list[Site]:
     """All `raise` statements of a package that make an error; one that passes an error on is not counted."""
     return [
