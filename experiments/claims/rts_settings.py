@@ -12,8 +12,9 @@ from experiments.config import Config
 RATES = ("cosine:0.1:0.0", "cosine:0.03:0.0", "cosine:0.3:0.0")
 """Learning rates among which every arm chooses."""
 
-_DIGITS = Config(noise="symmetric:0.2", model="resnet8", epochs=20, train_size=500, val_size=400, devices=1)
-_FASHION = Config(dataset="fashion_mnist", model="mlp", epochs=30, train_size=1000, val_size=1000, devices=1)
+_SMALL = Config(train_size=500, val_size=400, devices=1, tensorboard=False, checkpoint_every=0)
+_DIGITS = dataclasses.replace(_SMALL, dataset="digits", noise="symmetric:0.2", model="resnet8", epochs=20)
+_FASHION = dataclasses.replace(_SMALL, dataset="fashion_mnist", model="mlp", epochs=30, train_size=1000, val_size=1000)
 _SMOKE = dataclasses.replace(_DIGITS, model="mlp", epochs=4, train_size=100, val_size=100)
 _PAPER = Config(dataset="cifar10", model="resnet18", norm="batch", dtype="bfloat16", batch=128, epochs=200)
 
