@@ -1,0 +1,72 @@
+"""A hundred thousand steps: types, counters and memory stay what they were."""
+
+import gc
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import pugd_optax
+from tests.problems import classifier, examples, extra_args
+from tests.test_contract import all_finite, plain
+
+STEPS, CHUNK = 100_000, 10_000
+LONG_RUNS = {
+    "pugd": lambda: pugd_optax.pugd(radius=optax.cosine_decay_schedule(1.0, STEPS), scale="cosine"),
+    "rts_pugd": lambda: pugd_optax.rts_pugd(STEPS),
+    "sam_low_variance": lambda: pugd_optax.sam(0.05, when=pugd_optax.timing.low_variance(1000)),
+    "looksam": lambda: pugd_optax.looksam(every=10),
+    "friendly_sam": lambda: pugd_optax.friendly_sam(),
+    "lpg": lambda: pugd_optax.lpg(3, inner=pugd_optax.sam(0.05)),
+    "anti_pgd": lambda: pugd_optax.anti_pgd(0.01, key=0),
+}
+
+
+def types(tree):
+    return jax.tree.map(jax.typeof, tree)
+
+
+@pytest.mark.parametrize("name", LONG_RUNS)
+@pytest.mark.slow
+def test_nothing_drifts_in_a_long_run(name):
+    """In chunks, donated and handed on; small batches in turn, so that gates and memories have something to see."""
+    tx = optax.chain(LONG_RUNS[name](), optax.sgd(1e-3, momentum=0.9))
+    batches = jax.tree.map(lambda *x: jnp.stack(x), *(examples(seed=seed) for seed in range(4)))
+
+    def step(carry, t):
+        params, state = carry
+        extra = extra_args(jax.tree.map(lambda x: x[t % 4], batches))
+        updates, state = tx.update(extra["grad_fn"](params), state, params, **extra)
+        return (optax.apply_updates(params, updates), state), None
+
+    run = jax.jit(lambda carry: jax.lax.scan(step, carry, jnp.arange(CHUNK))[0], donate_argnums=0)
+    carry = (classifier(), tx.init(classifier()))
+    before, alive = types(carry), []
+    for _ in range(STEPS // CHUNK):
+        carry = run(carry)
+        gc.collect()
+        alive.append(len(jax.live_arrays()))
+    assert types(carry) == before
+    assert all_finite(plain(carry))
+    assert max(alive) == alive[0], "arrays that nobody needs any more are still there"
+    assert {int(count) for _, count in optax.tree.get_all_with_path(carry[1], "step")} == {STEPS}
+    assert run._cache_size() == 1
+
+
+def test_steps_leave_nothing_behind():
+    """The loop of a script, one step at a time."""
+    tx, data = pugd_optax.pugd(0.1), examples()
+
+    @jax.jit
+    def update(params, state):
+        extra = extra_args(data)
+        return tx.update(extra["grad_fn"](params), state, params, **extra)
+
+    params, alive = classifier(), []
+    state = tx.init(params)
+    for _ in range(200):
+        _, state = update(params, state)
+        alive.append(len(jax.live_arrays()))
+    gc.collect()
+    assert len(jax.live_arrays()) <= alive[0]
