@@ -105,9 +105,11 @@ def _varying(made: list[Config]) -> list[str]:
 
 def _label(config: Config, made: list[Config]) -> str:
     """Method, options, and what else differs between the rows."""
-    parts = [f"{name}={_shown(getattr(config, name))}" for name in _varying(made) if name not in PROBLEM]
-    presets = [config.preset] if len({c.preset for c in made}) > 1 and config.preset != "none" else []
-    return ", ".join([*presets, config.title, *parts])
+    recipe = preset(config.preset) if len({c.preset for c in made}) > 1 else None
+    names = [name for name in _varying(made) if name not in PROBLEM]
+    names = [name for name in names if recipe is None or getattr(config, name) != getattr(recipe, name)]
+    presets = [config.preset] if recipe and config.preset != "none" else []
+    return ", ".join([*presets, config.title, *(f"{name}={_shown(getattr(config, name))}" for name in names)])
 
 
 def _folder(config: Config, made: list[Config]) -> Path:

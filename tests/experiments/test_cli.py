@@ -10,7 +10,7 @@ import pugd_optax.methods
 from experiments import cli, report, runs
 from experiments.names import UsageError
 
-SMALL = ["--model", "mlp", "--train-size", "40", "--val-size", "30", "--batch", "20", "--epochs", "1", "--devices", "1"]
+SMALL = ["--model", "mlp", "--train-size", "80", "--val-size", "30", "--batch", "40", "--epochs", "1", "--devices", "1"]
 NEEDED = {"pegr": ["--method.strength", "0.01"], "sam_on": ["--method.mask", "vectors"]}
 
 
