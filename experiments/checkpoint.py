@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from experiments.names import UsageError
+from experiments.processes import first_alone
 from experiments.step import State
 
 KEPT = 2
@@ -163,6 +164,7 @@ def _sums(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
+@first_alone
 def _write_sums(folder: Path) -> None:
     part = folder / (SUMS + ".part")
     sums = _sums(folder)

@@ -16,7 +16,7 @@ COMMANDS = {
     "sweep": "train every combination: the options of `train`, with a choice at every comma",
     "presets": "the papers' recipes, for `train --preset NAME`; `presets NAME` shows the note of one",
     "report": "rebuild tables (terminal, Markdown, CSV) and curves of a folder of runs",
-    "bench": "step costs of every method against the floor and against peers",
+    "bench": "what a step, a run and a shortcut cost; `bench steps|duty|growth|pareto` for one part",
     "claims": "the claims of the papers: table, picture and verdict of each",
 }
 
@@ -47,7 +47,8 @@ def _dispatch(argv: list[str], console: Console) -> int:
         print("\n".join(f"  {name:<8} {what}" for name, what in COMMANDS.items()))
         return 0 if argv else 2
     pick("command", argv[0], COMMANDS)
-    _keep_compiled()
+    if argv[0] != "bench":  # which reports what compiling costs
+        _keep_compiled()
     run = {
         "demo": _demo,
         "train": _train,
@@ -70,23 +71,24 @@ def _demo(argv: list[str], console: Console) -> int:
 def _bench(argv: list[str], console: Console) -> int:
     from experiments.bench import run
 
-    run.main(parse(run.Options, argv), console)
+    run.main(argv, console)
     return 0
 
 
 def _train(argv: list[str], console: Console) -> int:
-    from experiments import report, sweep
+    from experiments import sweep
 
     config = train_config(argv)
     assert config.out is not None
     _refuse_to_overwrite(config.out, config.resume)
+    _join_others(config.distributed, console)
     sweep.run([(config.out, config)], console)
-    report.show(config.out, console)
+    _show(config.out, console)
     return 0
 
 
 def _sweep(argv: list[str], console: Console) -> int:
-    from experiments import grid, report, sweep
+    from experiments import grid, sweep
 
     if "-h" in argv or "--help" in argv:
         print(f"{grid.__doc__}\n`--stop-on-failure` ends the sweep at the first run that fails.\n")
@@ -95,11 +97,26 @@ def _sweep(argv: list[str], console: Console) -> int:
     _, first = experiments[0]
     assert first.out is not None
     _refuse_to_overwrite(first.out, first.resume)
+    _join_others(first.distributed, console)
     failed = sweep.run(experiments, console, go_on="--stop-on-failure" not in argv)
     if len(failed) == sum(config.seeds for _, config in experiments):
         raise Diverged(f"every run failed, the first: {failed[0]}")
-    report.show(first.out, console)
+    _show(first.out, console)
     return 1 if failed else 0
+
+
+def _join_others(distributed: bool, console: Console) -> None:
+    from experiments import processes
+
+    if distributed:
+        processes.join()
+        console.quiet = not processes.is_first()
+
+
+def _show(out: Path, console: Console) -> None:
+    from experiments import processes, report
+
+    processes.first_alone(report.show)(out, console)
 
 
 def _refuse_to_overwrite(out: Path, resume: bool) -> None:

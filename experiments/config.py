@@ -124,6 +124,8 @@ class Config:
             raise UsageError(f"--checkpoint-every {self.checkpoint_every}: expected a number of epochs, or 0")
         if not self.checkpoint_minutes > 0:
             raise UsageError(f"--checkpoint-minutes {self.checkpoint_minutes}: expected a number > 0")
+        if self.distributed and self.out is None:
+            raise UsageError("--distributed: name a folder that every process sees, --out FOLDER")
         if not 0 <= self.momentum < 1:
             raise UsageError(f"--momentum {self.momentum}: expected a number in [0, 1)")
         if not 0 <= self.weight_decay < float("inf"):

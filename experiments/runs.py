@@ -25,6 +25,7 @@ import jax
 
 from experiments.config import Config
 from experiments.names import Diverged, UsageError
+from experiments.processes import first_alone
 
 PACKAGES = ("pugd_optax", "jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn")
 ELSEWHERE = (
@@ -52,6 +53,7 @@ def folder_of(root: Path, config: Config, seed: int) -> Path:
     return root / re.sub(r"[^\w.=+-]+", "_", config.title).strip("_") / f"seed{seed}"
 
 
+@first_alone
 def start(folder: Path, config: Config, seed: int) -> None:
     """Make the folder and note what is about to run; what an earlier run left there is removed."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,6 +79,7 @@ def complete(folder: Path, config: Config) -> bool:
     return (folder / "result.json").exists()
 
 
+@first_alone
 def cut(folder: Path, epochs: int) -> None:
     """Keep the lines of the first epochs, those that a checkpoint knows of.
 
@@ -91,19 +94,22 @@ def cut(folder: Path, epochs: int) -> None:
     (folder / "failure.json").unlink(missing_ok=True)
 
 
+@first_alone
 def fail(folder: Path, error: Exception) -> None:
     """Note in the folder why its run did not end."""
     folder.mkdir(parents=True, exist_ok=True)
-    what = str(error) if isinstance(error, Diverged) else f"{type(error).__name__}: {error}"
+    what = str(error) if isinstance(error, Diverged | UsageError) else f"{type(error).__name__}: {error}"
     _write(folder / "failure.json", {"error": what, "traceback": "".join(traceback.format_exception(error))})
 
 
+@first_alone
 def append(folder: Path, record: dict[str, Any]) -> None:
     """Add one line to the metrics."""
     with (folder / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(record) + "\n")
 
 
+@first_alone
 def finish(folder: Path, result: dict[str, Any]) -> None:
     """Mark the run as complete."""
     _write(folder / "result.json", result)

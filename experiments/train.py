@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from experiments.evaluation import evaluate, examine
 from experiments.interrupt import interrupts
 from experiments.job import Job
 from experiments.names import Stopped
+from experiments.processes import agreed, is_first
 from experiments.progress import Reporter, silent
 from experiments.record import check_finite, record, summary
 from experiments.split import split
@@ -70,10 +72,12 @@ class Training:
         at.evaluations += int(np.where(metrics.active, self.job.recipe.cost[1], self.job.recipe.cost[0]).sum())
         if at.within == self.job.steps_per_epoch:
             self._end_epoch()
-        if self.asked or self._due():
+        asked = agreed(bool(self.asked))
+        if asked or agreed(self._due()):
             self._save()
-        if self.asked:
-            raise Stopped(f"{self.name}: {self.asked[0].name} at step {self.steps}; --resume goes on", self.asked[0])
+        if asked:
+            which = self.asked[0] if self.asked else signal.SIGTERM  # which another process was sent
+            raise Stopped(f"{self.name}: {which.name} at step {self.steps}; --resume goes on", which)
 
     def _end_epoch(self) -> None:
         """Look at the validation examples and leave a line behind."""
@@ -116,7 +120,7 @@ class Training:
                 shown, rate = now, (done - first) * self.job.config.batch / (now - begun)
                 epoch = f"epoch {self.now.progress.epoch}/{self.job.config.epochs}"
                 self.report(self.name, 0, f"{epoch}, step {done}/{total}, {rate:.0f} images/s")
-            return bool(self.asked) or self._late()
+            return agreed(bool(self.asked) or self._late())
 
         return pause
 
@@ -142,7 +146,7 @@ def run(job: Job, seed: int, folder: Path, report: Reporter = silent) -> dict[st
         report(training.name, 0, "compiling")
         compile_seconds = compile_steps(job, training.now.state, train, jax.random.key(seed))
         training.now = _taken_up(training)
-        if job.config.tensorboard:
+        if job.config.tensorboard and is_first():
             training.show = stack.enter_context(scalars(folder, training.now.progress.epoch))
         while training.now.progress.epoch <= job.config.epochs:
             training.advance()
