@@ -2,8 +2,12 @@
 
 import dataclasses
 import json
+import os
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -168,3 +172,21 @@ def test_parameters_that_are_not_finite_are_found_though_the_loss_before_was(tmp
     job = prepare(dataclasses.replace(BASE, epochs=1, train_size=20, lr="inf"))
     with pytest.raises(Diverged, match=r"a parameter is not finite after the update at step 0"):
         train.run(job, 0, tmp_path)
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_it_loses_an_interval_at_most_and_ends_where_an_undisturbed_run_does(tmp_path):
+    env = {**os.environ, "PUGD_CACHE_DIR": str(jax.config.jax_compilation_cache_dir)}  # pyright: ignore
+    env["PYTHONPATH"] = str(Path(__file__).parents[2])
+    kill = Path(__file__).with_name("kill.py")
+    done = subprocess.run([sys.executable, kill, tmp_path, "20", "0"], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert len(told["lost"]) == 20
+    assert max(told["lost"]) <= 1
+    assert 0 < told["epochs_before_the_last_turn"] < 60
+    assert "error" not in done.stderr
+    whole, killed = (runs.read(tmp_path / name)[0] for name in ("whole", "killed"))
+    assert [{**line, "seconds": 0} for line in killed.metrics] == [{**line, "seconds": 0} for line in whole.metrics]
+    timed = ("seconds", "images_per_second", "compile_seconds")
+    assert {**killed.result, **dict.fromkeys(timed)} == {**whole.result, **dict.fromkeys(timed)}
