@@ -1,10 +1,19 @@
-"""Label noise and long tails."""
+"""Label noise, long tails, and the data of a seed."""
+
+import dataclasses
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from experiments import data
+from experiments.config import Config
 from experiments.corrupt import long_tail, noisy_labels
+from experiments.data import Examples
+from experiments.human import human_labels
 from experiments.names import UsageError
+from experiments.split import class_counts, split
 
 CLEAN = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 500))
 
@@ -67,3 +76,82 @@ def test_long_tails_have_the_published_counts():
 def test_wrong_requests(make, complaint):
     with pytest.raises(UsageError, match=complaint):
         make()
+
+
+@pytest.mark.parametrize(
+    ("classes", "largest", "totals", "smallest"),
+    [
+        (10, 5000, {10: 20431, 50: 13996, 100: 12406, 200: 11203}, [500, 100, 50, 25]),
+        (100, 500, {10: 19573, 50: 12608, 100: 10847, 200: 9502}, [50, 10, 5, 2]),
+    ],
+)
+def test_totals_of_long_tailed_cifar(classes, largest, totals, smallest):
+    labels = np.repeat(np.arange(classes), largest)
+    kept = [labels[long_tail(labels, f"exp:{ratio}", classes, seed=0)] for ratio in totals]
+    assert [len(k) for k in kept] == list(totals.values())
+    assert [np.bincount(k).min() for k in kept] == smallest
+
+
+def people(folder, count: int = 60, wrong: int = 6) -> Examples:
+    """A small file of human labels, of which so many are wrong, and images in another order."""
+    clean = np.arange(count, dtype=np.uint8) % 10
+    given = clean.copy()
+    given[:wrong] = (given[:wrong] + 1) % 10
+    np.savez(folder / "cifar10n.npz", clean_label=clean, worse_label=given, aggre_label=clean)
+    rows = np.random.default_rng(1).permutation(count)[: count // 2]
+    return Examples(np.zeros((len(rows), 2, 2, 3), np.uint8), clean[rows].astype(np.int32), rows)
+
+
+def test_human_labels_are_joined_by_the_original_row(tmp_path):
+    train = people(tmp_path)
+    labels = human_labels(train, "worse", "cifar10", tmp_path, checksum=False)
+    np.testing.assert_array_equal(labels != train.labels, train.rows < 6)
+    np.testing.assert_array_equal(human_labels(train, "aggre", "cifar10", tmp_path, checksum=False), train.labels)
+    assert labels.dtype == np.int32
+
+
+def test_human_labels_that_do_not_belong_to_the_data(tmp_path):
+    train = people(tmp_path)
+    ask = lambda train, which="worse", family="cifar10": human_labels(train, which, family, tmp_path, checksum=False)
+    with pytest.raises(UsageError, match="30 clean labels are not those of the data"):
+        ask(train._replace(labels=(train.labels + 1) % 10))
+    with pytest.raises(UsageError, match="labels of 60 images, but the data has row 70"):
+        ask(train._replace(rows=train.rows + 70 - train.rows.max()))
+    with pytest.raises(UsageError, match="did you mean 'worse'"):
+        ask(train, "worst")
+    with pytest.raises(UsageError, match="not this data set"):
+        ask(train, family="mnist")
+    with pytest.raises(UsageError, match="not this data set"):
+        ask(train._replace(rows=None))
+    with pytest.raises(UsageError, match="not the published file"):
+        human_labels(train, "worse", "cifar10", tmp_path)
+
+
+DATA_DIR = os.environ.get("PUGD_DATA_DIR")
+
+
+@pytest.mark.skipif(not DATA_DIR, reason="PUGD_DATA_DIR names no folder with the real files")
+def test_published_shares_of_wrong_labels():
+    cifar10 = data.load("cifar10_jpeg", Path(str(DATA_DIR)), stream="on").train
+    rates = {"aggre": 9.01, "random1": 17.23, "random2": 18.12, "random3": 17.64, "worse": 40.21}
+    for which, percent in rates.items():
+        wrong = human_labels(cifar10, which, "cifar10", Path(str(DATA_DIR))) != cifar10.labels
+        assert 100 * wrong.mean() == pytest.approx(percent, abs=0.005)
+
+
+def test_a_class_without_example_is_refused():
+    digits = data.load("digits", None)
+    config = Config(train_size=12, val_size=100, seeds=1)
+    with pytest.raises(UsageError, match=r"no example of class \d.* among the 12 for training"):
+        split(config, digits, seed=0)
+
+
+def test_class_counts_are_those_of_every_seed():
+    digits = data.load("digits", None)
+    config = Config(train_size=600, imbalance="exp:5", noise="symmetric:0.4")
+    counts = class_counts(config, digits)
+    for seed in (0, 1):
+        clean = split(dataclasses.replace(config, noise="none"), digits, seed).train
+        np.testing.assert_array_equal(np.bincount(clean.labels), counts)
+    plain = class_counts(dataclasses.replace(config, imbalance="none"), digits)
+    np.testing.assert_allclose(plain, 0.6 * np.bincount(digits.train.labels))
