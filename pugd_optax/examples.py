@@ -24,8 +24,6 @@ import numpy as np
 import optax
 
 from pugd_optax._checks import check_count
-from pugd_optax._ghost.batch import check_uncoupled
-from pugd_optax._ghost.norms import tapped_norms
 from pugd_optax._norms import vdot, widen
 
 LossesFn = Callable[[optax.Params], jax.Array]
@@ -79,6 +77,8 @@ def ghost(losses_fn: LossesFn, params: optax.Params, step: jax.typing.ArrayLike 
 
       A convolution with a `jax.custom_vjp` of its own is differentiated by JAX's rules.
     """
+    from pugd_optax._ghost.norms import tapped_norms  # here: jax.extend takes longer to import than all of this package
+
     del step
     return reference(losses_fn, params) if _batch(losses_fn, params) == 1 else tapped_norms(losses_fn, params)
 
@@ -108,7 +108,7 @@ def signs(key: jax.Array | int) -> Evaluator:
         losses_fn: LossesFn, params: optax.Params, step: jax.typing.ArrayLike = 0
     ) -> tuple[jax.Array, jax.Array]:
         batch = _batch(losses_fn, params)
-        check_uncoupled(losses_fn, params, batch)
+        _check_uncoupled(losses_fn, params, batch)
         coins = jax.random.rademacher(jax.random.fold_in(key, step), (batch,))
         losses, square = _signed_square(losses_fn, params, coins)  # pyright: ignore[reportGeneralTypeIssues]
         return losses, square / batch
@@ -163,7 +163,7 @@ def reference(losses_fn: LossesFn, params: optax.Params, step: jax.typing.ArrayL
       [9.0, 16.0]
     """
     del step
-    check_uncoupled(losses_fn, params, _batch(losses_fn, params))
+    _check_uncoupled(losses_fn, params, _batch(losses_fn, params))
     losses, pull = jax.vjp(losses_fn, params)
     square = lambda one_hot: (lambda g: vdot(g, g))(pull(one_hot)[0])
     return losses, jax.vmap(square)(jnp.eye(len(losses), dtype=losses.dtype))
@@ -233,6 +233,12 @@ def regularized(
         return jnp.mean(widen(losses)).astype(square.dtype) + 0.5 * jnp.asarray(strength, square.dtype) * square
 
     return objective
+
+
+def _check_uncoupled(losses_fn: LossesFn, params: optax.Params, batch: int) -> None:
+    from pugd_optax._ghost.batch import check_uncoupled  # see `ghost`
+
+    check_uncoupled(losses_fn, params, batch)
 
 
 def _batch(losses_fn: LossesFn, params: optax.Params) -> int:
