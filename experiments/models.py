@@ -71,8 +71,15 @@ class Block(nnx.Module):
         return nnx.relu(y + (x if self.shortcut is None else self.shortcut(x)))
 
 
+LARGE = 128
+"""Images of this side or more get the stem that the papers use for ImageNet."""
+
+
 class ResNet(nnx.Module):
-    """Stem, stages of residual blocks, global average, linear head; each stage but the first halves the image."""
+    """Stem, stages of residual blocks, global average, linear head; each stage but the first halves the image.
+
+    The stem is a 3x3 convolution, for large images one of 7x7 and a maximum, each of which halves the image.
+    """
 
     def __init__(
         self,
@@ -88,10 +95,10 @@ class ResNet(nnx.Module):
         norm: Norm,
         dtype: Any,
         rngs: nnx.Rngs,
-        image_size: int = 0,
+        image_size: int,
     ):
-        del image_size
-        self.stem = _conv(channels, stem, 3, 1, dtype, rngs)
+        self.large = image_size >= LARGE
+        self.stem = _conv(channels, stem, *((7, 2) if self.large else (3, 1)), dtype, rngs)
         self.norm = norm(stem, dtype=dtype, rngs=rngs)
         blocks, inputs = [], stem
         for stage, (depth, width) in enumerate(zip(depths, widths, strict=True)):
@@ -105,6 +112,7 @@ class ResNet(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Logits of images."""
         x = nnx.relu(self.norm(self.stem(x)))
+        x = nnx.max_pool(x, (3, 3), (2, 2), "SAME") if self.large else x
         for block in self.blocks:
             x = block(x)
         return self.head(x.mean((1, 2)).astype(jnp.float32))
@@ -167,13 +175,13 @@ class EncoderBlock(nnx.Module):
 
 
 class ViT(nnx.Module):
-    """Vision transformer: an eighth of the image side is a patch, learned positions, mean over patches."""
+    """Vision transformer: patches of 16 pixels, or an eighth of a small image; learned positions, mean over patches."""
 
     def __init__(
         self, width: int, depth: int, heads: int, *, channels: int, num_classes: int, image_size: int, norm, dtype, rngs
     ):
         del norm
-        patch = max(1, image_size // 8)
+        patch = min(16, max(1, image_size // 8))
         self.patches = nnx.Conv(channels, width, (patch, patch), patch, padding="VALID", dtype=dtype, rngs=rngs)
         positions = 0.02 * jax.random.normal(rngs.params(), (1, (image_size // patch) ** 2, width))
         self.positions = nnx.Param(positions)

@@ -34,6 +34,21 @@ def test_parameters_are_those_of_the_papers(name, millions):
     assert size(name) / 1e6 == pytest.approx(millions, abs=0.005)
 
 
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [("resnet18", 11.690), ("resnet34", 21.798), ("resnet50", 25.557), ("vit_tiny", 5.717), ("vit_small", 22.050)],
+)
+def test_parameters_are_those_of_the_papers_on_imagenet(name, millions):
+    assert size(name, image_shape=(224, 224, 3), num_classes=1000) / 1e6 == pytest.approx(millions, abs=0.0006)
+
+
+def test_large_images_are_halved_twice_before_the_first_block():
+    make = constructor("resnet8", image_shape=(128, 128, 3), num_classes=10)
+    text = str(jax.make_jaxpr(lambda x: make(nnx.Rngs(0))(x))(jnp.zeros((1, 128, 128, 3))))
+    assert "f32[1,8,8,64]" in text
+    assert "f32[1,32,32,64]" not in text
+
+
 def test_resnet18_by_hand():
     convs = 3 * 64 * 9 + 64 * 64 * 9 * 4
     for i, o in ((64, 128), (128, 256), (256, 512)):
