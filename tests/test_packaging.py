@@ -1,0 +1,129 @@
+"""What is shipped: the package alone, whole, typed, and content with JAX and Optax."""
+
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+import pugd_optax
+
+ROOT = Path(__file__).parents[1]
+SOURCES = {str(p.relative_to(ROOT)) for p in (ROOT / "pugd_optax").rglob("*.py")} | {"pugd_optax/py.typed"}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Wheel and source distribution, built by the backend itself: no network, no isolation."""
+    out = tmp_path_factory.mktemp("dist")
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "--directory", out], cwd=ROOT, check=True)
+    return next(out.glob("*.whl")), next(out.glob("*.tar.gz"))
+
+
+def files(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def test_the_wheel_holds_the_package_alone(built):
+    kept = {name for name in files(built[0]) if ".dist-info/" not in name}
+    assert kept == SOURCES
+
+
+def test_the_source_distribution_builds_the_same_wheel(built, tmp_path):
+    with tarfile.open(built[1]) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (folder,) = tmp_path.iterdir()
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path], cwd=folder, check=True)
+    assert files(next(tmp_path.glob("*.whl"))) == files(built[0])
+    top = {path.name for path in folder.iterdir()}
+    beside = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "PKG-INFO", ".gitignore"}
+    assert top == {"pugd_optax"} | beside
+
+
+def test_metadata(built):
+    with zipfile.ZipFile(built[0]) as archive:
+        (name,) = [n for n in archive.namelist() if n.endswith("/METADATA")]
+        metadata = Parser().parsestr(archive.read(name).decode())
+    required = [r for r in metadata.get_all("Requires-Dist", []) if "extra ==" not in r]
+    assert sorted(re.split(r"[<>=]", r)[0] for r in required) == ["jax", "optax"]
+    assert metadata["Version"] == pugd_optax.__version__
+    assert metadata["Requires-Python"] == ">=3.11"
+    assert str(metadata.get_payload()).startswith("# pugd_optax")
+
+
+def test_lower_bounds_are_the_versions_that_were_tested():
+    """`.github/oldest.txt` is what continuous integration installs."""
+    oldest = dict(line.split("==") for line in (ROOT / ".github" / "oldest.txt").read_text().split())
+    extras = PROJECT["optional-dependencies"]
+    bounds = dict(r.split(">=") for r in [*PROJECT["dependencies"], *extras["experiments"]] if ">=" in r)
+    assert {name: bounds[name] for name in ("jax", "optax", "flax")} == {k: oldest[k] for k in ("jax", "optax", "flax")}
+    assert oldest["jaxlib"] == oldest["jax"]
+    assert extras["cuda"] == [f"jax[cuda12]>={oldest['jax']}"]
+
+
+ALONE = """
+import importlib.metadata, pkgutil, sys
+sys.path.insert(0, {wheel!r})
+import jax.numpy as jnp, optax
+before = set(sys.modules)
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {foreign!r}:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Refuse())
+import pugd_optax
+assert pugd_optax.__file__.startswith({wheel!r}), pugd_optax.__file__
+new = {{name for name in set(sys.modules) - before if name.split(".")[0] != "pugd_optax"}}
+assert not {{name.split(".")[0] for name in new}} - sys.stdlib_module_names, sorted(new)
+for module in pkgutil.walk_packages(pugd_optax.__path__, "pugd_optax."):
+    __import__(module.name)
+tx = optax.chain(pugd_optax.pugd(0.1), optax.sgd(0.1))
+w = jnp.array([1.0, 2.0])
+updates, state = tx.update(w, tx.init(w), w, grad_fn=lambda w: 2 * w)
+print(jnp.all(jnp.isfinite(updates)))
+"""
+
+
+def test_jax_and_optax_are_enough(built):
+    """From the wheel, every other distribution refused. The import loads no further part of JAX, which keeps it fast."""
+    allowed = closure("jax") | closure("optax")
+    tops = importlib.metadata.packages_distributions()
+    foreign = {top for top, owners in tops.items() if not {normal(o) for o in owners} & allowed} - {"pugd_optax"}
+    assert {"flax", "numpy"} & foreign == {"flax"}
+    code = ALONE.format(wheel=str(built[0]), foreign=foreign)
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=built[0].parent)
+    assert ran.stdout.strip() == "True", ran.stderr
+
+
+def closure(name: str) -> set[str]:
+    """The distribution and everything it requires without extras."""
+    found, todo = set(), [normal(name)]
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            required = importlib.metadata.requires(name) or [] if installed(name) else []
+            todo += [normal(re.split(r"[^\w.-]", r)[0]) for r in required if "extra ==" not in r]
+    return found
+
+
+def installed(name: str) -> bool:
+    try:
+        importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
