@@ -1,5 +1,7 @@
 """Losses, class weights and flooding as the command line spells them, against formulas in NumPy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,8 +9,13 @@ import optax
 import pytest
 
 import pugd_optax
+from experiments import recipe
+from experiments.augment import pipeline
+from experiments.config import Config
 from experiments.criteria import CROSS_ENTROPY, LOSSES, criterion
 from experiments.names import UsageError
+from experiments.network import network
+from experiments.step import Data, initial, make_step
 
 RNG = np.random.default_rng(0)
 LOGITS, LABELS = RNG.normal(size=(12, 3)), np.arange(12) % 3
@@ -119,3 +126,46 @@ def test_wrong_names_and_options(texts, complaint):
 def test_a_flooded_batch_has_no_losses_of_examples():
     with pytest.raises(UsageError, match=r"use iflood:0\.3"):
         losses_of("cross_entropy", "none", "flood:0.3")
+
+
+OPTIONS = {"pegr": (("strength", "0.1"),), "sam_on": (("mask", "vectors"),)}
+
+
+@functools.cache
+def net():
+    return network("mlp", (4, 4, 1), 3, "group", "float32")
+
+
+def trace(method: str, loss: str, reweight: str, flooding: str, mixup: float):
+    """The types that a step with these parts returns; nothing is computed."""
+    config = Config(method=method, method_options=OPTIONS.get(method, ()), epochs=1)
+    made = recipe.build(config, steps_per_epoch=10, num_classes=3)
+    step = make_step(
+        net().graphdef,
+        made.method,
+        made.base,
+        pipeline("none", 0, mixup, 3),
+        criterion(loss, reweight, flooding, COUNTS, steps=10),
+    )
+    data = Data(jnp.zeros((9, 4, 4, 1), jnp.uint8), jnp.arange(9) % 3, jnp.zeros((1, 1, 1, 1)), jnp.ones((1, 1, 1, 1)))
+    state = jax.eval_shape(lambda: initial(made.tx, *net().init(0), seed=0))
+    step = functools.partial(step, active=None)
+    after, metrics = jax.eval_shape(step, state, data, jnp.arange(6), jax.random.key(0), jnp.float32(0))
+    return jax.tree.map(lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), state, after), metrics.loss.shape
+
+
+@pytest.mark.parametrize("method", ["none", *pugd_optax.methods.__all__])
+def test_every_method_takes_weights_flooding_and_mixed_labels(method):
+    same, loss = trace(method, "ldam", "drw:0.5", "iflood:0.1", 0.2)
+    assert all(jax.tree.leaves(same))
+    assert loss == ()
+
+
+@pytest.mark.parametrize("method", ["none", "sam", "rts_pugd", "lpg", "lpl", "ae_sam"])
+def test_methods_take_a_flooded_batch(method):
+    assert all(jax.tree.leaves(trace(method, "cross_entropy:0.1", "none", "flood:0.1", 0.2)[0]))
+
+
+def test_pegr_wants_losses_of_examples():
+    with pytest.raises(UsageError, match=r"--flooding flood:0\.1 .*use iflood:0\.1"):
+        trace("pegr", "cross_entropy", "none", "flood:0.1", 0.0)
