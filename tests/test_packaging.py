@@ -95,7 +95,7 @@ print(jnp.all(jnp.isfinite(updates)))
 
 
 def test_jax_and_optax_are_enough(built):
-    """From the wheel, every other distribution refused. The import loads no further part of JAX, which keeps it fast."""
+    """From the wheel, all other distributions refused. The import loads no further part of JAX, which keeps it fast."""
     allowed = closure("jax") | closure("optax")
     tops = importlib.metadata.packages_distributions()
     foreign = {top for top, owners in tops.items() if not {normal(o) for o in owners} & allowed} - {"pugd_optax"}
