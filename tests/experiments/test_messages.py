@@ -1,0 +1,117 @@
+"""Every error of the experiments, read as a user would: it names the option, its value and the mend.
+
+The mistakes of a command line are made here, in the words of one. Errors about files and machines are made where these
+are at hand; of them the text alone is read.
+"""
+
+import ast
+import re
+import shlex
+
+import numpy as np
+import pytest
+
+from experiments import cli, data, job, options, record, values
+from experiments.names import Diverged, UsageError
+from experiments.step import Metrics
+from tests.raises import ROOT, Case, meet, sites
+
+SMALL = "--dataset digits --train-size 40 --val-size 10 --batch 10 --model mlp --epochs 1 --devices 1"
+
+
+def settings(words, *, small=SMALL):
+    """Settings and everything that is checked before a run begins."""
+    return lambda: job.prepare(options.train_config(shlex.split(f"{small} {words}")))
+
+
+def command(words):
+    """A command as `main` runs it, its error not yet caught."""
+    return lambda: cli._dispatch(shlex.split(words), cli.Console(quiet=True))
+
+
+CASES = [
+    Case(command("trian"), "command", "'trian'", "did you mean 'train'?"),
+    Case(command("report"), "report", "FOLDER", "usage: python -m experiments report"),
+    Case(command("train --epochs 0"), "--epochs", "0", "expected at least 1"),
+    Case(command("train --epoch 3"), "unknown option", "'--epoch'", "did you mean '--epochs'?"),
+    Case(command("train --epochs many"), "--epochs", "many", "invalid"),
+    Case(command("train --method.radius"), "--method.radius", "needs", "a value"),
+    Case(command("train --momentum 1"), "--momentum", "1.0", "expected a number in [0, 1)"),
+    Case(command("train --weight-decay -1"), "--weight-decay", "-1.0", "expected a number >= 0"),
+    Case(command("train --checkpoint-every -1"), "--checkpoint-every", "-1", "expected a number of epochs, or 0"),
+    Case(command("train --checkpoint-minutes 0"), "--checkpoint-minutes", "0", "expected a number > 0"),
+    Case(command("train --distributed"), "--distributed", "folder", "--out FOLDER"),
+    Case(command("train --preset sma"), "preset", "'sma'", "known:"),
+    Case(command("sweep --method sgd --label x"), "--label", "a sweep names its rows", "itself"),
+    Case(command("claims gr.bais"), "claim", "'gr.bais'", "did you mean 'gr.bias'?"),
+    Case(command("claims report --out nowhere"), "--out", "nowhere", "run `claims all` first"),
+    Case(settings("--method pudg"), "method", "'pudg'", "did you mean 'pugd'?"),
+    Case(settings("--method pugd --method.radias 1"), "option", "'radias'", "did you mean 'radius'?"),
+    Case(settings("--method pugd --method.radius -1"), "radius", "-1", "expected one finite number >= 0"),
+    Case(settings("--method pugd --method.radius cosine:1"), "schedule 'cosine:1'", "needs", "min"),
+    Case(settings("--method pugd --method.radius cosine:1:0:1:1:1"), "schedule", "'cosine:1:0:1:1:1'", "cosine takes"),
+    Case(settings("--method pugd --method.when after:1.5"), "'after:1.5'", "1.5", "expected 0 to 1"),
+    Case(settings("--lr fast"), "'fast'", "neither a number nor a schedule", "such as cosine:0.1:0.0"),
+    Case(settings("--optimizer sdg"), "optimizer", "'sdg'", "did you mean 'sgd'?"),
+    Case(settings("--model resnet9"), "model", "'resnet9'", "did you mean 'resnet"),
+    Case(settings("--loss focall"), "loss", "'focall'", "did you mean 'focal'?"),
+    Case(settings("--noise symmetric:2"), "--noise", "symmetric:2", "a number in [0, 1]"),
+    Case(settings("--imbalance exp:0.5"), "--imbalance", "exp:0.5", "a number in [1, inf]"),
+    Case(settings("--cutout -1"), "--cutout", "-1", "expected numbers >= 0"),
+    Case(settings("--train-size 5000"), "5000 training", "10 validation", "asked of"),
+    Case(settings("--batch 100"), "--batch", "100", "larger than the 40 training examples"),
+    Case(settings("--devices 99"), "--devices", "99", "there are"),
+    Case(settings("--devices 3"), "--batch", "10", "--devices 2, or another batch"),
+    Case(settings("--accumulate 3"), "--accumulate", "3", "does not divide the 10 examples"),
+    Case(settings("--method pegr --method.strength 0.1 --flooding flood:0.1"), "--flooding", "flood:0.1", "use iflood"),
+    Case(settings("--dataset mnist --no-checksum"), "train-images-idx3-ubyte", "no data folder given", "--data-dir"),
+    Case(settings("--dataset mnsit"), "data set", "'mnsit'", "did you mean 'mnist'?"),
+    Case(settings("--dataset mnist --data-dir nowhere"), "nowhere", "no such file", "nor "),
+    Case(lambda: values.schedule("true", 10), "'true'", "neither a number nor a schedule", "such as cosine:0.1:0.0"),
+]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch, tmp_path):
+    """Commands run in an empty folder and with no data."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PUGD_DATA_DIR", raising=False)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.argument}-{case.value}")
+def test_message_names_option_value_and_mend(case, tmp_path):
+    assert meet(case, UsageError).path.startswith("experiments/")
+    assert not list(tmp_path.iterdir()), "something was written before the mistake was found"
+
+
+def texts(path: str, line: int) -> list[str]:
+    """The words of the message that a `raise` makes, the values in it as {}."""
+    tree = ast.parse((ROOT / path).read_text())
+    (node,) = [n for n in ast.walk(tree) if isinstance(n, ast.Raise) and n.lineno == line]
+    return [ast.unparse(part) for part in ast.walk(node) if isinstance(part, ast.JoinedStr | ast.Constant | ast.Name)]
+
+
+@pytest.mark.parametrize("site", sites("experiments"), ids=str)
+def test_every_message_holds_a_value_or_an_option(site):
+    """Read off the source: no error consists of fixed words alone, unless these are the words to type."""
+    said = " ".join(texts(site.path, site.first))
+    assert re.search(r"\{|--|usage:|what|_one_line", said), f"{site}: {said}"
+
+
+def test_a_run_that_diverges_says_where_and_what_to_try():
+    prepared = settings("--lr 0.1")()
+    metrics = Metrics(*(np.array([0.5, np.nan]) for _ in Metrics._fields))
+    with pytest.raises(Diverged, match=r"none, seed 7: the loss is nan at step 3 \(epoch 1\); a smaller --lr"):
+        record.check_finite(prepared, metrics, None, seed=7, first=2)
+
+
+@pytest.mark.parametrize("words", ["trian", "train --epochs 0", "train --model resnet9", "report nowhere"])
+def test_the_command_line_says_it_in_one_line_and_exits_with_2(words, capsys):
+    assert cli.main(words.split()) == 2
+    said = capsys.readouterr()
+    assert re.fullmatch(r"error: [^\n]+\n", said.err)
+
+
+def test_an_unknown_data_set_does_not_reach_for_a_file():
+    with pytest.raises(UsageError, match="unknown data set"):
+        data.load("imagenet", None)
