@@ -18,6 +18,7 @@ class Compiled(NamedTuple):
     start: Any
     compile_seconds: float
     flops: float
+    bytes: float
     temporary_bytes: int
 
 
@@ -32,18 +33,33 @@ def compile_step(make: Callable[[Problem], Any], problem: Problem) -> Compiled:
     seconds = time.perf_counter() - clock
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
     temporary = memory.temp_size_in_bytes if memory else 0
-    return Compiled(compiled, start, seconds, float(cost.get("flops", np.nan)), temporary)
+    flops, accessed = (float(cost.get(key, np.nan)) for key in ("flops", "bytes accessed"))
+    return Compiled(compiled, start, seconds, flops, accessed, temporary)
 
 
-def interleave(steps: Mapping[str, Compiled], problem: Problem, repeats: int, calls: int) -> dict[str, np.ndarray]:
-    """Seconds a step of every contender, [repeats], from `calls` steps at a time, in alternating order."""
-    states = {name: _advance(step, step.start, problem, 2) for name, step in steps.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
+def runner(step: Compiled, problem: Problem, calls: int) -> Callable[[], Any]:
+    """A function that takes that many steps from where its last call ended, waits for them and returns the state."""
+    state = step.start
+
+    def run() -> Any:
+        nonlocal state
+        for _ in range(calls):
+            state = step.run(*state, problem.inputs, problem.labels)
+        return jax.block_until_ready(state)
+
+    return run
+
+
+def interleave(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, np.ndarray]:
+    """Seconds of every run, [repeats], after one that is not timed; every other round goes backwards."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
     for i in range(repeats):
-        for name in list(steps)[:: 1 if i % 2 else -1]:
+        for name in list(runs)[:: 1 if i % 2 else -1]:
             clock = time.perf_counter()
-            states[name] = _advance(steps[name], states[name], problem, calls)
-            seconds[name].append((time.perf_counter() - clock) / calls)
+            runs[name]()
+            seconds[name].append(time.perf_counter() - clock)
     return {name: np.array(values) for name, values in seconds.items()}
 
 
@@ -51,9 +67,3 @@ def ratio(seconds: np.ndarray, reference: np.ndarray) -> tuple[float, float, flo
     """Median of the ratios taken repeat by repeat, and their quartiles."""
     low, median, high = np.percentile(seconds / reference, [25, 50, 75])
     return float(median), float(low), float(high)
-
-
-def _advance(step: Compiled, state: Any, problem: Problem, calls: int) -> Any:
-    for _ in range(calls):
-        state = step.run(*state, problem.inputs, problem.labels)
-    return jax.block_until_ready(state)

@@ -1,4 +1,4 @@
-"""The steps that are timed: one function a contender, `step(params, state, inputs, labels) -> (params, state)`."""
+"""The steps that are timed, `step(params, state, inputs, labels) -> (params, state)`, and what they are held to."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,11 +11,10 @@ from experiments.bench.problems import Problem
 from pugd_optax import timing
 
 
-class Contender(NamedTuple):
-    """A step, what its cost is divided by, and the ratio it must not exceed (None: shown, not judged)."""
+class Comparison(NamedTuple):
+    """A step, what its time is divided by, and the ratio it must not exceed (None: shown, not judged)."""
 
     name: str
-    make: Callable[[Problem], tuple[Callable[..., Any], Callable[[Any], Any]]]
     against: str
     bar: float | None = None
 
@@ -123,23 +122,45 @@ def class_perturbed(problem: Problem):
     return step, tx.init
 
 
+Make = Callable[[Problem], tuple[Callable[..., Any], Callable[[Any], Any]]]
 never = timing.after(10**9)
-CONTENDERS = [
-    Contender("SGD", plain, "SGD"),
-    Contender("two gradients", two_gradients, "two gradients"),
-    Contender("contrib.sam", peer_sam, "two gradients"),
-    Contender("contrib.sam, default mode", peer_sam_transparent, "two gradients"),
-    Contender("pugd", ours(pugd_optax.pugd), "two gradients", 1.03),
-    Contender("sam", ours(pugd_optax.sam), "two gradients", 1.03),
-    Contender("asam", ours(pugd_optax.asam), "two gradients", 1.03),
-    Contender("sam against its peer", ours(pugd_optax.sam), "contrib.sam", 1.00),
-    Contender("pugd, active=False", ours(lambda: pugd_optax.pugd(idle="raw"), active=False), "SGD", 1.01),
-    Contender("pugd, gate closed", ours(lambda: pugd_optax.pugd(idle="raw", when=never)), "SGD", 1.03),
-    Contender("momentum_sam", ours(pugd_optax.momentum_sam), "SGD"),
-    Contender("noise_injection", ours(lambda: pugd_optax.noise_injection(0.01, 0)), "SGD"),
-    Contender("lpg", class_perturbed, "SGD", 1.03),
-    Contender("forward GR", ours(lambda: pugd_optax.gradient_regularization(0.1, 0.1)), "SGD", 2.05),
-    Contender("exact GR", ours(lambda: pugd_optax.gradient_regularization(0.1, 0.1, "exact")), "SGD", 3.2),
-    Contender("pegr, ghost norms", ours(lambda: pugd_optax.pegr(0.01)), "SGD", 3.0),
-    Contender("pegr, random signs", ours(lambda: pugd_optax.pegr(0.01, pugd_optax.examples.signs(0))), "SGD", 3.2),
+STEPS: dict[str, Make] = {
+    "SGD": plain,
+    "two gradients": two_gradients,
+    "contrib.sam": peer_sam,
+    "contrib.sam, default mode": peer_sam_transparent,
+    "pugd": ours(pugd_optax.pugd),
+    "sam": ours(pugd_optax.sam),
+    "sam, no report": ours(pugd_optax.sam, report=False),
+    "asam": ours(pugd_optax.asam),
+    "asam, no report": ours(pugd_optax.asam, report=False),
+    "pugd, active=False": ours(lambda: pugd_optax.pugd(idle="raw"), active=False),
+    "pugd, gate closed": ours(lambda: pugd_optax.pugd(idle="raw", when=never)),
+    "momentum_sam": ours(pugd_optax.momentum_sam),
+    "noise_injection": ours(lambda: pugd_optax.noise_injection(0.01, 0)),
+    "lpg": class_perturbed,
+    "forward GR": ours(lambda: pugd_optax.gradient_regularization(0.1, 0.1)),
+    "exact GR": ours(lambda: pugd_optax.gradient_regularization(0.1, 0.1, "exact")),
+    "pegr, ghost norms": ours(lambda: pugd_optax.pegr(0.01)),
+    "pegr, random signs": ours(lambda: pugd_optax.pegr(0.01, pugd_optax.examples.signs(0))),
+}
+COMPARISONS = [
+    Comparison("two gradients", "SGD"),
+    Comparison("contrib.sam", "two gradients"),
+    Comparison("contrib.sam, default mode", "two gradients"),
+    Comparison("pugd", "two gradients", 1.03),
+    Comparison("sam", "two gradients", 1.03),
+    Comparison("asam", "two gradients", 1.03),
+    Comparison("sam", "contrib.sam", 1.00),
+    Comparison("sam, no report", "contrib.sam", 1.00),
+    Comparison("asam, no report", "two gradients", 1.03),
+    Comparison("pugd, active=False", "SGD", 1.01),
+    Comparison("pugd, gate closed", "SGD", 1.03),
+    Comparison("momentum_sam", "SGD"),
+    Comparison("noise_injection", "SGD"),
+    Comparison("lpg", "SGD", 1.03),
+    Comparison("forward GR", "SGD", 2.05),
+    Comparison("exact GR", "SGD", 3.2),
+    Comparison("pegr, ghost norms", "SGD", 3.0),
+    Comparison("pegr, random signs", "SGD", 3.2),
 ]

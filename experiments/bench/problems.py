@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from experiments.names import pick
+from experiments.models import MODELS
+from experiments.names import UsageError, pick
 from experiments.network import network as named_network
 
 
@@ -29,8 +30,13 @@ class Problem(NamedTuple):
         """Their mean."""
         return self.losses(params, inputs, labels).mean()
 
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return sum(x.size for x in jax.tree.leaves(self.params))
 
-def mlp(batch: int, width: int = 512) -> Problem:
+
+def mlp(width: int, batch: int, dtype: str = "float32") -> Problem:
     """784-width-width-width-10 with GELU: few operations a parameter, so passes over the parameters show."""
     sizes = [784, width, width, width, 10]
     keys = jax.random.split(jax.random.key(0), len(sizes))
@@ -40,40 +46,49 @@ def mlp(batch: int, width: int = 512) -> Problem:
     ]
 
     def logits_fn(params: Any, x: jax.Array) -> jax.Array:
+        params, x = jax.tree.map(lambda a: a.astype(dtype), (params, x))
         for layer in params[:-1]:
             x = jax.nn.gelu(x @ layer["kernel"] + layer["bias"][None])
-        return x @ params[-1]["kernel"] + params[-1]["bias"][None]
+        return (x @ params[-1]["kernel"] + params[-1]["bias"][None]).astype(jnp.float32)
 
     inputs = jax.random.normal(keys[-1], (batch, 784))
-    return Problem(f"mlp-{width}, batch {batch}", params, logits_fn, inputs, _labels(batch))
+    return Problem(_title(f"mlp-{width}", batch, dtype), params, logits_fn, inputs, _labels(batch))
 
 
-def image_model(name: str, batch: int, dtype: str = "float32") -> Problem:
-    """A network of `experiments.models` with GroupNorm on 32 x 32 colour images."""
-    network = named_network(name, (32, 32, 3), 10, "group", dtype)
+def image_model(name: str, batch: int, dtype: str = "float32", *, branches: bool = False) -> Problem:
+    """A network of `experiments.models` with GroupNorm on 32 x 32 colour images; `branches` as in `network`."""
+    network = named_network(name, (32, 32, 3), 10, "group", dtype, branches=branches)
     params, rest = network.init(0)
 
     def logits_fn(params: Any, x: jax.Array) -> jax.Array:
         return nnx.merge(network.graphdef, params, rest)(x)
 
     inputs = jax.random.normal(jax.random.key(1), (batch, 32, 32, 3))
-    return Problem(f"{name}, batch {batch}, {dtype}", params, logits_fn, inputs, _labels(batch))
+    return Problem(_title(name, batch, dtype), params, logits_fn, inputs, _labels(batch))
 
 
-PROBLEMS: dict[str, Callable[[], Problem]] = {
-    "mlp128": lambda: mlp(128),
-    "mlp1024": lambda: mlp(1024),
-    "resnet8": lambda: image_model("resnet8", 128),
-    "resnet20": lambda: image_model("resnet20", 64),
-    "resnet18": lambda: image_model("resnet18", 128, "bfloat16"),
-    "resnet50": lambda: image_model("resnet50", 128, "bfloat16"),
-    "vit_tiny": lambda: image_model("vit_tiny", 128, "bfloat16"),
-}
+def problem(text: str, *, branches: bool = False) -> Problem:
+    """The problem that `network:batch` or `network:batch:dtype` spells, the network `mlp512` or one of `MODELS`.
+
+    Example:
+      >>> problem("mlp8:4").name
+      'mlp-8, batch 4'
+    """
+    name, batch, dtype = _parts(text)
+    if name.startswith("mlp") and name[3:].isdigit():
+        return mlp(int(name[3:]), batch, dtype)
+    return image_model(pick("network", name, {key: key for key in MODELS}), batch, dtype, branches=branches)
 
 
-def problem(name: str) -> Problem:
-    """The problem of that name."""
-    return pick("problem", name, PROBLEMS)()
+def _parts(text: str) -> tuple[str, int, str]:
+    name, batch, *dtype = text.split(":") if ":" in text else (text, "")
+    if not batch.isdigit() or batch == "0" or dtype not in ([], ["float32"], ["bfloat16"]):
+        raise UsageError(f"problem {text!r}: expected network:batch or network:batch:dtype, as resnet18:128:bfloat16")
+    return name, int(batch), dtype[0] if dtype else "float32"
+
+
+def _title(name: str, batch: int, dtype: str) -> str:
+    return f"{name}, batch {batch}" + (f", {dtype}" if dtype != "float32" else "")
 
 
 def _labels(batch: int) -> jax.Array:

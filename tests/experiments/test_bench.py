@@ -1,28 +1,27 @@
-"""The benchmark: what it compares, what it computes from times, what it writes."""
+"""The benchmark: what it compares, what it computes from times and programs, what it writes."""
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from rich.console import Console
 
-from experiments.bench import clock, problems, run
-from experiments.bench.contenders import CONTENDERS
+import pugd_optax
+from experiments.bench import clock, devices, duty, growth, memory, pareto, problems, run, steps, trial
+from experiments.bench.arms import ARMS, Arm, every, first_part, late, most_raised
+from experiments.bench.contenders import COMPARISONS, STEPS
+from experiments.bench.reuse import reuse
 from experiments.names import UsageError
 
-NAMES = [c.name for c in CONTENDERS]
+QUIET = Console(quiet=True)
 
 
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch):
-    monkeypatch.setitem(problems.PROBLEMS, "tiny", lambda: problems.mlp(8, width=8))
-
-
-def test_every_reference_is_a_contender_of_its_own():
-    assert len(set(NAMES)) == len(NAMES)
-    references = {c.name for c in CONTENDERS if c.name == c.against}
-    assert references == {"SGD", "two gradients"}
-    assert {c.against for c in CONTENDERS} <= set(NAMES)
+def test_every_comparison_is_of_known_steps():
+    assert {name for c in COMPARISONS for name in (c.name, c.against)} == set(STEPS)
+    assert len({(c.name, c.against) for c in COMPARISONS}) == len(COMPARISONS)
 
 
 def test_ratio_is_taken_repeat_by_repeat():
@@ -31,36 +30,204 @@ def test_ratio_is_taken_repeat_by_repeat():
     assert clock.ratio(2 * reference, reference) == (2.0, 2.0, 2.0)
 
 
-@pytest.mark.parametrize("contender", CONTENDERS, ids=NAMES)
-def test_every_step_compiles_and_moves_the_parameters(contender):
-    problem = problems.problem("tiny")
-    compiled = clock.compile_step(contender.make, problem)
+def test_interleaving_runs_all_in_turn_forth_and_back():
+    seen = []
+    runs = {name: lambda name=name: seen.append(name) for name in "abc"}
+    assert {len(times) for times in clock.interleave(runs, repeats=3).values()} == {3}
+    assert "".join(seen) == "abc" + "cba" + "abc" + "cba"
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_every_step_compiles_and_moves_the_parameters(name):
+    problem = problems.problem("mlp8:8")
+    compiled = clock.compile_step(STEPS[name], problem)
     params, _ = compiled.run(*compiled.start, problem.inputs, problem.labels)
     assert all(np.isfinite(layer["kernel"]).all() for layer in params)
     assert not np.array_equal(params[-1]["kernel"], problem.params[-1]["kernel"])
 
 
 def test_flops_show_one_and_two_gradients():
-    problem = problems.mlp(64, width=32)
-    flops = {c.name: clock.compile_step(c.make, problem).flops for c in CONTENDERS if c.name in ("SGD", "pugd", "lpg")}
+    problem = problems.mlp(32, 64)
+    flops = {name: clock.compile_step(STEPS[name], problem).flops for name in ("SGD", "pugd", "lpg")}
     assert 1.8 < flops["pugd"] / flops["SGD"] < 2.3
     assert 0.9 < flops["lpg"] / flops["SGD"] < 1.2
 
 
-def test_writes_rows_with_their_references_and_a_picture(tmp_path):
-    options = run.Options(problems=("tiny",), only=("pugd",), repeats=2, calls=1, out=tmp_path)
-    run.main(options, Console(quiet=True))
-    report = json.loads((tmp_path / "bench.json").read_text())
-    rows = {row["name"]: row for row in report["results"][0]["rows"]}
-    assert set(rows) == {"pugd", "two gradients"}
-    assert rows["two gradients"]["ratio"] == 1
-    assert rows["pugd"]["ratio"] > 0
-    assert (tmp_path / "bench.png").stat().st_size > 1000
+def test_what_is_not_reported_is_not_computed():
+    problem = problems.mlp(32, 8)
+    told, silent = (clock.compile_step(STEPS[name], problem) for name in ("sam", "sam, no report"))
+    assert silent.bytes < told.bytes
+    assert silent.temporary_bytes <= told.temporary_bytes - 4 * problem.size
 
 
-@pytest.mark.parametrize(("change", "said"), [({"problems": ("tyny",)}, "tiny"), ({"only": ("pgud",)}, "pugd")])
-def test_unknown_names_suggest_the_nearest(tmp_path, change, said):
-    options = run.Options(**{"problems": ("tiny",), "out": tmp_path / "new", **change})
+def test_steps_writes_rows_with_their_references_and_a_picture(tmp_path):
+    run.main(["steps", "--problems", "mlp8:8", "--only", "pugd", "--repeats", "2", "--out", str(tmp_path)], QUIET)
+    report = json.loads((tmp_path / "steps.json").read_text())
+    (row,) = report["results"][0]["rows"]
+    assert (row["name"], row["against"]) == ("pugd", "two gradients")
+    assert row["ratio"] > 0
+    assert (tmp_path / "steps.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("text", ["vit_tiny:2:bfloat16", "resnet18:1:bfloat16"])
+def test_networks_of_accelerators_are_the_same_command(text, tmp_path):
+    run.main(["steps", "--problems", text, "--only", "sam, no report", "--repeats", "1", "--out", str(tmp_path)], QUIET)
+    (result,) = json.loads((tmp_path / "steps.json").read_text())["results"]
+    assert "bfloat16" in result["problem"]
+    assert result["parameters"] > 5e6
+
+
+def test_resnet50_computes_in_bfloat16_and_keeps_float32_gradients():
+    def gradient():
+        problem = problems.problem("resnet50:2:bfloat16")
+        return jax.grad(problem.loss)(problem.params, problem.inputs, problem.labels)
+
+    gradients = jax.tree.leaves(jax.eval_shape(gradient))
+    assert sum(x.size for x in gradients) > 2e7
+    assert {x.dtype for x in gradients} == {np.dtype("float32")}
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["steps", "--problems", "resnt8:128"], "resnet8"),
+        (["steps", "--problems", "mlp8"], "network:batch"),
+        (["steps", "--problems", "mlp8:0"], "network:batch"),
+        (["steps", "--problems", "mlp8:8:float16"], "network:batch:dtype"),
+        (["steps", "--problems", "mlp8:8", "--only", "pgud"], "pugd"),
+        (["pareto", "--only", "PUGDD"], "PUGD"),
+        (["dutty"], "duty"),
+    ],
+)
+def test_unknown_names_suggest_the_nearest(argv, said, tmp_path):
     with pytest.raises(UsageError, match=said):
-        run.main(options, Console(quiet=True))
+        run.main([*argv, "--out", str(tmp_path / "new")], QUIET)
     assert not (tmp_path / "new").exists()
+
+
+def test_bare_command_measures_steps_duty_and_growth(monkeypatch, tmp_path):
+    done = []
+    for part in (steps, duty, growth):
+        monkeypatch.setattr(part, "main", lambda options, console, part=part: done.append((part, options.out)))
+    run.main(["--out", str(tmp_path)], QUIET)
+    assert done == [(part, tmp_path) for part in (steps, duty, growth)]
+
+
+@pytest.mark.parametrize("share", duty.DUTIES)
+def test_plan_has_the_duty_it_is_named_after(share):
+    assert duty.spread_out(share, 20).sum() == round(20 * share)
+
+
+def test_every_gate_runs_the_same_training():
+    problem = problems.problem("mlp8:8")
+    plan = duty.spread_out(0.5, 4)
+    ends = []
+    for gate in (duty.static, duty.traced, duty.scanned):
+        once = gate(problem, plan)
+        once()
+        ends.append(once())
+    for end in ends[1:]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), end, ends[0])
+
+
+def test_duty_writes_a_row_for_each_gate_and_duty(tmp_path, monkeypatch):
+    monkeypatch.setattr(duty, "DUTIES", (0.0, 0.5))
+    options = ["--problems", "mlp8:8", "--steps", "4", "--repeats", "1", "--out", str(tmp_path)]
+    run.main(["duty", *options], QUIET)
+    (result,) = json.loads((tmp_path / "duty.json").read_text())["results"]
+    assert [(row["gate"], row["duty"]) for row in result["rows"]][:3] == [
+        ("two steps", 0.0),
+        ("two steps", 0.5),
+        ("cond", 0.0),
+    ]
+    assert len(result["rows"]) == 6
+    assert (tmp_path / "duty.png").stat().st_size > 1000
+
+
+def test_growth_writes_curves_and_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "COUNTS", (2,))
+    options = ["--widths", "4", "--batches", "2", "--repeats", "1", "--out", str(tmp_path)]
+    run.main(["growth", *options], QUIET)
+    report = json.loads((tmp_path / "growth.json").read_text())["results"]
+    assert {row["axis"] for row in report if "axis" in row} == {"parameters", "batch"}
+    assert (tmp_path / "growth.png").stat().st_size > 1000
+    sent = {(row["method"], row["perturbation"]): row for row in report if row.get("devices") == 2}
+    assert [sent[method, "global"]["all_reduces"] for method in ("SGD", "sam", "pugd")] == [1, 2, 2]
+    assert [sent[method, "local"]["all_reduces"] for method in ("SGD", "sam", "pugd")] == [1, 1, 1]
+    assert sent["sam", "local"]["floats_sent"] < 0.51 * sent["sam", "global"]["floats_sent"] + 10
+
+
+def test_freed_memory_can_be_kept():
+    memory.keep_freed()
+    assert np.zeros(10).sum() == 0
+
+
+def test_arms_choose_among_as_many_settings():
+    assert {len(arm.strengths) for arm in ARMS.values()} == {2}
+    assert late(0.25)(8).tolist() == [False] * 6 + [True] * 2
+    assert every(3)(4).tolist() == [True, False, False, True]
+
+
+X, Y = np.array([1.0, 2.0, 3.0, 4.0]), np.array([0.0, 1.0, 5.0, 0.0])
+
+
+def squares(w, x, y):
+    return (x * w - y) ** 2
+
+
+def test_second_gradient_on_a_part_of_the_batch():
+    half = first_part(0.5)(squares, 1.0, X, Y)(0.5)
+    np.testing.assert_allclose(half, np.mean(2 * X[:2] * (0.5 * X[:2] - Y[:2])))
+    raised = squares(0.5, X, Y) - squares(1.0, X, Y)
+    top = np.argsort(raised)[-2:]
+    np.testing.assert_allclose(most_raised(0.5)(squares, 1.0, X, Y)(0.5), np.mean(2 * X[top] * (0.5 * X[top] - Y[top])))
+
+
+def test_reuse_turns_the_next_gradient_as_the_second_one_turned_the_first():
+    tx = reuse(pugd_optax.pugd(0.5))
+    w, grad_fn = jnp.array([1.0, 2.0]), jax.grad(lambda w: w[0] ** 4 + w[0] * w[1])
+    g = grad_fn(w)
+    u, state = tx.update(g, tx.init(w), w, grad_fn=grad_fn, active=True)
+    turned = u - (u @ g) / (g @ g) * g
+    np.testing.assert_allclose(state.direction, turned, atol=1e-6)
+    now = jnp.array([0.3, -0.4])
+    u, state = tx.update(now, state, w, grad_fn=grad_fn, active=False)
+    expected = now + 0.5 * turned
+    np.testing.assert_allclose(u, expected / np.linalg.norm(expected), atol=1e-6)
+    np.testing.assert_allclose(state.direction, turned, atol=1e-6)
+
+
+def test_pareto_chooses_trains_and_draws(monkeypatch, tmp_path):
+    linear = lambda params, images: images.reshape(len(images), -1) @ params
+    monkeypatch.setattr(trial, "initial", lambda seed: jax.random.normal(jax.random.key(seed), (64, 10)) / 8)
+    monkeypatch.setattr(trial, "logits", linear)
+    monkeypatch.setattr(pareto, "ARMS", {"SGD": ARMS["SGD"], "half": Arm(lambda r, _: pugd_optax.sam(r), (0.1, 0.2))})
+    run.main(["pareto", "--epochs", "1", "--choosing", "1", "--seeds", "2", "--out", str(tmp_path)], QUIET)
+    plain, half = json.loads((tmp_path / "pareto.json").read_text())["results"]
+    assert (plain["cost"], len(half["test"]), len(half["validation"])) == (1.0, 2, 4)
+    assert 1.5 < half["cost"] < 3
+    assert (tmp_path / "pareto.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("text", ["mlp16:4", "resnet8:2"])
+def test_pytorch_peer_has_the_same_loss_and_takes_the_same_steps(text):
+    torch_peer = pytest.importorskip("experiments.bench.torch_peer", reason="PyTorch is not installed")
+    problem = problems.problem(text)
+    params, loss = torch_peer.loss_function(problem)
+    batch = (problem.inputs, problem.labels)
+    np.testing.assert_allclose(loss().item(), problem.loss(problem.params, *batch), rtol=1e-5)
+    tx = optax.chain(pugd_optax.sam(0.05), optax.sgd(0.1, momentum=0.9))
+    grad_fn = lambda p: jax.grad(problem.loss)(p, *batch)
+    u, _ = tx.update(grad_fn(problem.params), tx.init(problem.params), problem.params, grad_fn=grad_fn)
+    torch_peer.sam_step(params, loss, torch_peer.torch.optim.SGD(params, lr=0.1, momentum=0.9))
+    expected = jax.tree.leaves(optax.apply_updates(problem.params, u))
+    for mine, theirs in zip(expected, params, strict=True):
+        np.testing.assert_allclose(theirs.detach().numpy(), mine, atol=2e-5)
+
+
+def test_missing_pytorch_is_said_in_one_line(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "experiments.bench.torch_peer", None)
+    options = ["--problems", "mlp8:8", "--only", "lpg", "--repeats", "1", "--torch", "--out", str(tmp_path)]
+    run.main(["steps", *options], Console(width=200))
+    assert "pip install 'pugd_optax[torch]'" in capsys.readouterr().out

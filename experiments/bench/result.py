@@ -1,0 +1,39 @@
+"""What a measurement leaves behind: a JSON with machine, options and rows, and a picture."""
+
+import dataclasses
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import jax
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from rich.console import Console
+
+
+def write(options: Any, name: str, results: list[dict], figure: Figure, console: Console) -> None:
+    """Write `name.json` and `name.png` to the folder that the options name."""
+    out: Path = options.out
+    out.mkdir(parents=True, exist_ok=True)
+    report = {"machine": machine(), "options": _plain(options), "results": results}
+    (out / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
+    figure.savefig(out / f"{name}.png", dpi=120)
+    plt.close(figure)
+    console.print(f"written to {out}/{name}.json and {name}.png")
+
+
+def machine() -> dict[str, str]:
+    """Where this was measured."""
+    devices = jax.devices()
+    return {
+        "device": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})",
+        "processor": f"{platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+    }
+
+
+def _plain(options: Any) -> dict:
+    return {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(options).items()}

@@ -1,0 +1,142 @@
+"""One step of every method against the floor and against peers, interleaved: compile, time, judge."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from experiments.bench import clock
+from experiments.bench.contenders import COMPARISONS, STEPS, Comparison
+from experiments.bench.memory import keep_freed
+from experiments.bench.problems import Problem, problem as named_problem
+from experiments.bench.result import write
+from experiments.names import UsageError, pick
+
+PEERS = [Comparison("SGD", "PyTorch SGD"), Comparison("sam", "PyTorch SAM"), Comparison("PyTorch SAM", "PyTorch SGD")]
+Peers = Callable[[Problem, int], dict[str, Callable[[], Any]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Time one step of every method against the floor and against peers, interleaved."""
+
+    problems: tuple[str, ...] = ("resnet8:128", "mlp512:1024", "mlp512:128")
+    """Networks, as network:batch or network:batch:dtype; on an accelerator resnet18:128:bfloat16,
+    resnet50:128:bfloat16, vit_tiny:128:bfloat16."""
+    only: tuple[str, ...] = ()
+    """Names of steps to keep, with what they are measured against. Default: all."""
+    torch: bool = False
+    """Also time SGD and SAM written in PyTorch (extra `torch`), for the MLPs and resnet8/20/32/56."""
+    repeats: int = 16
+    """Interleaved repeats; medians and quartiles are over these."""
+    calls: int = 1
+    """Steps a repeat."""
+    out: Path = Path("experiments/bench/results")
+    """Folder of the JSON and the picture."""
+
+
+def main(options: Options, console: Console) -> None:
+    """Run the benchmark of every problem and write `steps.json` and `steps.png`."""
+    keep_freed()
+    peers = _peers(console) if options.torch else None
+    results = [_measure(named_problem(text), options, peers, console) for text in options.problems]
+    write(options, "steps", results, _plot(results), console)
+
+
+def _peers(console: Console) -> Peers | None:
+    """The steps in PyTorch, which is imported only here."""
+    try:
+        from experiments.bench.torch_peer import runners
+    except ImportError as error:
+        console.print(f"PyTorch peers left out: {error}. Mend: pip install 'pugd_optax[torch]'", markup=False)
+        return None
+    return runners
+
+
+def _measure(problem: Problem, options: Options, peers: Peers | None, console: Console) -> dict:
+    judged = _kept(options.only)
+    names = list(dict.fromkeys(name for c in judged for name in (c.against, c.name)))
+    console.print(f"{problem.name}: compiling {len(names)} steps")
+    steps = {name: clock.compile_step(STEPS[name], problem) for name in names}
+    runs = {name: clock.runner(step, problem, options.calls) for name, step in steps.items()}
+    if peers is not None:
+        try:
+            runs |= peers(problem, options.calls)
+            judged = judged + [c for c in PEERS if {c.name, c.against} <= set(runs)]
+        except UsageError as reason:
+            console.print(f"PyTorch peers left out: {reason}")
+    seconds = {name: total / options.calls for name, total in clock.interleave(runs, options.repeats).items()}
+    rows = [_row(c, steps, seconds) for c in judged]
+    console.print(_table(problem.name, rows))
+    return {"problem": problem.name, "parameters": problem.size, "rows": rows}
+
+
+def _kept(only: tuple[str, ...]) -> list[Comparison]:
+    wanted = {pick("step", name, STEPS) and name for name in only}
+    return [c for c in COMPARISONS if not only or c.name in wanted]
+
+
+def _row(c: Comparison, steps: dict[str, clock.Compiled], seconds: dict[str, np.ndarray]) -> dict:
+    median, low, high = clock.ratio(seconds[c.name], seconds[c.against])
+    row = {
+        "name": c.name,
+        "against": c.against,
+        "milliseconds": 1e3 * float(np.median(seconds[c.name])),
+        "ratio": median,
+        "quartiles": [low, high],
+        "bar": c.bar,
+    }
+    if c.name in steps and c.against in steps:
+        step, reference = steps[c.name], steps[c.against]
+        row |= {
+            "flops": step.flops / reference.flops,
+            "bytes": step.bytes / reference.bytes,
+            "temporary_megabytes": step.temporary_bytes / 2**20,
+            "compile_seconds": step.compile_seconds,
+        }
+    return row
+
+
+def _table(title: str, rows: list[dict]) -> Table:
+    table = Table(title=title)
+    for column in ("step", "to", "ms", "ratio", "quartiles", "bar", "FLOPs", "bytes", "temp MB", "compile s"):
+        table.add_column(column, justify="left" if column in ("step", "to") else "right", no_wrap=column == "step")
+    for row in rows:
+        met = row["bar"] is None or row["ratio"] <= row["bar"]
+        compiled = ("flops", "bytes", "temporary_megabytes", "compile_seconds")
+        table.add_row(
+            row["name"],
+            row["against"],
+            f"{row['milliseconds']:.2f}",
+            f"{row['ratio']:.3f}",
+            "{:.2f}-{:.2f}".format(*row["quartiles"]),
+            "" if row["bar"] is None else f"{row['bar']:.2f} {'met' if met else 'MISSED'}",
+            *(f"{row[key]:.2f}" if key in row else "" for key in compiled),
+        )
+    return table
+
+
+def _plot(results: list[dict]):
+    height = 1.5 + 0.34 * max(len(result["rows"]) for result in results)
+    size = (6 * len(results), height)
+    figure, axes = plt.subplots(1, len(results), figsize=size, squeeze=False, layout="constrained")
+    for axis, result in zip(axes[0], results, strict=True):
+        rows = result["rows"][::-1]
+        ratios = np.array([row["ratio"] for row in rows])
+        spread = np.abs(np.array([row["quartiles"] for row in rows]).T - ratios)
+        colors = ["tab:blue" if row["bar"] is None or row["ratio"] <= row["bar"] else "tab:red" for row in rows]
+        axis.barh(range(len(rows)), ratios, xerr=spread, color=colors, height=0.6, error_kw={"elinewidth": 1})
+        for i, row in enumerate(rows):
+            if row["bar"] is not None:
+                axis.plot([row["bar"]] * 2, [i - 0.4, i + 0.4], color="black", linewidth=2)
+        axis.set_yticks(range(len(rows)), [f"{row['name']} / {row['against']}" for row in rows], fontsize=8)
+        axis.set_title(result["problem"])
+        axis.set_xlabel("time of a step, ratio (black: the bar; whiskers: quartiles)")
+        axis.axvline(1, color="grey", linewidth=0.8)
+        axis.margins(y=0.01)
+    return figure
