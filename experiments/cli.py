@@ -16,6 +16,7 @@ COMMANDS = {
     "sweep": "train every combination: the options of `train`, with a choice at every comma",
     "presets": "the papers' recipes, for `train --preset NAME`; `presets NAME` shows the note of one",
     "report": "rebuild tables (terminal, Markdown, CSV) and curves of a folder of runs",
+    "profile": "images a second and idle time of the devices, with the options of `train`; writes a trace",
     "bench": "what a step, a run and a shortcut cost; `bench steps|duty|growth|pareto` for one part",
     "claims": "the claims of the papers: table, picture and verdict of each",
 }
@@ -55,6 +56,7 @@ def _dispatch(argv: list[str], console: Console) -> int:
         "sweep": _sweep,
         "presets": _presets,
         "report": _report,
+        "profile": _profile,
         "bench": _bench,
         "claims": _claims,
     }
@@ -103,6 +105,21 @@ def _sweep(argv: list[str], console: Console) -> int:
         raise Diverged(f"every run failed, the first: {failed[0]}")
     _show(first.out, console)
     return 1 if failed else 0
+
+
+def _profile(argv: list[str], console: Console) -> int:
+    from experiments import profiling
+
+    config = train_config(argv)
+    assert config.out is not None
+    made = profiling.profile(config, config.out)
+    console.print(
+        f"{made.images_per_second:.1f} images/s  {1000 * made.seconds / made.steps:.1f} ms a step  "
+        f"devices idle {100 * made.idle:.1f} %  trace in {config.out}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    return 0
 
 
 def _join_others(distributed: bool, console: Console) -> None:
