@@ -53,7 +53,7 @@ def words(argv: Sequence[str]) -> list[Word]:
 def train_config(argv: Sequence[str]) -> Config:
     """Settings from the options of `train`, on top of those of the preset, with the folders filled in."""
     given = words(argv)
-    start = preset(next((w.value or "" for w in reversed(given) if w.name == "--preset"), "none"))
+    start = preset(next((_value(word) for word in reversed(given) if word.name == "--preset"), "none"))
     plain = [text for word in given if not _owner(word) for text in word.argv]
     config = parse(Config, plain, start, also=("--method.OPTION", "--optimizer.OPTION"))
     folder = os.environ.get("PUGD_DATA_DIR")
@@ -110,15 +110,19 @@ def _owner(word: Word) -> str | None:
     return owner if dot and owner in ("method", "optimizer") else None
 
 
+def _value(word: Word) -> str:
+    if word.value is None:
+        raise UsageError(f"{word.name} needs a value")
+    return word.value
+
+
 def _options(owner: str, given: list[Word], start: Config, config: Config) -> tuple[tuple[str, str], ...]:
     """Those given, on top of those of the preset where it has the same method (or optimizer)."""
     same = getattr(start, owner) == getattr(config, owner)
     options = dict(getattr(start, f"{owner}_options") if same else ())
     for word in given:
         if _owner(word) == owner:
-            if word.value is None:
-                raise UsageError(f"{word.name} needs a value")
-            options[word.name.partition(".")[2].replace("-", "_")] = word.value
+            options[word.name.partition(".")[2].replace("-", "_")] = _value(word)
     return tuple(options.items())
 
 

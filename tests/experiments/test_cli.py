@@ -1,10 +1,14 @@
 """The command line from words to run folders and back to tables."""
 
+import io
 import json
+import struct
 
 import jax
+import numpy as np
 import pytest
 from rich.console import Console
+from tensorboardX.proto.event_pb2 import Event
 
 import pugd_optax.methods
 from experiments import cli, report, runs
@@ -23,7 +27,8 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
 @pytest.mark.parametrize("method", ["none", *pugd_optax.methods.__all__])
 def test_every_method_trains(method, tmp_path, monkeypatch):
     monkeypatch.setattr("experiments.figure.draw", lambda groups, path: path)
-    assert cli.main(["train", "--method", method, *NEEDED.get(method, []), *SMALL, "--out", "out"]) == 0
+    light = ["--checkpoint-every", "0", "--no-tensorboard"]
+    assert cli.main(["train", "--method", method, *NEEDED.get(method, []), *SMALL, *light, "--out", "out"]) == 0
     (run,) = runs.read(tmp_path / "out")
     assert run.config["method"] == method
     assert run.metrics[-1]["step"] == 2
@@ -66,8 +71,10 @@ def test_rows_are_means_and_deviations_over_seeds():
 
     found = [run("SGD", 0, 0.9, 1.0), run("SGD", 1, 0.8, 3.0), run("PUGD", 0, 1.0, 5.0)]
     first, second = report.rows(report.groups(found)[""])
-    assert first.test == pytest.approx((85.0, 50**0.5))
-    assert (second.test, second.ratio, second.seeds) == ((100.0, 0.0), 2.5, 1)
+    # Student's t of one degree of freedom: 12.706 standard errors
+    assert first.test == pytest.approx((85.0, 50**0.5, 12.7062 * 5), rel=1e-4)
+    assert (second.test, second.ratio, second.seeds) == ((100.0, 0.0, 0.0), 2.5, 1)
+    assert np.isnan(second.images_per_second)
 
 
 def test_the_same_seed_gives_the_same_numbers(tmp_path):
@@ -97,6 +104,12 @@ def test_the_same_seed_gives_the_same_numbers(tmp_path):
         (["train", "--batch", "5000"], "larger than the 900 training examples"),
         (["train", "--noise", "symmetric:2"], r"--noise symmetric:2"),
         (["train", "--momentum", "1"], "--momentum 1.0"),
+        (["train", "--checkpoint-every", "-1"], "--checkpoint-every -1: expected a number of epochs, or 0"),
+        (["train", "--checkpoint-minutes", "0"], "--checkpoint-minutes 0.0: expected a number > 0"),
+        (["train", "--on-nan", "ignore"], "--on-nan"),
+        (["train", "--preset", "amas"], "did you mean 'asam'"),
+        (["train", "--preset"], "--preset needs a value"),
+        (["sweep", "--method", "sam,pudg"], "did you mean 'pugd'"),
         (["train", "--method", "sam_on", "--model", "mlp"], "sam_on found none of the names"),
         (["train", "--method", "pegr", "--method.strength", "0.1", "--norm", "batch"], "BatchNorm"),
         (["report", "nowhere"], "no complete run"),
@@ -127,6 +140,50 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, capsys):
     assert "file/out" in said
 
 
+def test_a_folder_that_holds_checkpoints_is_not_overwritten_either(tmp_path, capsys):
+    (tmp_path / "out/none/seed0/checkpoints/20").mkdir(parents=True)
+    assert cli.main(["train", *SMALL, "--out", "out"]) == 2
+    assert "holds checkpoints already; --resume goes on there" in capsys.readouterr().err
+
+
+def test_scalars_for_tensorboard_are_those_of_the_lines(tmp_path):
+    assert cli.main(["train", *SMALL, "--epochs", "2", "--out", "out"]) == 0
+    (path,) = (tmp_path / "out/none/seed0").glob("events.out.tfevents.*")
+    shown = {(value.tag, event.step): value.simple_value for event in events(path) for value in event.summary.value}
+    (run,) = runs.read(tmp_path / "out")
+    for line in run.metrics:
+        for name, number in line.items():
+            if name != "epoch" and number is not None:
+                assert shown[(name, line["epoch"])] == pytest.approx(number)
+    assert len(shown) == sum(value is not None for line in run.metrics for value in line.values()) - 2
+
+
+def events(path):
+    """What TensorBoard reads: records of a length, its check sum, an event, its check sum."""
+    raw, at = path.read_bytes(), 0
+    while at < len(raw):
+        (length,) = struct.unpack_from("<Q", raw, at)
+        yield Event.FromString(raw[at + 12 : at + 12 + length])
+        at += 12 + length + 4
+
+
+def test_without_tensorboard_no_events_are_written(tmp_path):
+    assert cli.main(["train", *SMALL, "--no-tensorboard", "--out", "out"]) == 0
+    assert not list(tmp_path.rglob("events.*"))
+
+
+def test_on_a_narrow_terminal_the_table_keeps_what_matters(tmp_path):
+    assert cli.main(["train", *SMALL, "--label", "a label of some length", "--out", "out"]) == 0
+    groups = report.groups(runs.read(tmp_path / "out"))
+    for width in (80, 120):
+        console = Console(width=width, record=True, file=io.StringIO())
+        console.print(report.table("", groups[""], width))
+        lines = console.export_text().splitlines()
+        assert max(map(len, lines)) <= width
+        assert any("a label of some length" in line for line in lines)
+        assert ("images/s" in "".join(lines)) == (width == 120)
+
+
 def test_resume_runs_what_is_missing_and_nothing_else(tmp_path, capsys):
     assert cli.main(["train", *SMALL, "--out", "out", "--seeds", "2"]) == 0
     before = {run.seed: run for run in runs.read(tmp_path / "out")}
@@ -135,7 +192,7 @@ def test_resume_runs_what_is_missing_and_nothing_else(tmp_path, capsys):
     after = {run.seed: run for run in runs.read(tmp_path / "out")}
     assert sorted(after) == [0, 1, 2]
     assert after[0] == before[0]
-    assert after[1].started > before[1].started
+    assert after[2].started > before[1].started
     assert after[1].result["test_accuracy"] == before[1].result["test_accuracy"]
     assert cli.main(["train", *SMALL, "--out", "out", "--lr", "0.5", "--resume"]) == 2
     assert "a run with another lr" in capsys.readouterr().err
@@ -156,4 +213,6 @@ def test_help_explains_every_option(capsys):
     for word in ("--method.radius", "--weight-decay", "Passes over the training examples"):
         assert word in said
     assert cli.main(["--help"]) == 0
-    assert "demo" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert all(command in said for command in cli.COMMANDS)
+    assert cli.main([]) == 2
