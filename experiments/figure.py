@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 
 # Okabe and Ito's palette, told apart by colour-blind readers too
 COLOURS = ("#555555", "#999999", "#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
+STYLES = ("-", "--", ":", "-.")
 AXES = (("epoch", "epoch"), ("gradient_evaluations", "gradient evaluations"))
 
 
@@ -36,7 +37,7 @@ def draw(groups: dict[str, dict[str, list[Run]]], path: Path) -> Path:
             line[0].set_ylabel("validation accuracy %")
             line[0].set_title(f"{setting}: {describe(methods)}".removeprefix(": "), fontweight="bold")
         handles, labels = panels[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), frameon=False)
+        figure.legend(handles, labels, loc="outside upper left", ncols=min(4, len(labels)), frameon=False)
         figure.savefig(path, dpi=160)
         plt.close(figure)
     return path
@@ -48,8 +49,8 @@ def _panel(panel: Axes, methods: dict[str, list[Run]], key: str, label: str) -> 
         x = np.mean([[record[key] for record in run.metrics] for run in found], axis=0)
         y = 100 * np.array([[record["val_accuracy"] for record in run.metrics] for run in found])
         mean, spread = y.mean(0), y.std(0)
-        colour = COLOURS[i % len(COLOURS)]
-        panel.plot(x, mean, color=colour, label=title, linewidth=1.8)
+        colour, style = COLOURS[i % len(COLOURS)], STYLES[i // len(COLOURS) % len(STYLES)]
+        panel.plot(x, mean, color=colour, linestyle=style, label=title, linewidth=1.8)
         panel.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.13, linewidth=0)
         ends.append(mean[-1])
     panel.set_xlabel(label)

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 SECONDS_BETWEEN_LINES = 10
+WIDE = 110
+"""Columns of a terminal that holds the bar too."""
 
 
 class Reporter(Protocol):
@@ -29,14 +31,15 @@ def reporter(console: Console, total: int) -> Iterator[Reporter]:
     if not console.is_terminal:
         yield _lines(console, total)
         return
+    wide = console.width >= WIDE
     columns = (
-        TextColumn("[bold]{task.description:<28}"),
-        BarColumn(),
+        TextColumn("[bold]{task.description:<28}" if wide else "[bold]{task.description}"),
+        *((BarColumn(),) if wide else ()),
         MofNCompleteColumn(),
         TextColumn("{task.fields[numbers]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
+        *((TimeElapsedColumn(),) if wide else ()),
         TimeRemainingColumn(),
+        TextColumn("left"),
     )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("compiling", total=total, numbers="")

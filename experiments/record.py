@@ -58,4 +58,4 @@ def record(job: Job, at: Progress) -> dict[str, Any]:
 
 def summary(line: dict[str, Any]) -> str:
     """The line in a few words, for the progress bar."""
-    return f"loss {line['train_loss']:.3f}  validation {100 * line['val_accuracy']:.1f} %"
+    return f"loss {line['train_loss']:.3f}  val {100 * line['val_accuracy']:.1f} %"

@@ -118,8 +118,7 @@ class Training:
             now = time.monotonic()
             if now - shown > SECONDS_BETWEEN_REPORTS:
                 shown, rate = now, (done - first) * self.job.config.batch / (now - begun)
-                epoch = f"epoch {self.now.progress.epoch}/{self.job.config.epochs}"
-                self.report(self.name, 0, f"{epoch}, step {done}/{total}, {rate:.0f} images/s")
+                self.report(self.name, 0, f"{done}/{total} steps, {rate:.0f} images/s")
             return agreed(bool(self.asked) or self._late())
 
         return pause
