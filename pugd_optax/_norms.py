@@ -33,7 +33,8 @@ def norm(*trees: Any, of: Callable[..., Any] = lambda tree: tree) -> jax.Array:
     it would be to cross into the branch. The norm is not finite exactly if the tree holds an inf or a NaN, or if the
     norm itself is beyond the dtype.
     """
-    tree = of(*trees)
+    # Without the barrier XLA finds that the caller computes `of` too, shares the two and stores what they share.
+    tree = of(*jax.lax.optimization_barrier(trees))
     plain = jnp.sqrt(vdot(tree, tree))
     return jax.lax.cond(
         in_range(plain), lambda *_: plain, lambda *again: _scaled_norm(of(*again)).astype(plain.dtype), *trees

@@ -158,7 +158,7 @@ def _unit_sum(scale: jax.typing.ArrayLike, g: optax.Updates, g_star: optax.Updat
     length = jax.lax.cond(
         in_range(plain) & (square > 0.1 * terms),
         lambda *_: plain,
-        lambda g, g_star: norm(_wide_sum(scale, g, 1.0, g_star)).astype(plain.dtype),
+        lambda *pair: norm(*pair, of=lambda g, g_star: _wide_sum(scale, g, 1.0, g_star)).astype(plain.dtype),
         g,
         g_star,
     )

@@ -69,12 +69,14 @@ def reevaluate(
     Returns:
       An `optax.GradientTransformationExtraArgs` with
 
-          update(grads, state, params, *, grad_fn=None, value_fn=None, active=None, **extra_args)
+          update(grads, state, params, *, grad_fn=None, value_fn=None, active=None, report=True, **extra_args)
 
       `grad_fn(params) -> grads` is bound to the batch and random key that gave `grads`; `value_fn(params) -> loss`, the
       convention of Optax's line searches, may stand for it and gets the extra arguments it names. `active` overrides
       the gate: a Python bool is decided while tracing, so the other branch is not even compiled; a traced bool goes
-      through `lax.cond`. Unknown extra arguments are passed to ascent and gate and otherwise ignored.
+      through `lax.cond`. `report=False` leaves the norms and the cosine in the state as they were: two passes over the
+      gradients less, and the memory of $g$, for a method that has no use of its own for them, as SAM. Unknown extra
+      arguments are passed to ascent and gate and otherwise ignored.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range; in `update`, if params or the gradient function is
@@ -107,19 +109,23 @@ def reevaluate(
     ascent = optax.with_extra_args_support(ascent)
     gate = _as_gate(when)
 
-    def evaluate_again(grads, state: ReevaluateState, params, gradient: GradFn, at: jax.Array, extra_args):
+    def evaluate_again(
+        grads, state: ReevaluateState, params, gradient: GradFn, at: jax.Array, report: bool, extra_args
+    ):
         direction, ascent_state = ascent.update(grads, state.ascent, params, **{**extra_args, "grad_fn": gradient})
         g_norm = norm(grads) if observe else state.grad_norm
         g_star = gradient(offset(params, _scaled_if(jnp.isfinite(g_norm), at, direction)))
         star_norm = norm(g_star)
         finite = jnp.isfinite(g_norm) & jnp.isfinite(star_norm)
         u = select(finite, cast_like(_call(combine, grads, g_star, state.step), grads), g_star)
+        if not report:
+            return u, ascent_state, _last_report(state)
         aligned = cosine(grads, g_star, g_norm, star_norm) if observe else state.cosine
         return u, ascent_state, tuple(x.astype(jnp.float32) for x in (g_norm, star_norm, aligned))
 
     def rest(grads, state: ReevaluateState):
         u = grads if idle is None else cast_like(idle(grads), grads)
-        return u, state.ascent, (state.grad_norm, state.perturbed_grad_norm, state.cosine)
+        return u, state.ascent, _last_report(state)
 
     def update(
         updates,
@@ -129,6 +135,7 @@ def reevaluate(
         grad_fn: GradFn | None = None,
         value_fn: ValueFn | None = None,
         active: bool | jax.Array | None = None,
+        report: bool = True,
         **extra_args: Any,
     ):
         check_trees(updates, params)
@@ -138,12 +145,12 @@ def reevaluate(
         decision, gate_state = gate.update(state.gate, grads, **extra_args)
         active = decision if active is None else active
         at = jnp.maximum(jnp.asarray(radius(state.step) if callable(radius) else radius), 0)
-        again = functools.partial(evaluate_again, grads, state, params, gradient, at, extra_args)
-        u, ascent_state, report = _either(active, again, functools.partial(rest, grads, state))
+        again = functools.partial(evaluate_again, grads, state, params, gradient, at, report, extra_args)
+        u, ascent_state, seen = _either(active, again, functools.partial(rest, grads, state))
         step = jnp.asarray(optax.safe_increment(state.step))
         active = jnp.asarray(active, bool)
         used = jnp.where(active, at.astype(jnp.float32), 0)
-        return u, ReevaluateState(step, ascent_state, gate_state, active, used, *report)
+        return u, ReevaluateState(step, ascent_state, gate_state, active, used, *seen)
 
     return optax.GradientTransformationExtraArgs(functools.partial(_init, ascent, gate), update)
 
@@ -160,6 +167,10 @@ def _init(ascent: optax.GradientTransformation, gate: Gate, params: optax.Params
         perturbed_grad_norm=jnp.zeros((), jnp.float32),
         cosine=jnp.zeros((), jnp.float32),
     )
+
+
+def _last_report(state: ReevaluateState) -> tuple[jax.Array, ...]:
+    return state.grad_norm, state.perturbed_grad_norm, state.cosine
 
 
 def _check_parts(ascent: Any, combine: Any, radius: Any, idle: Any) -> None:

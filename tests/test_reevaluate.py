@@ -54,6 +54,20 @@ def test_report_of_an_inactive_step_keeps_the_last_active_one():
         assert reported(on, name) > 0
 
 
+def test_without_a_report_only_the_report_changes():
+    """Same output and same state else; the norms and the cosine stay those of the last reported step."""
+    tx = reevaluate(normalize(), mix(0.5, 0.5), radius=0.1)
+    u, told = run(tx)
+    silent_u, silent = run(tx, report=False)
+    jax.tree.map(np.testing.assert_array_equal, silent_u, u)
+    for name in ("grad_norm", "perturbed_grad_norm", "cosine"):
+        assert (reported(told, name) > 0, reported(silent, name)) == (True, 0.0)
+    again = tx.update(W0, told, W0, grad_fn=jax.grad(quartic), report=False)[1]
+    assert reported(again, "cosine") == reported(told, "cosine")
+    assert (reported(again, "step"), reported(again, "active")) == (2, True)
+    np.testing.assert_allclose(reported(silent, "radius"), 0.1, rtol=1e-6)
+
+
 def test_ascent_gets_everything_and_moves_on_active_steps_only():
     seen = []
 
