@@ -11,7 +11,8 @@ from pugd_optax import methods
 
 ROOT = Path(__file__).parents[1]
 INCLUDE = re.compile(r"^\{\{ (?P<path>\S+?)(?: (?P<section>## .+?))? \}\}$", re.MULTILINE)
-METHOD = re.compile(r"^\| `(\w+)` \|", re.MULTILINE)
+BADGE = re.compile(r"\[!\[(.+?)\]\(https://\S+?\)\]")
+METHOD = re.compile(rf"^\| `({'|'.join(methods.__all__)})` \|", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#:\s]+)\)")
 EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
@@ -46,7 +47,7 @@ def on_page_content(content, **_):
 
 def _linked(page: Path) -> set[Path]:
     found = {page.parent / link for link in LINK.findall((ROOT / page).read_text())}
-    found = {path for path in found if (ROOT / path).is_file()}
+    found = {path for path in found if (ROOT / path).is_file() and path.parts[0] != "docs"}
     return found.union(*(_linked(path) for path in found if path.suffix == ".md"))
 
 
@@ -56,6 +57,7 @@ def _included(path: str, section: str | None) -> str:
         text = text.partition(f"\n{section}\n")[2].partition("\n## ")[0]
         if not text:
             raise ValueError(f"{path} has no section {section!r}")
+    text = BADGE.sub(r"[\1]", text).replace("](docs/pages/", "](")  # pictures from elsewhere become words
     text = METHOD.sub(r"| [`\1`][pugd_optax.methods.\1.\1] |", text)
     return text.replace("```python\n>>>", "```pycon\n>>>")
 
