@@ -34,7 +34,7 @@ def read_idx(path: Path) -> np.ndarray:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (EOFError, OSError, zlib.error) as error:
         raise UsageError(f"{path}: cannot be unpacked ({error}); fetch the file again") from error
-    if len(raw) < 4 or raw[:3] != b"\0\0\x08":
+    if len(raw) < 4 or raw[:3] != b"\0\0\x08" or len(raw) < 4 + 4 * raw[3]:
         raise UsageError(f"{path}: not an IDX file of unsigned bytes")
     start = 4 + 4 * raw[3]
     shape = np.frombuffer(raw[4:start], ">i4").tolist()

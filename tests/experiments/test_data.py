@@ -190,6 +190,7 @@ def test_a_file_of_ones_own(tmp_path):
         ({"x_train": np.zeros((6, 9, 8), np.float32)}, "expected uint8 images"),
         ({"y_train": np.arange(6) - 1}, "labels from -1 to 4, expected 0 to 4"),
         ({"y_test": np.arange(4)}, "3 images but 4 labels"),
+        ({"y_test": np.arange(3.0)}, "y_test is float64, expected whole numbers"),
         ({"x_test": np.zeros((0, 9, 8), np.uint8), "y_test": np.zeros(0, int)}, "holds no example"),
         ({"x_test": np.zeros((3, 8, 8), np.uint8)}, r"training images \[9, 8, 1\], test images \[8, 8, 1\]"),
         ({"y_train": np.array([{}] * 6)}, "cannot be read as npz.*allow_pickle=False"),
@@ -213,6 +214,12 @@ def test_wrong_files_are_named(tmp_path):
     file.write_bytes(gzip.compress(b"PK\x03\x04"))
     with pytest.raises(UsageError, match="not an IDX file"):
         load("mnist", tmp_path)
+    file.write_bytes(gzip.compress(b"\0\0\x08\x03\0\0"))
+    with pytest.raises(UsageError, match="not an IDX file"):
+        load("mnist", tmp_path)
+    np.savez(tmp_path / "cifar10_jpeg.npz", jpeg=np.zeros(3, np.uint8), offset=[0], label=[])
+    with pytest.raises(UsageError, match="0 labels, 1 offsets"):
+        load("cifar10_jpeg", tmp_path)
     (tmp_path / "cifar10_jpeg.npz").write_bytes(b"PK\x03\x04nothing")
     with pytest.raises(UsageError, match="cannot be read as npz"):
         load("cifar10_jpeg", tmp_path)
