@@ -86,7 +86,7 @@ def candidates(setting: Setting) -> dict[str, list[Config]]:
 def _find(setting: Setting, first_seed: int, lab: Lab) -> Finding:
     arms = train(setting, choose(setting, candidates(setting), lab), first_seed, lab)
     panels = [class_panel(setting, {k: arms[k] for k in ("plain", "LPG", RENORMALISED)})]
-    if setting.candidates == 6:
+    if setting.name == "Fashion-MNIST 5000":
         kinds = {"LPG": {}, RENORMALISED: {"renormalize": True}, "LPG, easy": {"rule": "balanced:easy"}}
         panels.append(sweep(setting, arms["plain"].config, kinds, first_seed, lab))
     return Finding(table(setting, arms), panels, _checks(setting, arms), _reading(setting, arms))

@@ -97,7 +97,7 @@ def _find(setting: Setting, first_seed: int, lab: Lab) -> Finding:
     arms = train(setting, choose(setting, candidates(setting), lab), first_seed, lab)
     shown = {label: arms[label] for label in ("plain", "LPG", GCE)}
     panels = [Panel(f"{setting.name} noise", "epoch", "validation accuracy, %", curves(shown))]
-    if setting.candidates == 6:
+    if setting.name == "asymmetric":
         late = {"rule": "noisy", "warmup_steps": _warmup(setting)}
         kinds = {"LPG": late, RENORMALISED: late | {"renormalize": True}, "LPG, hard": {}}
         panels.append(sweep(setting, arms["plain"].config, kinds, first_seed, lab))

@@ -53,7 +53,7 @@ def test_noise_is_an_l1_penalty():
 
 
 def test_noise_is_a_nuclear_norm():
-    found, theory = (mean("noise.explicit", "two layers, sigma 0.2", c) for c in ("nuclear norm", "of theory"))
+    found, theory = (mean("noise.explicit", "two layers, sigma 0.2", c) for c in ("norm", "of theory"))
     assert abs(found / theory - 1) < 0.1
 
 
