@@ -15,7 +15,7 @@ from experiments.config import Config
 from experiments.data import Dataset, Examples
 
 FRESH = 7_000
-SETTING = training.Setting("tiny", Config(model="mlp", epochs=1, train_size=50, val_size=50), 2, 2)
+SETTING = training.Setting("tiny", Config(model="mlp", epochs=1, train_size=50, val_size=50, devices=1), 2, 2)
 RTS = ("rts.early", "rts.radius", "rts.timing", "rts.scale", "rts.all")
 
 
@@ -76,7 +76,7 @@ def test_same_configuration_is_trained_once(tmp_path, monkeypatch):
 
 
 def test_missing_data_are_met_before_training(tmp_path):
-    settings = (SETTING, SETTING._replace(base=Config(dataset="mnist")))
+    settings = (SETTING, SETTING._replace(base=Config(dataset="mnist", devices=1)))
     with pytest.raises(job.UsageError, match="PUGD_DATA_DIR"):
         training.across(settings, lambda _: pytest.fail("started"), lab_in(tmp_path))
 
