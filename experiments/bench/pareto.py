@@ -110,7 +110,10 @@ def _plot(rows: list[dict]):
         costs = np.array([row[key] for row in rows])
         for i, (row, cost, end) in enumerate(zip(rows, costs, ends, strict=True)):
             style = {"color": f"C{i % 10}", "marker": "os^D"[i // 4 % 4], "markersize": 7, "capsize": 2}
-            panel.errorbar(cost, end.mean, end.half, linestyle="none", elinewidth=0.8, label=row["name"], **style)
+            beside = 0.02 * np.sum(np.abs(costs[:i] - cost) < 0.02)  # arms of one price, side by side
+            panel.errorbar(
+                cost + beside, end.mean, end.half, linestyle="none", elinewidth=0.8, label=row["name"], **style
+            )
         best = np.maximum.accumulate([end.mean for end, _ in sorted(zip(ends, costs, strict=True), key=lambda x: x[1])])
         panel.step(np.sort(costs), best, where="post", color="0.6", linewidth=1, zorder=0)
         panel.set_xlabel(f"{label} of a run (SGD: 1)")

@@ -77,8 +77,10 @@ def _measure(problem: Problem, options: Options, peers: Peers | None, console: C
 
 
 def _kept(only: tuple[str, ...]) -> list[Comparison]:
-    wanted = {pick("step", name, STEPS) and name for name in only}
-    return [c for c in COMPARISONS if not only or c.name in wanted]
+    known = {c.name: c for c in COMPARISONS}
+    for name in only:
+        pick("step", name, known)
+    return [c for c in COMPARISONS if not only or c.name in only]
 
 
 def _row(c: Comparison, steps: dict[str, clock.Compiled], seconds: dict[str, np.ndarray]) -> dict:
