@@ -1,8 +1,8 @@
 """What the claims about LPG share: settings, candidates of each arm, columns and panels.
 
-Every arm chooses among six candidates: three learning rates, each with two values of a knob of its own. Small: the
-perceptron on subsets of Fashion-MNIST and CIFAR-10, a ResNet-8 where it is said. Paper: the settings in use for
-long-tailed and noisy CIFAR-10.
+Every arm chooses among as many candidates: two or three learning rates, each with two values of a knob of its own.
+Small: the perceptron on subsets of Fashion-MNIST, MNIST and CIFAR-10, a ResNet-8 where it is said. Paper: the settings
+in use for long-tailed and noisy CIFAR-10.
 """
 
 import dataclasses
@@ -63,7 +63,7 @@ def reweighted(setting: Setting, *weights: str) -> list[Config]:
 
 def _rated(setting: Setting, configs: Sequence[Config]) -> list[Config]:
     """Each configuration with each learning rate, as many as the setting tries."""
-    rates = RATES if setting.base.model == "mlp" else [setting.base.lr]
+    rates = RATES[: max(1, setting.candidates // len(configs))] if setting.base.model == "mlp" else [setting.base.lr]
     return [rated for config in configs for rated in grid(config, lr=rates)][: setting.candidates]
 
 

@@ -9,9 +9,8 @@ cross-entropy, LDAM (margins up to 2 logits), logit adjustment, SAM at radius 0.
 with LPG by `long_tail`, whose edit is around the host's loss and, for SAM and PUGD, on both of their gradients. LPG
 adds no gradient evaluation.
 
-**Chosen.** Each arm's learning rate among three and one knob of its own among two (weight decay alone, strength with
-LPG), by accuracy on 2000 balanced and clean validation images, two seeds of their own. The settings were fixed
-beforehand.
+**Chosen.** Each arm's learning rate among two and one knob of its own among two (weight decay alone, strength with
+LPG), by accuracy on 2000 balanced and clean validation images, one seed of its own. The settings were fixed beforehand.
 
 **Decides.** For each of the five hosts: with LPG the test accuracy is above that without.
 """
@@ -34,7 +33,7 @@ SETTINGS: dict[Scale, tuple[Setting, ...]] = {
             candidates=1,
         ),
     ),
-    "full": (Setting("ratio 100", _TAIL, seeds=8, choosing_seeds=2, candidates=6),),
+    "full": (Setting("hosts, ratio 100", _TAIL, seeds=6, choosing_seeds=1, candidates=4),),
     "paper": (
         Setting(
             "CIFAR-10, ratio 100",
