@@ -16,7 +16,9 @@ from rich.console import Console
 from experiments import report, sweep
 from experiments.config import Config
 
-BASE = Config(model="resnet8", epochs=20, batch=50, train_size=500, val_size=400, seeds=3, devices=1)
+BASE = Config(
+    model="resnet8", epochs=20, batch=50, train_size=500, val_size=400, seeds=3, devices=1, checkpoint_every=0
+)
 METHODS = (
     dataclasses.replace(BASE, label="SGD", method="none"),
     dataclasses.replace(BASE, label="SGD, twice the epochs", method="none", epochs=40),

@@ -12,6 +12,7 @@ from experiments.runs import Run
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 # Okabe and Ito's palette, told apart by colour-blind readers too
 COLOURS = ("#555555", "#999999", "#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
@@ -50,10 +51,13 @@ def _panel(panel: Axes, methods: dict[str, list[Run]], key: str, label: str) -> 
         y = 100 * np.array([[record["val_accuracy"] for record in run.metrics] for run in found])
         mean, spread = y.mean(0), y.std(0)
         colour, style = COLOURS[i % len(COLOURS)], STYLES[i // len(COLOURS) % len(STYLES)]
-        panel.plot(x, mean, color=colour, linestyle=style, label=title, linewidth=1.8)
+        panel.plot(
+            x, mean, color=colour, linestyle=style, label=title, linewidth=1.8, marker="o" if len(x) < 4 else None
+        )
         panel.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.13, linewidth=0)
         ends.append(mean[-1])
     panel.set_xlabel(label)
     panel.set_xlim(left=0)
+    panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.set_ylim(max(0, min(ends) - 20), min(100.5, max(ends) + 4))
     panel.grid(axis="y", color="#dddddd", linewidth=0.6)

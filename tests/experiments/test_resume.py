@@ -169,7 +169,7 @@ def test_a_step_that_is_not_finite_is_dropped_whole_when_asked(tmp_path):
 
 
 def test_parameters_that_are_not_finite_are_found_though_the_loss_before_was(tmp_path):
-    job = prepare(dataclasses.replace(BASE, epochs=1, train_size=20, lr="inf"))
+    job = prepare(dataclasses.replace(BASE, epochs=1, batch=80, lr="inf"))
     with pytest.raises(Diverged, match=r"a parameter is not finite after the update at step 0"):
         train.run(job, 0, tmp_path)
 

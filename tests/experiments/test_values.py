@@ -42,6 +42,14 @@ def test_a_fraction_where_steps_are_meant_is_one_of_the_run():
     assert float(schedule(40)) == pytest.approx(0.0, abs=1e-7)
 
 
+def test_drops_follow_a_rise():
+    schedule: Any = values.schedule("drops:0.1:0.01:0.8:0.9:warmup=0.1", steps=100)
+    expected = {0: 0.0, 5: 0.05, 10: 0.1, 79: 0.1, 80: 1e-3, 89: 1e-3, 90: 1e-5, 99: 1e-5}
+    assert {t: float(schedule(t)) for t in expected} == pytest.approx(expected)
+    once: Any = values.schedule("drops:0.5:0.1:50", steps=100)
+    assert [float(once(t)) for t in (0, 49, 50, 99)] == pytest.approx([0.5, 0.5, 0.05, 0.05])
+
+
 def test_keywords_and_restarts():
     schedule: Any = values.schedule("cosine:2:0:cycles=2", steps=100)
     assert float(schedule(50)) == pytest.approx(2.0)
