@@ -128,7 +128,7 @@ STEPS: dict[str, Make] = {
     "SGD": plain,
     "two gradients": two_gradients,
     "contrib.sam": peer_sam,
-    "contrib.sam, default mode": peer_sam_transparent,
+    "contrib.sam, default": peer_sam_transparent,
     "pugd": ours(pugd_optax.pugd),
     "sam": ours(pugd_optax.sam),
     "sam, no report": ours(pugd_optax.sam, report=False),
@@ -147,7 +147,7 @@ STEPS: dict[str, Make] = {
 COMPARISONS = [
     Comparison("two gradients", "SGD"),
     Comparison("contrib.sam", "two gradients"),
-    Comparison("contrib.sam, default mode", "two gradients"),
+    Comparison("contrib.sam, default", "two gradients"),
     Comparison("pugd", "two gradients", 1.03),
     Comparison("sam", "two gradients", 1.03),
     Comparison("asam", "two gradients", 1.03),

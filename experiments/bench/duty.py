@@ -120,7 +120,7 @@ def _table(title: str, rows: list[dict]) -> Table:
         table.add_column(column, justify="left" if column == "gate" else "right")
     for row in rows:
         quartiles = "{:.2f}-{:.2f}".format(*row["quartiles"])
-        met = "met" if row["over"] <= BAR else "MISSED"
+        met = "met" if row["over"] <= BAR else "over"
         table.add_row(row["gate"], f"{row['duty']:g}", f"{row['ratio']:.3f}", quartiles, f"{row['over']:.3f}", met)
     return table
 

@@ -106,8 +106,8 @@ def _row(c: Comparison, steps: dict[str, clock.Compiled], seconds: dict[str, np.
 
 def _table(title: str, rows: list[dict]) -> Table:
     table = Table(title=title)
-    for column in ("step", "to", "ms", "ratio", "quartiles", "bar", "FLOPs", "bytes", "temp MB", "compile s"):
-        table.add_column(column, justify="left" if column in ("step", "to") else "right", no_wrap=column == "step")
+    for column in ("step", "to", "ms", "ratio", "quartiles", "bar", "FLOPs", "bytes", "temp MB", "compile"):
+        table.add_column(column, justify="left" if column in ("step", "to") else "right", no_wrap=True)
     for row in rows:
         met = row["bar"] is None or row["ratio"] <= row["bar"]
         compiled = ("flops", "bytes", "temporary_megabytes", "compile_seconds")
@@ -117,7 +117,7 @@ def _table(title: str, rows: list[dict]) -> Table:
             f"{row['milliseconds']:.2f}",
             f"{row['ratio']:.3f}",
             "{:.2f}-{:.2f}".format(*row["quartiles"]),
-            "" if row["bar"] is None else f"{row['bar']:.2f} {'met' if met else 'MISSED'}",
+            "" if row["bar"] is None else f"{row['bar']:.2f} {'met' if met else 'over'}",
             *(f"{row[key]:.2f}" if key in row else "" for key in compiled),
         )
     return table
