@@ -25,11 +25,12 @@ class Folder(NamedTuple):
         """The file, gzipped or not; where there is none, a `UsageError` that says what to do `instead`."""
         if self.path is None:
             raise UsageError(f"{file}: no data folder given; pass --data-dir or set PUGD_DATA_DIR")
-        places = [self.path / folder / file, self.path / file]
-        for path in (p.with_name(p.name + end) for p in places for end in ("", ".gz")):
+        ends = ("",) if file.endswith((".gz", ".npz")) else ("", ".gz")
+        for path in (place / (file + end) for place in (self.path / folder, self.path) for end in ends):
             if path.is_file():
                 return path
-        raise UsageError(f"{places[0]}: no such file, nor {file}.gz or in {self.path} itself{instead}")
+        packed = f"{file}.gz or " if len(ends) > 1 else ""
+        raise UsageError(f"{self.path / folder / file}: no such file, nor {packed}in {self.path} itself{instead}")
 
     def verify(self, key: str, path: Path, content: Any = None) -> None:
         """Refuse content, that of the file unless it is given, that is not what was published under that key."""
