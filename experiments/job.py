@@ -73,31 +73,32 @@ def _prepare(config: Config) -> Job:
     train = split(config, dataset, config.first_seed).train
     if config.batch > len(train.labels):
         raise UsageError(f"--batch {config.batch}: larger than the {len(train.labels)} training examples")
-    steps_per_epoch = len(train.labels) // config.batch
-    shape, classes = train.images.shape[1:], dataset.num_classes
+    steps_per_epoch, classes = len(train.labels) // config.batch, dataset.num_classes
     layout = parallel.layout(config.parallel, config.batch, config.devices, config.accumulate)
     made = recipe.build(config, steps_per_epoch=steps_per_epoch, num_classes=classes, axis_name=layout.axis_name)
     loops = made.plan is None or steps_per_call(config) > 1 or config.accumulate > 1
-    net = network(config.model, shape, classes, config.norm, config.dtype, branches=loops)
-    geometry = dataset.augment if config.augment == "auto" else config.augment
-    augment = pipeline(geometry, config.cutout, config.mixup, classes)
-    counts, steps = class_counts(config, dataset), config.epochs * steps_per_epoch
-    loss = criterion(config.loss, config.reweight, config.flooding, counts, steps)
-    step = layout.compiled(
-        make_step(
-            net.graphdef,
-            made.method,
-            made.base,
-            augment,
-            loss,
-            drop=config.on_nan == "skip",
-            pieces=config.accumulate,
-            average=layout.average,
-        )
-    )
+    net = network(config.model, train.images.shape[1:], classes, config.norm, config.dtype, branches=loops)
+    step = layout.compiled(_step(config, dataset, net, made, layout, config.epochs * steps_per_epoch))
     job = Job(config, dataset, net, made, steps_per_epoch, layout, step)
     _trace(job, step.trace, train)
     return job
+
+
+def _step(
+    config: Config, dataset: data.Dataset, net: Network, made: recipe.Recipe, layout: parallel.Layout, steps: int
+) -> parallel.Call:
+    """The pure step of a run of so many."""
+    geometry = dataset.augment if config.augment == "auto" else config.augment
+    return make_step(
+        net.graphdef,
+        made.method,
+        made.base,
+        pipeline(geometry, config.cutout, config.mixup, dataset.num_classes),
+        criterion(config.loss, config.reweight, config.flooding, class_counts(config, dataset), steps),
+        drop=config.on_nan == "skip",
+        pieces=config.accumulate,
+        average=layout.average,
+    )
 
 
 def _trace(job: Job, step: parallel.Call, train: data.Examples) -> None:
