@@ -138,7 +138,7 @@ def _plot(results: list[dict]):
                 axis.plot([row["bar"]] * 2, [i - 0.4, i + 0.4], color="black", linewidth=2)
         axis.set_yticks(range(len(rows)), [f"{row['name']} / {row['against']}" for row in rows], fontsize=8)
         axis.set_title(result["problem"])
-        axis.set_xlabel("time of a step, ratio (black: the bar; whiskers: quartiles)")
+        axis.set_xlabel("ratio of times (black: the bar; whiskers: quartiles)")
         axis.axvline(1, color="grey", linewidth=0.8)
         axis.margins(y=0.01)
     return figure
