@@ -20,7 +20,7 @@ import math
 from collections.abc import Mapping
 
 from experiments.claims.claim import Check, Finding, Panel, interval, show
-from experiments.claims.rts_settings import REFERENCES, SETTINGS, rated, references
+from experiments.claims.rts_settings import REFERENCES, rated, references, settings
 from experiments.claims.training import (
     Lab,
     Scale,
@@ -45,7 +45,7 @@ GAIN = 3.2
 
 def run(scale: Scale, first_seed: int, lab: Lab) -> Finding:
     """SGD, SGD for longer, PUGD, and RTS in two forms."""
-    return across(SETTINGS[scale], lambda setting: _find(setting, first_seed, lab), lab)
+    return across(settings(scale, lab), lambda setting: _find(setting, first_seed, lab), lab)
 
 
 def rts(base: Config) -> dict[str, Config]:

@@ -19,7 +19,7 @@ import math
 from collections.abc import Mapping
 
 from experiments.claims.claim import Check, Finding, Panel, show
-from experiments.claims.rts_settings import SETTINGS, tuned_pugd
+from experiments.claims.rts_settings import settings, tuned_pugd
 from experiments.claims.training import (
     Lab,
     Scale,
@@ -42,7 +42,7 @@ OTHERS = {"constant 0.5": 0.5, "constant 1.5": 1.5}
 
 def run(scale: Scale, first_seed: int, lab: Lab) -> Finding:
     """Every shape at mean 1, and two other constants."""
-    return across(SETTINGS[scale], lambda setting: _find(setting, first_seed, lab), lab)
+    return across(settings(scale, lab), lambda setting: _find(setting, first_seed, lab), lab)
 
 
 def shapes(pugd: Config) -> dict[str, Config]:

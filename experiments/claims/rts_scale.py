@@ -19,7 +19,7 @@ import math
 from collections.abc import Mapping
 
 from experiments.claims.claim import Check, Finding, Line, Panel, show
-from experiments.claims.rts_settings import SETTINGS, rated, tuned_pugd
+from experiments.claims.rts_settings import rated, settings, tuned_pugd
 from experiments.claims.training import (
     Lab,
     Scale,
@@ -49,7 +49,7 @@ SCALES = CONSTANT | {
 
 def run(scale: Scale, first_seed: int, lab: Lab) -> Finding:
     """Every weighting at PUGD's rate, plain unit descent at its own too; at smoke scale those of the checks alone."""
-    return across(SETTINGS[scale], lambda setting: _find(setting, first_seed, lab), lab)
+    return across(settings(scale, lab), lambda setting: _find(setting, first_seed, lab), lab)
 
 
 def weighted(pugd: Config) -> dict[str, Config]:

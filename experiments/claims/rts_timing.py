@@ -19,7 +19,7 @@ point against PUGD throughout, and so does each trigger; late is above random, a
 from collections.abc import Mapping
 
 from experiments.claims.claim import Check, Finding, Line, Panel, show
-from experiments.claims.rts_settings import SETTINGS
+from experiments.claims.rts_settings import settings
 from experiments.claims.training import (
     Lab,
     Scale,
@@ -44,7 +44,7 @@ PLANS = ("late", "early", "random")
 
 def run(scale: Scale, first_seed: int, lab: Lab) -> Finding:
     """Every plan and trigger; at smoke scale half of the steps alone."""
-    return across(SETTINGS[scale], lambda setting: _find(setting, first_seed, lab), lab)
+    return across(settings(scale, lab), lambda setting: _find(setting, first_seed, lab), lab)
 
 
 def timed(pugd: Config, duties: tuple[float, ...]) -> dict[str, Config]:
