@@ -36,14 +36,14 @@ def settings(scale: Scale, lab: Lab) -> tuple[Setting, ...]:
     return SETTINGS[scale][:1] if scale == "full" and lab.data_dir is None else SETTINGS[scale]
 
 
-REFERENCES = ("SGD", "SGD, twice the epochs", "PUGD")
+REFERENCES = ("SGD", "PUGD", "SGD, twice the epochs")
 
 
 def references(setting: Setting) -> dict[str, list[Config]]:
-    """Candidates of plain training, of plain training with PUGD's gradient evaluations, and of PUGD."""
+    """Candidates of plain training, of PUGD, and of plain training with PUGD's gradient evaluations."""
     base = setting.base
-    plain = (base, stretch(base, 2), method(base, "pugd"))
-    return {label: rated(setting, config) for label, config in zip(REFERENCES, plain, strict=True)}
+    configs = (base, method(base, "pugd"), stretch(base, 2))
+    return {label: rated(setting, config) for label, config in zip(REFERENCES, configs, strict=True)}
 
 
 def rated(setting: Setting, config: Config) -> list[Config]:

@@ -99,7 +99,7 @@ def test_controls_of_timing_cost_as_much():
 
 
 def test_longer_training_stretches_its_schedules():
-    sgd, longer, _ = (configs[0] for configs in rts_settings.references(SETTING).values())
+    sgd, _, longer = (configs[0] for configs in rts_settings.references(SETTING).values())
     assert (longer.epochs, longer.lr) == (2 * sgd.epochs, sgd.lr)
 
 
