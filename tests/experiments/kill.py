@@ -15,15 +15,26 @@ from pathlib import Path
 
 from experiments import checkpoint, cli, report, sweep, train  # noqa: F401  what a turn would import
 
-EPOCHS = 60
-OPTIONS = ["--model", "mlp", "--method", "pugd", "--noise", "symmetric:0.2", "--augment", "crop", "--devices", "1"]
-OPTIONS += ["--train-size", "100", "--val-size", "50", "--batch", "20", "--epochs", str(EPOCHS)]
+EPOCHS, STEPS = 60, 10
+OPTIONS = ["--model", "mlp", "--method", "sam", "--label", "short", "--noise", "symmetric:0.2", "--devices", "1"]
+OPTIONS += [
+    "--train-size",
+    "200",
+    "--val-size",
+    "100",
+    "--lr",
+    "cosine:0.05:0.0",
+    "--batch",
+    "20",
+    "--epochs",
+    str(EPOCHS),
+]
 
 
 def main(root: Path, kills: int, seed: int) -> None:
     """Kill the run that many times, then let it end; beside it, one that nothing disturbs."""
     draw = random.Random(seed)
-    folder = root / "killed" / "pugd" / "seed0"
+    folder = root / "killed" / "short" / "seed0"
     lost = []
     _end(_turn("whole", root, every=0))
     for _ in range(kills):
@@ -32,7 +43,7 @@ def main(root: Path, kills: int, seed: int) -> None:
         time.sleep(draw.uniform(0, 0.3))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        newest = max(checkpoint.steps(folder), default=0) // 5
+        newest = max(checkpoint.steps(folder), default=0) // STEPS
         lost.append(_lines(folder) - newest)
     before = _lines(folder)
     _end(_turn("killed", root, every=1))
