@@ -1,6 +1,6 @@
 """What the claims about LPG share: settings, candidates of each arm, columns and panels.
 
-Every arm chooses among as many candidates: two or three learning rates, each with two values of a knob of its own.
+Every arm chooses among as many candidates: one to three learning rates, each with two values of a knob of its own.
 Small: the perceptron on subsets of Fashion-MNIST, MNIST and CIFAR-10, a ResNet-8 where it is said. Paper: the settings
 in use for long-tailed and noisy CIFAR-10.
 """
@@ -15,14 +15,11 @@ from experiments.claims.claim import Line, Panel, Rows, interval
 from experiments.claims.training import Lab, Setting, Trained, accuracy, grid, method, rows, train
 from experiments.config import Config
 
-FASHION = Config(
-    dataset="fashion_mnist", model="mlp", epochs=30, batch=128, val_size=2000, tensorboard=False, checkpoint_every=0
-)
-SMOKE = dataclasses.replace(
-    FASHION, dataset="digits", epochs=4, batch=32, train_size=800, val_size=200, lr="cosine:0.1:0.0"
-)
+_QUIET = Config(batch=128, tensorboard=False, checkpoint_every=0)
+FASHION = dataclasses.replace(_QUIET, dataset="fashion_mnist", model="mlp", epochs=30, val_size=2000, devices=1)
+SMOKE = dataclasses.replace(FASHION, dataset="digits", epochs=4, batch=32, train_size=800, val_size=200)
 CIFAR10 = dataclasses.replace(
-    FASHION, dataset="cifar10", model="resnet32", norm="batch", epochs=200, val_size=5000, weight_decay=2e-4
+    _QUIET, dataset="cifar10", model="resnet32", norm="batch", epochs=200, val_size=5000, weight_decay=2e-4
 )
 RATES = ("cosine:0.03:0.0", "cosine:0.1:0.0", "cosine:0.01:0.0")
 STRENGTHS = ({"eps": 0.1, "d_eps": 0.25}, {"eps": 0.3, "d_eps": 0.5})
