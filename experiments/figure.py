@@ -45,7 +45,7 @@ def draw(groups: dict[str, dict[str, list[Run]]], path: Path) -> Path:
 
 
 def _panel(panel: Axes, methods: dict[str, list[Run]], key: str, label: str) -> None:
-    ends = []
+    ends, lowest = [], 100.0
     for i, (title, found) in enumerate(methods.items()):
         x = np.mean([[record[key] for record in run.metrics] for run in found], axis=0)
         y = 100 * np.array([[record["val_accuracy"] for record in run.metrics] for run in found])
@@ -56,8 +56,9 @@ def _panel(panel: Axes, methods: dict[str, list[Run]], key: str, label: str) -> 
         )
         panel.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.13, linewidth=0)
         ends.append(mean[-1])
+        lowest = min(lowest, (mean - spread).min())
     panel.set_xlabel(label)
     panel.set_xlim(left=0)
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
-    panel.set_ylim(max(0, min(ends) - 20), min(100.5, max(ends) + 4))
+    panel.set_ylim(max(0, lowest - 1, min(ends) - 20), min(100.5, max(ends) + 4))
     panel.grid(axis="y", color="#dddddd", linewidth=0.6)
