@@ -34,7 +34,7 @@ def norm(*trees: Any, of: Callable[..., Any] = lambda tree: tree) -> jax.Array:
     norm itself is beyond the dtype.
     """
     # Without the barrier XLA finds that the caller computes `of` too, shares the two and stores what they share.
-    tree = of(*jax.lax.optimization_barrier(trees))
+    tree = of(*jax.tree.map(jax.lax.optimization_barrier, trees))
     plain = jnp.sqrt(vdot(tree, tree))
     return jax.lax.cond(
         in_range(plain), lambda *_: plain, lambda *again: _scaled_norm(of(*again)).astype(plain.dtype), *trees
