@@ -179,7 +179,9 @@ def test_killed_twenty_times_it_loses_an_interval_at_most_and_ends_where_an_undi
     env = {**os.environ, "PUGD_CACHE_DIR": str(jax.config.jax_compilation_cache_dir)}  # pyright: ignore
     env["PYTHONPATH"] = str(Path(__file__).parents[2])
     kill = Path(__file__).with_name("kill.py")
-    done = subprocess.run([sys.executable, kill, tmp_path, "20", "0"], env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, kill, tmp_path, "20", "0"], env=env, capture_output=True, text=True, timeout=900
+    )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert len(told["lost"]) == 20
