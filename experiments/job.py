@@ -78,16 +78,26 @@ def _prepare(config: Config) -> Job:
     made = recipe.build(config, steps_per_epoch=steps_per_epoch, num_classes=classes, axis_name=layout.axis_name)
     loops = made.plan is None or steps_per_call(config) > 1 or config.accumulate > 1
     net = network(config.model, train.images.shape[1:], classes, config.norm, config.dtype, branches=loops)
-    step = layout.compiled(_step(config, dataset, net, made, layout, config.epochs * steps_per_epoch))
+    make = functools.partial(_step, config, dataset, net, made, layout, config.epochs * steps_per_epoch)
+    step = layout.compiled(make(pieces=config.accumulate))
     job = Job(config, dataset, net, made, steps_per_epoch, layout, step)
+    if config.accumulate > 1:  # a method cannot look into the loop over pieces for what couples the examples
+        _trace(job, layout.compiled(make(pieces=1)).trace, train)
     _trace(job, step.trace, train)
     return job
 
 
 def _step(
-    config: Config, dataset: data.Dataset, net: Network, made: recipe.Recipe, layout: parallel.Layout, steps: int
+    config: Config,
+    dataset: data.Dataset,
+    net: Network,
+    made: recipe.Recipe,
+    layout: parallel.Layout,
+    steps: int,
+    *,
+    pieces: int,
 ) -> parallel.Call:
-    """The pure step of a run of so many."""
+    """The pure step of a run of so many, its batch in that many pieces."""
     geometry = dataset.augment if config.augment == "auto" else config.augment
     return make_step(
         net.graphdef,
@@ -96,7 +106,7 @@ def _step(
         pipeline(geometry, config.cutout, config.mixup, dataset.num_classes),
         criterion(config.loss, config.reweight, config.flooding, class_counts(config, dataset), steps),
         drop=config.on_nan == "skip",
-        pieces=config.accumulate,
+        pieces=pieces,
         average=layout.average,
     )
 
