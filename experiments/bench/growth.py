@@ -109,6 +109,10 @@ def _plot(rows: list[dict], devices: list[dict]):
             _curve(panel, [row for row in rows if row["axis"] == axis and row["name"] == name], axis, name)
         panel.axhline(1, color="0.5", linewidth=0.8)
         panel.set_xscale("log")
+        if axis == "batch":
+            batches = sorted({row["batch"] for row in rows if row["axis"] == "batch"})
+            panel.set_xticks(batches, [str(batch) for batch in batches])
+            panel.minorticks_off()
         panel.set_xlabel(f"{axis} (MLP, {'batch' if axis == 'parameters' else 'parameters'} fixed)")
         panel.set_ylabel("time over two gradients")
         panel.legend(frameon=False)
@@ -124,9 +128,10 @@ def _curve(panel, rows: list[dict], axis: str, name: str) -> None:
 
 
 def _memory(panel, rows: list[dict]) -> None:
-    for name in SHOWN:
+    for name, dashes in zip(SHOWN, ("-", "-", "--"), strict=True):
         mine = [row for row in rows if row["name"] == name]
-        panel.plot([row["parameters"] for row in mine], [row["copies"] for row in mine], marker="o", label=name)
+        copies = [row["copies"] for row in mine]
+        panel.plot([row["parameters"] for row in mine], copies, marker="o", linestyle=dashes, label=name)
     panel.axhline(1, color="0.5", linewidth=0.8)
     panel.set_xscale("log")
     panel.set_xlabel("parameters")
@@ -145,4 +150,5 @@ def _collectives(panel, rows: list[dict]) -> None:
     panel.set_ylabel("all-reduces of a step, as compiled")
     if rows:
         panel.set_ylim(0, 3)
+        panel.set_yticks(range(4))
         panel.legend(frameon=False, ncols=3, fontsize=8)
