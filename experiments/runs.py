@@ -53,6 +53,17 @@ def folder_of(root: Path, config: Config, seed: int) -> Path:
     return root / re.sub(r"[^\w.=+-]+", "_", config.title).strip("_") / f"seed{seed}"
 
 
+def refuse_unwritable(root: Path) -> None:
+    """Known before anything is compiled.
+
+    Raises:
+      UsageError: if the folder cannot be made or written to.
+    """
+    there = next(path for path in (root, *root.parents) if path.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise UsageError(f"--out {root}: {there} is not a folder that can be written to; name another")
+
+
 @first_alone
 def start(folder: Path, config: Config, seed: int) -> None:
     """Make the folder and note what is about to run; what an earlier run left there is removed."""

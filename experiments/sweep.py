@@ -42,6 +42,8 @@ def run(experiments: Sequence[tuple[Path, Config]], console: Console, go_on: boo
 
 def _todo(experiments: Sequence[tuple[Path, Config]]) -> list[tuple[Job, int, Path]]:
     """Job, seed and folder of every run that is not complete, one seed after the other."""
+    for root, _ in experiments:
+        runs.refuse_unwritable(root)
     jobs = [(root, prepare(config)) for root, config in experiments]
     turns = [
         (job, seed, runs.folder_of(root, job.config, seed))
