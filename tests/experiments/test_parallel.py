@@ -51,6 +51,7 @@ def test_one_program_over_any_number_of_devices_is_one_training(model):
         assert_close(trained(model=model, devices=devices), alone)
 
 
+@pytest.mark.slow
 def test_under_jit_batch_norm_is_of_the_whole_batch():
     settings = {"model": "resnet8", "norm": "batch", "method": "none"}
     assert_close(trained(**settings, devices=4), trained(**settings))
@@ -141,7 +142,12 @@ def test_a_run_goes_on_in_the_middle_of_a_call():
 
 @pytest.mark.parametrize(
     "settings",
-    [{"model": "resnet8"}, {"method": "lpg"}, {"flooding": "flood:1.0"}, {"devices": 2, "parallel": "shard_map"}],
+    [
+        pytest.param({"model": "resnet8"}, marks=pytest.mark.slow),
+        {"method": "lpg"},
+        {"flooding": "flood:1.0"},
+        {"devices": 2, "parallel": "shard_map"},
+    ],
     ids=str,
 )
 def test_a_batch_in_pieces_is_the_whole_batch(settings):
