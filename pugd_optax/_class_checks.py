@@ -66,8 +66,8 @@ def membership(labels: Any, logits: jax.Array) -> jax.Array:
         )
     if _is_readable(labels) and not np.all((np.asarray(labels) >= 0) & (np.asarray(labels) <= 1)):
         raise ValueError(
-            f"labels lie in [{np.min(labels):g}, {np.max(labels):g}]: expected soft labels in [0, 1], the shares of the "
-            "classes in an example. Mend: divide each row by its sum, or labels.astype(jnp.int32) for indices."
+            f"labels lie in [{np.min(labels):g}, {np.max(labels):g}]: expected soft labels in [0, 1], the shares of "
+            "the classes in an example. Mend: divide each row by its sum, or labels.astype(jnp.int32) for indices."
         )
     return jnp.asarray(labels).astype(jnp.float32)
 

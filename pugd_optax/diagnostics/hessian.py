@@ -104,8 +104,8 @@ def _flat(params: optax.Params):
     for x in jax.tree.leaves(params):
         if jnp.iscomplexobj(x):
             raise ValueError(
-                f"params hold {x.dtype}: the Hessian is taken of real parameters. Mend: real and imaginary parts as two "
-                "parameters."
+                f"params hold {x.dtype}: the Hessian is taken of real parameters. Mend: real and imaginary parts as "
+                "two parameters."
             )
     return ravel_pytree(jax.tree.map(widen, params))
 
