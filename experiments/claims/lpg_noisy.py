@@ -5,11 +5,11 @@ which classes are amplified there. Ours, a derivation: amplifying the classes of
 labels, so `noisy` dampens them and leaves near-equal ones alone.
 
 **Setting.** Perceptron, 30 epochs, batch 128, cosine learning rate from 0.03. Symmetric: 2500 images of Fashion-MNIST,
-40 % of the labels wrong. Asymmetric: 2500 of MNIST, 40 % of the labels of five digits mistaken for another. Human: 2500
-of CIFAR-10 (exact pixels, test on 1000) with the worst of three people's labels, CIFAR-10N
-(https://arxiv.org/abs/2110.12088), about 40 % wrong. The test set and the validation images are clean. LPG with `noisy`
-and a warm-up of a tenth of the steps; `hard`: the balanced rule, which amplifies low confidence; renormalised: the
-total weight of a batch unchanged. The other remedy at the same cost of one gradient a step: generalised cross-entropy.
+40 % of the labels wrong. Asymmetric: 2500 of MNIST, 40 % of the labels of five digits mistaken for another. At the
+papers' scale CIFAR-10 with both and with the labels that people gave it, CIFAR-10N (https://arxiv.org/abs/2110.12088).
+The test set and the validation images are clean. LPG with `noisy` and a warm-up of a tenth of the steps; `hard`: the
+balanced rule, which amplifies low confidence; renormalised: the total weight of a batch unchanged. The other remedy at
+the same cost of one gradient a step: generalised cross-entropy.
 
 **Chosen.** One knob of each arm among two (weight decay; strength; q), by accuracy on clean validation images, one seed
 of its own. The settings were fixed beforehand; the learning rate is the same for all.
@@ -20,7 +20,9 @@ LPG loses less than one point against generalised cross-entropy.
 
 import dataclasses
 
-from experiments.claims.claim import Check, Finding, Panel, Rows, show
+import numpy as np
+
+from experiments.claims.claim import Check, Finding, Panel, show
 from experiments.claims.lpg_arms import (
     CIFAR10,
     FASHION,
@@ -33,14 +35,12 @@ from experiments.claims.lpg_arms import (
     plain,
     table,
 )
-from experiments.claims.training import Lab, Scale, Setting, above, across, choose, curves, no_worse, train
+from experiments.claims.training import Lab, Scale, Setting, above, accuracy, across, choose, curves, no_worse, train
 from experiments.config import Config
 
-_PHOTOS = dataclasses.replace(FASHION, dataset="cifar10_4000", train_size=2500, val_size=500)
 _FULL = {
     "symmetric": dataclasses.replace(FASHION, train_size=2500, noise="symmetric:0.4"),
     "asymmetric": dataclasses.replace(FASHION, dataset="mnist", train_size=2500, noise="asymmetric:0.4"),
-    "human": dataclasses.replace(_PHOTOS, noise="human:worse"),
 }
 _PAPER = {
     "CIFAR-10, symmetric": dataclasses.replace(CIFAR10, noise="symmetric:0.4"),
@@ -95,14 +95,7 @@ def _find(setting: Setting, first_seed: int, lab: Lab) -> Finding:
     arms = train(setting, choose(setting, candidates(setting), lab), first_seed, lab)
     shown = {label: arms[label] for label in ("plain", "LPG", GCE)}
     panels = [Panel(f"{setting.name} noise", "epoch", "validation accuracy, %", curves(shown))]
-    return Finding(_rows(setting, arms), panels, _checks(setting, arms), _reading(setting, arms))
-
-
-def _rows(setting: Setting, arms: Arms) -> Rows:
-    rows = table(setting, arms)
-    for arm, row in zip(arms.values(), rows.values(), strict=True):
-        row["training %, noisy labels"] = list(100 * arm.metric("train_accuracy")[-1])
-    return rows
+    return Finding(table(setting, arms), panels, _checks(setting, arms), _reading(setting, arms))
 
 
 def _checks(setting: Setting, arms: Arms) -> list[Check]:
@@ -114,9 +107,10 @@ def _checks(setting: Setting, arms: Arms) -> list[Check]:
 
 
 def _reading(setting: Setting, arms: Arms) -> str:
-    fitted = {k: show(100 * arms[k].metric("train_accuracy")[-1]) for k in ("plain", "LPG", GCE)}
-    said = ", ".join(f"{k} {v} %" for k, v in fitted.items())
+    fitted = {label: 100 * arm.metric("train_accuracy")[-1] for label, arm in arms.items()}
+    said = ", ".join(f"{label} {show(values)}" for label, values in fitted.items())
+    means = [[values.mean() for values in by_arm] for by_arm in (fitted.values(), map(accuracy, arms.values()))]
     return (
-        f"{setting.name}: {order(arms)}. Of the noisy training labels, fitted in the last epoch: {said}. Chosen: "
-        f"{chosen(arms)}."
+        f"{setting.name}: {order(arms)}. Percent of the noisy training labels fitted in the last epoch: {said}; over "
+        f"the arms its correlation with the test accuracy is {np.corrcoef(means)[0, 1]:.2f}. Chosen: {chosen(arms)}."
     )

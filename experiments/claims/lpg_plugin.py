@@ -17,7 +17,7 @@ LPG), by accuracy on 2000 balanced and clean validation images, one seed of its 
 
 import dataclasses
 
-from experiments.claims.claim import Check, Finding, Line, Panel, show
+from experiments.claims.claim import Check, Finding, Line, Panel, below, show
 from experiments.claims.lpg_arms import CIFAR10, FASHION, PARTS, SMOKE, Arms, chosen, lpg, part, plain, table
 from experiments.claims.training import Lab, Scale, Setting, above, accuracy, across, choose, method, train
 from experiments.config import Config
@@ -97,4 +97,18 @@ def _checks(setting: Setting, arms: Arms) -> list[Check]:
 def _reading(setting: Setting, arms: Arms) -> str:
     gains = {host: accuracy(arms[with_]) - accuracy(arms[alone]) for host, (alone, with_) in _pairs(arms).items()}
     said = ", ".join(f"{host} {show(gain)}" for host, gain in gains.items())
-    return f"{setting.name}: LPG adds to {said} points. Chosen: {chosen(arms)}."
+    return f"{setting.name}: LPG adds to {said} points.{_idle(arms)} Chosen: {chosen(arms)}."
+
+
+def _idle(arms: Arms) -> str:
+    """Where LPG adds nothing: what the host itself had moved, and what LPG moves then."""
+    said = ""
+    for host, (alone, with_) in _pairs(arms).items():
+        if below(accuracy(arms[alone]), accuracy(arms[with_])):
+            continue
+        own, then = (
+            ", ".join(f"{name} {show(part(arms[a], name) - part(arms[b], name))}" for name in ("head", "tail"))
+            for a, b in ((alone, "cross-entropy"), (with_, alone))
+        )
+        said += f" Without a gain, {host}: against cross-entropy it moves {own} by itself, and LPG moves {then} more."
+    return said

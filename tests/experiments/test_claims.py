@@ -57,6 +57,11 @@ def test_noise_is_a_nuclear_norm():
     assert abs(found / theory - 1) < 0.1
 
 
+def test_noise_is_a_group_norm():
+    found, theory = (mean("noise.explicit", "groups, sigma 0.3", c) for c in ("norm", "of theory"))
+    assert abs(found / theory - 1) < 0.1
+
+
 def test_noise_on_all_weights_grows_with_the_width():
     deviation = functools.partial(mean, "noise.variance", column="deviation")
     assert deviation("all weights, width 6000") > 1.5 * deviation("all weights, width 20")
