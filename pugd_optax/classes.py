@@ -239,7 +239,8 @@ def noisy(dead_zone: float = 0.05) -> Rule:
     r"""For noisy labels: dampen the classes of low confidence, where wrong labels gather; leave near-equal ones alone.
 
     This is `balanced("easy", dead_zone)`. Give it a warm-up of a few epochs: at first, low confidence means an
-    untrained class and not a noisy one.
+    untrained class and not a noisy one. Keep its bounds small: a class that is dampened loses confidence, and is then
+    dampened further; where two classes are mistaken for each other, large bounds end in neither being learned.
 
     Args:
       dead_zone: classes with $|\tau - q_c|$ below this are left alone, in [0, 1]. Under symmetric noise all classes are
