@@ -109,7 +109,7 @@ def _reading(setting: Setting, arms: Arms) -> str:
     moved = {name: show(part(arms["LPG"], name) - part(arms["plain"], name)) for name in ("head", "medium", "tail")}
     said = ", ".join(f"{name} {value}" for name, value in moved.items())
     return (
-        f"{setting.name}: {order(arms)}. LPG moves the accuracy of {said} points. With the strengths tried, its weights of "
-        "two classes differ by at most 9 times, class-balanced ones by up to the ratio of the counts. Chosen: "
-        f"{chosen(arms)}."
+        f"{setting.name}: {order(arms)}. LPG moves the accuracy of {said} points. With the strengths tried, its "
+        "weights of two classes differ by at most 9 times, class-balanced ones by up to the ratio of the counts. "
+        f"Chosen: {chosen(arms)}."
     )
