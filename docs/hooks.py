@@ -35,9 +35,10 @@ def on_files(files, config):
         files.append(File.generated(config, str(path), abs_src_path=str(ROOT / path)))
 
 
-def on_page_markdown(markdown, **_):
+def on_page_markdown(markdown, page, **_):
     """Replace `{{ README.md ## Methods }}` by that section of that file, `{{ README.md }}` by all of it."""
-    return INCLUDE.sub(lambda match: _included(match["path"], match["section"]), markdown)
+    up = "../" * page.file.src_uri.count("/")
+    return INCLUDE.sub(lambda match: LINK.sub(rf"]({up}\1)", _included(match["path"], match["section"])), markdown)
 
 
 def on_page_content(content, **_):

@@ -248,5 +248,9 @@ def noisy(dead_zone: float = 0.05) -> Rule:
 
     Returns:
       A rule.
+
+    Notes:
+      Compare it with `balanced` on clean validation data: on Fashion-MNIST with 40 % symmetric noise it lost 2.3 points
+      against plain training, and `balanced` gained 5.9 (`python -m experiments claims lpg.noisy`).
     """
     return balanced("easy", dead_zone)
