@@ -105,7 +105,7 @@ def show(values: Any) -> str:
       '2 ± 2.5'
     """
     mean, half, diverged = interval(values)
-    text = "" if np.isnan(mean) else f"{mean:.3g}" + (f" ± {half:.2g}" if half else "")
+    text = "" if np.isnan(mean) else f"{mean:.3g}" + (f" ± {half:.2g}" if half > 1e-9 * abs(mean) else "")
     return " ".join(part for part in (text, f"({diverged} diverged)" if diverged else "") if part)
 
 

@@ -13,6 +13,11 @@ schedule that meets the constant.
 
 **Decides.** In each setting, by test accuracy after the last epoch: the schedule chosen is above the constant of equal
 mean; and above the other constant that validation prefers.
+
+**Seen.** What the falling schedules lose (2.5 to 2.9 points) they lose in fit: they start at about twice the mean and
+end with the training accuracy of the constant 1.5, 78 %, below the share of right labels; in the last epoch, their
+radius gone, cos(g, g*) is 1. The rising sine fits more (85 %, cosine 0.72 at the end); its 0.7 ± 0.8 points over the
+constant are within the noise of six seeds.
 """
 
 import math

@@ -114,6 +114,17 @@ def test_without_an_interval_only_a_signal_makes_a_checkpoint(tmp_path):
     assert checkpoint.steps(tmp_path / "parts") == [3]
 
 
+@pytest.fixture
+def plain_signals():
+    """The handlers of a Python started by hand; a worker of pytest-xdist ignores Ctrl-C."""
+    plain = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in plain.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("plain_signals")
 def test_a_second_signal_is_not_held_back():
     with interrupt.interrupts() as asked:
         signal.raise_signal(signal.SIGINT)
@@ -123,6 +134,7 @@ def test_a_second_signal_is_not_held_back():
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.mark.usefixtures("plain_signals")
 def test_outside_the_main_thread_signals_are_left_alone():
     def work():
         with interrupt.interrupts() as asked:
