@@ -9,22 +9,16 @@ import dataclasses
 import inspect
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import optax
-
-import pugd_optax.methods
 from experiments.config import Config
 from experiments.names import UsageError, nearest, pick
 from experiments.options import Word, preset, train_config, words
+from experiments.recipe import METHODS
 from experiments.runs import ELSEWHERE
 
-METHODS: dict[str, Callable[..., Any]] = {
-    "none": optax.identity,
-    **{name: getattr(pugd_optax, name) for name in pugd_optax.methods.__all__},
-}
 PROBLEM = ("dataset", "model", "norm", "dtype", "noise", "imbalance", "train_size", "val_size")
 """Settings that make another problem: a table of their own; all others make another row."""
 ONE = tuple("--" + name.replace("_", "-") for name in ELSEWHERE if name != "preset")

@@ -17,6 +17,10 @@ from experiments.names import pick
 from experiments.step import is_reevaluation, reevaluations
 from pugd_optax import classes, examples, logits
 
+METHODS: dict[str, Callable[..., Any]] = {
+    "none": optax.identity,
+    **{name: getattr(pugd_optax, name) for name in pugd_optax.methods.__all__},
+}
 RULES = {"balanced": classes.balanced, "long_tail": classes.long_tail, "noisy": classes.noisy}
 EDITS = {"multiplicative": logits.multiplicative, "additive": logits.additive}
 PENALTIES = {"ghost": lambda: examples.ghost, "signs": examples.signs, "reference": lambda: examples.reference}
@@ -59,11 +63,7 @@ def build(config: Config, *, steps_per_epoch: int, num_classes: int, axis_name: 
 
 
 def _method(config: Config, steps: int, steps_per_epoch: int, num_classes: int, axis_name: str | None) -> Any:
-    known: dict[str, Callable[..., Any]] = {
-        "none": optax.identity,
-        **{name: getattr(pugd_optax, name) for name in pugd_optax.methods.__all__},
-    }
-    function = pick("method", config.method, known)
+    function = pick("method", config.method, METHODS)
     fills = {"total_steps": steps, "num_classes": num_classes, "key": 0, "axis_name": axis_name}
     readers = {
         "when": lambda text: values.gate(text, steps, steps_per_epoch),
@@ -71,7 +71,7 @@ def _method(config: Config, steps: int, steps_per_epoch: int, num_classes: int, 
         "rule": lambda text: values.spell("rule", text, RULES, steps),
         "edit": lambda text: pick("edit", text, EDITS),
         "penalty": lambda text: values.spell("penalty", text, PENALTIES, steps, fills),
-        "inner": lambda text: values.spell("method", text, known, steps, fills),
+        "inner": lambda text: values.spell("method", text, METHODS, steps, fills),
     }
     return _call(f"method {config.method}", function, config.method_options, fills, readers, steps)
 
