@@ -1,7 +1,7 @@
 """What the claims about LPG share: settings, candidates of each arm, columns and panels.
 
 Every arm chooses among as many candidates: one to three learning rates, each with two values of a knob of its own.
-Small: the perceptron on subsets of Fashion-MNIST, MNIST and CIFAR-10, a ResNet-8 where it is said. Paper: the settings
+Small: a perceptron on subsets of Fashion-MNIST, MNIST and CIFAR-10. Paper: the settings
 in use for long-tailed and noisy CIFAR-10.
 """
 
