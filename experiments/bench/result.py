@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def machine() -> dict[str, str]:
         "processor": f"{platform.machine()}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         "jax": jax.__version__,
+        **({"torch": sys.modules["torch"].__version__} if "torch" in sys.modules else {}),
     }
 
 

@@ -1,6 +1,7 @@
 """One step of every method against the floor and against peers, interleaved: compile, time, judge."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,8 @@ class Options:
     """Also time SGD and SAM written in PyTorch (extra `torch`), for the MLPs and resnet8/20/32/56."""
     repeats: int = 16
     """Interleaved repeats; medians and quartiles are over these."""
-    calls: int = 1
-    """Steps a repeat."""
+    calls: int | None = None
+    """Steps a repeat. Default: so many that a repeat is about 10 GFLOP of SGD or more."""
     out: Path = Path("experiments/bench/results")
     """Folder of the JSON and the picture."""
 
@@ -49,7 +50,8 @@ def main(options: Options, console: Console) -> None:
 
 
 def _peers(console: Console) -> Peers | None:
-    """The steps in PyTorch, which is imported only here."""
+    """The steps in PyTorch, which is imported only here; its threads sleep while the others are timed."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         from experiments.bench.torch_peer import runners
     except ImportError as error:
@@ -63,17 +65,18 @@ def _measure(problem: Problem, options: Options, peers: Peers | None, console: C
     names = list(dict.fromkeys(name for c in judged for name in (c.against, c.name)))
     console.print(f"{problem.name}: compiling {len(names)} steps")
     steps = {name: clock.compile_step(STEPS[name], problem) for name in names}
-    runs = {name: clock.runner(step, problem, options.calls) for name, step in steps.items()}
+    calls = options.calls or max(1, round(1e10 / min(step.flops for step in steps.values())))
+    runs = {name: clock.runner(step, problem, calls) for name, step in steps.items()}
     if peers is not None:
         try:
-            runs |= peers(problem, options.calls)
+            runs |= peers(problem, calls)
             judged = judged + [c for c in PEERS if {c.name, c.against} <= set(runs)]
         except UsageError as reason:
             console.print(f"PyTorch peers left out: {reason}")
-    seconds = {name: total / options.calls for name, total in clock.interleave(runs, options.repeats).items()}
+    seconds = {name: total / calls for name, total in clock.interleave(runs, options.repeats).items()}
     rows = [_row(c, steps, seconds) for c in judged]
     console.print(_table(problem.name, rows))
-    return {"problem": problem.name, "parameters": problem.size, "rows": rows}
+    return {"problem": problem.name, "parameters": problem.size, "calls": calls, "rows": rows}
 
 
 def _kept(only: tuple[str, ...]) -> list[Comparison]:
