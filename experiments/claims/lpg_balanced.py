@@ -8,8 +8,8 @@ batch 128, cosine learning rate. LPG: classes below the mean confidence amplifie
 Renormalised: the total weight of a batch unchanged, so that no learning rate changes. Control: the same edit by rank of
 the class counts, which on balanced data is chance. Every arm costs one gradient a step.
 
-**Chosen.** Each arm's learning rate among two and one knob of its own among two (weight decay; strength), by accuracy on
-validation images (2000; CIFAR-10 500), one seed of its own. The settings were fixed beforehand. Plain training at
+**Chosen.** Each arm's learning rate among two and one knob of its own among two (weight decay; strength), by accuracy
+on validation images (2000; CIFAR-10 500), one seed of its own. The settings were fixed beforehand. Plain training at
 LPG's rate and weight decay was added after the first table, to tell what its own choice of decay does.
 
 **Decides.** In each setting LPG's test accuracy is above that of plain training; so is that of renormalised LPG; and
