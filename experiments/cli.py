@@ -100,7 +100,7 @@ def _sweep(argv: list[str], console: Console) -> int:
     assert first.out is not None
     _refuse_to_overwrite(first.out, first.resume)
     _join_others(first.distributed, console)
-    failed = sweep.run(experiments, console, go_on="--stop-on-failure" not in argv)
+    failed = sweep.run(experiments, console, () if "--stop-on-failure" in argv else (Exception,))
     if len(failed) == sum(config.seeds for _, config in experiments):
         raise Diverged(f"every run failed, the first: {failed[0]}")
     _show(first.out, console)

@@ -11,7 +11,9 @@ from experiments.job import Job, prepare
 from experiments.names import Stopped, UsageError
 
 
-def run(experiments: Sequence[tuple[Path, Config]], console: Console, go_on: bool = False) -> list[str]:
+def run(
+    experiments: Sequence[tuple[Path, Config]], console: Console, tolerated: tuple[type[Exception], ...] = ()
+) -> list[str]:
     """Train every experiment with every one of its seeds.
 
     All settings are checked before the first run starts. Seeds are the outer loop, so that a slow spell of the machine
@@ -20,7 +22,7 @@ def run(experiments: Sequence[tuple[Path, Config]], console: Console, go_on: boo
     Args:
       experiments: where the runs of a setting go, and the settings.
       console: where progress is shown.
-      go_on: whether a run that fails is noted in its folder and the others are trained all the same.
+      tolerated: errors that end one run alone: they are noted in its folder, and the others are trained all the same.
 
     Returns:
       A line for each run that failed.
@@ -32,9 +34,7 @@ def run(experiments: Sequence[tuple[Path, Config]], console: Console, go_on: boo
                 train.run(job, seed, folder, report)
             except Stopped:
                 raise
-            except Exception as error:
-                if not go_on:
-                    raise
+            except tolerated as error:
                 runs.fail(folder, error)
                 failed.append(f"{folder}: {error}")
     return failed

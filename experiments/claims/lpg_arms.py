@@ -1,8 +1,8 @@
 """What the claims about LPG share: settings, candidates of each arm, columns and panels.
 
 Every arm chooses among as many candidates: one to three learning rates, each with two values of a knob of its own.
-Small: a perceptron on subsets of Fashion-MNIST, MNIST and CIFAR-10. Paper: the settings
-in use for long-tailed and noisy CIFAR-10.
+Small: a perceptron on subsets of Fashion-MNIST, MNIST and CIFAR-10, a ResNet-8 on digits. Paper: the settings in use
+for long-tailed and noisy CIFAR-10.
 """
 
 import dataclasses
@@ -22,6 +22,8 @@ CIFAR10 = dataclasses.replace(
     _QUIET, dataset="cifar10", model="resnet32", norm="batch", epochs=200, val_size=5000, weight_decay=2e-4
 )
 RATES = ("cosine:0.03:0.0", "cosine:0.1:0.0", "cosine:0.01:0.0")
+SMALL = ("mlp", "resnet8")
+"""Networks whose learning rate is chosen; the others take that of their setting."""
 STRENGTHS = ({"eps": 0.1, "d_eps": 0.25}, {"eps": 0.3, "d_eps": 0.5})
 SWEEP = (0.1, 0.3, 0.6, 0.9)
 """Strengths of the sweep: the same eps for every class, d_eps 0."""
@@ -60,7 +62,7 @@ def reweighted(setting: Setting, *weights: str) -> list[Config]:
 
 def _rated(setting: Setting, configs: Sequence[Config]) -> list[Config]:
     """Each configuration with each learning rate, as many as the setting tries."""
-    rates = RATES[: max(1, setting.candidates // len(configs))] if setting.base.model == "mlp" else [setting.base.lr]
+    rates = RATES[: max(1, setting.candidates // len(configs))] if setting.base.model in SMALL else [setting.base.lr]
     return [rated for config in configs for rated in grid(config, lr=rates)][: setting.candidates]
 
 

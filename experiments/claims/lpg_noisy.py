@@ -4,17 +4,19 @@
 which classes are amplified there. Ours, a derivation: amplifying the classes of low confidence would amplify the wrong
 labels, so `noisy` dampens them and leaves near-equal ones alone.
 
-**Setting.** Batch 128, cosine learning rate. Symmetric: 2500 images of Fashion-MNIST, 40 % of the labels wrong,
-perceptron, 30 epochs. Asymmetric: 2500 of MNIST, 40 % of the labels of five digits mistaken for another, the same
-network. Human: 2500 of CIFAR-10 (exact pixels, test on 1000) with the worst of the labels that people gave them,
-CIFAR-10N (https://arxiv.org/abs/2110.12088), about 40 % wrong; ResNet-8 with GroupNorm, 8 epochs from 0.1. At the
-papers' scale CIFAR-10 with all three. The test set and the validation images are clean. LPG with `noisy` and a warm-up
-of a tenth of the steps; `hard`: the balanced rule, which amplifies low confidence; renormalised: the total weight of a
-batch unchanged. The other remedy at the same cost of one gradient a step: generalised cross-entropy.
+**Setting.** Cosine learning rate. Symmetric: 2500 images of Fashion-MNIST, 40 % of the labels wrong. Asymmetric: 2500
+of MNIST, 40 % of the labels of five digits mistaken for another. Human: 2500 of CIFAR-10 (exact pixels, test on 1000)
+with the worst of the labels that people gave them, CIFAR-10N (https://arxiv.org/abs/2110.12088), about 40 % wrong. All
+three on a perceptron, 30 epochs, batch 128; and 500 small digits, 40 % of the labels wrong, on a ResNet-8 with
+GroupNorm, 20 epochs, batch 32. At the papers' scale CIFAR-10 with the three kinds. The test set and the validation
+images are clean. LPG with `noisy` and a warm-up of a tenth of the steps; `hard`: the balanced rule, which amplifies low
+confidence; renormalised: the total weight of a batch unchanged. The other remedy at the same cost of one gradient a
+step: generalised cross-entropy.
 
-**Chosen.** One knob of each arm among two (weight decay; strength; q) and, of the perceptrons, the learning rate among
-two, by accuracy on clean validation images, one seed of its own. The settings were fixed beforehand. Plain training at
-LPG's rate and weight decay was added after the first table, to tell what its own choice of decay does.
+**Chosen.** Each arm's learning rate among two and one knob of its own among two (weight decay; strength; q), by
+accuracy on clean validation images, one seed of its own. The settings were fixed beforehand, but for the human labels:
+a ResNet-8 at rate 0.1 hardly trained on them in 8 epochs and gave way to the perceptron before any verdict. Plain
+training at LPG's rate and weight decay was added after the first table, to tell what its own choice of decay does.
 
 **Decides.** In each setting: LPG's test accuracy is above that of plain training; so is that of renormalised LPG; and
 LPG loses less than one point against generalised cross-entropy.
@@ -40,20 +42,15 @@ from experiments.claims.lpg_arms import (
 from experiments.claims.training import Lab, Scale, Setting, above, accuracy, across, choose, curves, no_worse, train
 from experiments.config import Config
 
+_SMALL = dataclasses.replace(FASHION, train_size=2500)
 _FULL = {
-    "symmetric": dataclasses.replace(FASHION, train_size=2500, noise="symmetric:0.4"),
-    "asymmetric": dataclasses.replace(FASHION, dataset="mnist", train_size=2500, noise="asymmetric:0.4"),
+    "symmetric": dataclasses.replace(_SMALL, noise="symmetric:0.4"),
+    "asymmetric": dataclasses.replace(_SMALL, dataset="mnist", noise="asymmetric:0.4"),
+    "human": dataclasses.replace(_SMALL, dataset="cifar10_4000", val_size=500, noise="human:worse"),
+    "symmetric, ResNet-8": dataclasses.replace(
+        SMOKE, model="resnet8", epochs=20, train_size=500, val_size=400, noise="symmetric:0.4"
+    ),
 }
-_HUMAN = dataclasses.replace(
-    FASHION,
-    dataset="cifar10_4000",
-    train_size=2500,
-    val_size=500,
-    noise="human:worse",
-    model="resnet8",
-    epochs=8,
-    lr="cosine:0.1:0.0",
-)
 _PAPER = {
     "CIFAR-10, symmetric": dataclasses.replace(CIFAR10, noise="symmetric:0.4"),
     "CIFAR-10, asymmetric": dataclasses.replace(CIFAR10, noise="asymmetric:0.4"),
@@ -69,10 +66,7 @@ SETTINGS: dict[Scale, tuple[Setting, ...]] = {
             candidates=1,
         ),
     ),
-    "full": (
-        *(Setting(name, base, seeds=6, choosing_seeds=1, candidates=4) for name, base in _FULL.items()),
-        Setting("human", _HUMAN, seeds=5, choosing_seeds=1, candidates=2),
-    ),
+    "full": tuple(Setting(name, base, seeds=6, choosing_seeds=1, candidates=4) for name, base in _FULL.items()),
     "paper": tuple(
         Setting(name, dataclasses.replace(base, model="resnet34"), seeds=3, choosing_seeds=1, candidates=2)
         for name, base in _PAPER.items()

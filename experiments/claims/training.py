@@ -18,6 +18,7 @@ from experiments import runs, sweep
 from experiments.claims.claim import Check, Finding, Line, Rows, below, show
 from experiments.config import Config
 from experiments.job import prepare
+from experiments.names import Diverged
 
 Scale = Literal["smoke", "full", "paper"]
 CHOOSING_SEED = 100
@@ -92,16 +93,24 @@ def stretch(config: Config, factor: float) -> Config:
 
 
 def try_out(setting: Setting, arms: Mapping[str, Sequence[Config]], lab: Lab) -> dict[str, list[Trained]]:
-    """Train every candidate of every arm on the seeds for choosing.
+    """Train every candidate of every arm on the seeds for choosing; one that diverges is out.
 
     Raises:
       ValueError: if the arms differ in the number of their candidates.
+      Diverged: if all candidates of an arm do.
     """
     if len({len(candidates) for candidates in arms.values()}) > 1:
         raise ValueError(f"arms { ({k: len(v) for k, v in arms.items()}) }: expected as many candidates for each")
     everything = [config for candidates in arms.values() for config in candidates]
-    found = iter(_ensure(setting, everything, CHOOSING_SEED, setting.choosing_seeds, lab))
-    return {label: [next(found) for _ in candidates] for label, candidates in arms.items()}
+    found = iter(_ensure(setting, everything, CHOOSING_SEED, setting.choosing_seeds, lab, (Diverged,)))
+    tried = {label: [next(found) for _ in candidates] for label, candidates in arms.items()}
+    left = {label: [t for t in trained if len(t.runs) == setting.choosing_seeds] for label, trained in tried.items()}
+    lost = [label for label, trained in left.items() if not trained]
+    if lost:
+        raise Diverged(
+            f"{setting.name}: every candidate of {', '.join(lost)} diverged; the setting wants smaller rates"
+        )
+    return left
 
 
 def validation(trained: Trained) -> float:
@@ -140,8 +149,15 @@ def train(setting: Setting, arms: Mapping[str, Config], first_seed: int, lab: La
     return dict(zip(arms, found, strict=True))
 
 
-def _ensure(setting: Setting, configs: Sequence[Config], first_seed: int, seeds: int, lab: Lab) -> list[Trained]:
-    """The runs of the configurations, trained as far as they are not there."""
+def _ensure(
+    setting: Setting,
+    configs: Sequence[Config],
+    first_seed: int,
+    seeds: int,
+    lab: Lab,
+    tolerated: tuple[type[Exception], ...] = (),
+) -> list[Trained]:
+    """The runs of the configurations, trained as far as they are not there; those that fail as tolerated are out."""
     root = lab.folder / setting.name
     named = [
         dataclasses.replace(
@@ -158,9 +174,9 @@ def _ensure(setting: Setting, configs: Sequence[Config], first_seed: int, seeds:
     pairs = zip(named, folders, strict=True)
     missing = {c: root for c, places in pairs if not all(runs.complete(place, c) for place in places)}
     if missing:
-        sweep.run([(root, config) for config, root in missing.items()], lab.console)
+        sweep.run([(root, config) for config, root in missing.items()], lab.console, tolerated)
     return [
-        Trained(config, [run for place in places for run in runs.read(place)])
+        Trained(config, [run for place in places if (place / "result.json").exists() for run in runs.read(place)])
         for config, places in zip(configs, folders, strict=True)
     ]
 

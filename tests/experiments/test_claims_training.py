@@ -1,5 +1,6 @@
 """Trainings of claims: fair arms, choices on validation data alone, runs that are kept, the scale of the papers."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from experiments import job, sweep, values
 from experiments.claims import command, rts_all, rts_radius, rts_scale, rts_settings, rts_timing, training
 from experiments.config import Config
 from experiments.data import Dataset, Examples
+from experiments.names import Diverged
 
 FRESH = 7_000
 SETTING = training.Setting("tiny", Config(model="mlp", epochs=1, train_size=50, val_size=50, devices=1), 2, 2)
@@ -65,6 +67,14 @@ def test_every_arm_has_as_many_candidates(tmp_path):
     arms = {"SGD": training.grid(SETTING.base, lr=("0.1", "0.2")), "PUGD": [SETTING.base]}
     with pytest.raises(ValueError, match="as many candidates"):
         training.choose(SETTING, arms, lab_in(tmp_path))
+
+
+def test_a_candidate_that_diverges_is_out(tmp_path):
+    wild, tame = training.grid(SETTING.base, lr=("1e30", "0.1"))
+    wild, tame = (dataclasses.replace(config, epochs=3) for config in (wild, tame))
+    assert training.choose(SETTING, {"SGD": [wild, tame]}, lab_in(tmp_path))["SGD"] == tame
+    with pytest.raises(Diverged, match="tiny: every candidate of SGD diverged; the setting wants smaller rates"):
+        training.choose(SETTING, {"SGD": [wild, dataclasses.replace(wild, lr="1e31")]}, lab_in(tmp_path))
 
 
 def test_same_configuration_is_trained_once(tmp_path, monkeypatch):
