@@ -101,7 +101,7 @@ def cut(folder: Path, epochs: int) -> None:
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     if len(lines) < epochs:
         raise UsageError(f"{path}: {len(lines)} lines, the checkpoint is of {epochs} epochs; remove the folder")
-    _replace(path, "".join(lines[:epochs]))
+    write_whole(path, "".join(lines[:epochs]))
     (folder / "failure.json").unlink(missing_ok=True)
 
 
@@ -188,10 +188,10 @@ def _plain(config: Config) -> dict[str, Any]:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    _replace(path, json.dumps(content, indent=2) + "\n")
+    write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
-def _replace(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Whole or not at all: readers never see half a file."""
     part = path.with_suffix(".part")
     part.write_text(text)
