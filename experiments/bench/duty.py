@@ -18,7 +18,7 @@ from experiments.bench import clock
 from experiments.bench.contenders import ours, plain
 from experiments.bench.memory import keep_freed
 from experiments.bench.problems import Problem, problem as named_problem
-from experiments.bench.result import write
+from experiments.bench.result import check, write
 
 DUTIES = (0.0, 0.1, 0.25, 0.5, 1.0)
 BAR = 1.03
@@ -34,12 +34,13 @@ class Options:
     """Steps of a run."""
     repeats: int = 8
     """Interleaved repeats; medians and quartiles are over these."""
-    out: Path = Path("experiments/bench/results")
+    out: Path = Path("runs/bench")
     """Folder of the JSON and the picture."""
 
 
 def main(options: Options, console: Console) -> None:
     """Run every problem and write `duty.json` and `duty.png`."""
+    check(options)
     keep_freed()
     results = [_measure(text, options, console) for text in options.problems]
     write(options, "duty", results, _plot(results), console)

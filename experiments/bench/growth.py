@@ -13,7 +13,7 @@ from experiments.bench.contenders import STEPS
 from experiments.bench.devices import rows_on_enough_devices
 from experiments.bench.memory import keep_freed
 from experiments.bench.problems import Problem, mlp
-from experiments.bench.result import write
+from experiments.bench.result import check, write
 
 FLOOR = "two gradients"
 SHOWN = ("sam", "sam, no report", "pugd")
@@ -31,12 +31,13 @@ class Options:
     """Also count collectives, FLOPs and bytes over 1, 2, 4 and 8 devices, in the compiled program."""
     repeats: int = 10
     """Interleaved repeats; medians and quartiles are over these."""
-    out: Path = Path("experiments/bench/results")
+    out: Path = Path("runs/bench")
     """Folder of the JSON and the picture."""
 
 
 def main(options: Options, console: Console) -> None:
     """Measure the curves and write `growth.json` and `growth.png`."""
+    check(options)
     keep_freed()
     width = max([w for w in options.widths if w <= 512] or options.widths)
     batch = min([b for b in options.batches if b >= 128] or options.batches)

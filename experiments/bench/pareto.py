@@ -17,7 +17,7 @@ from rich.table import Table
 
 from experiments.bench import trial
 from experiments.bench.arms import ARMS
-from experiments.bench.result import write
+from experiments.bench.result import check, write
 from experiments.claims.claim import interval
 from experiments.names import pick
 
@@ -37,12 +37,13 @@ class Options:
     """Seeds on which the settings of an arm are chosen."""
     seeds: int = 5
     """Seeds that are reported."""
-    out: Path = Path("experiments/bench/results")
+    out: Path = Path("runs/bench")
     """Folder of the JSON and the picture."""
 
 
 def main(options: Options, console: Console) -> None:
     """Choose, train, and write `pareto.json` and `pareto.png`."""
+    check(options)
     rows = measure(options, console)
     console.print(_table(rows))
     write(options, "pareto", rows, _plot(rows), console)

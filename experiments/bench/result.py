@@ -13,13 +13,29 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from experiments.names import UsageError
+from experiments.runs import refuse_unwritable, write_whole
+
+
+def check(options: Any) -> None:
+    """What is known to fail before anything is measured.
+
+    Raises:
+      UsageError: if the folder cannot be written to, or a count is below 1.
+    """
+    refuse_unwritable(options.out)
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if type(value) is int and value < 1:
+            raise UsageError(f"--{field.name} {value}: expected at least 1")
+
 
 def write(options: Any, name: str, results: list[dict], figure: Figure, console: Console) -> None:
     """Write `name.json` and `name.png` to the folder that the options name."""
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     report = {"machine": machine(), "options": _plain(options), "results": results}
-    (out / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
+    write_whole(out / f"{name}.json", json.dumps(report, indent=1) + "\n")
     figure.savefig(out / f"{name}.png", dpi=120)
     plt.close(figure)
     console.print(f"written to {out}/{name}.json and {name}.png")

@@ -19,7 +19,7 @@ class Options:
 
     torch: bool = False
     """Also time steps written in PyTorch (extra `torch`)."""
-    out: Path = Path("experiments/bench/results")
+    out: Path = Path("runs/bench")
     """Folder of the JSONs and the pictures."""
 
 

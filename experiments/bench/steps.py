@@ -15,7 +15,7 @@ from experiments.bench import clock
 from experiments.bench.contenders import COMPARISONS, STEPS, Comparison
 from experiments.bench.memory import keep_freed
 from experiments.bench.problems import Problem, problem as named_problem
-from experiments.bench.result import write
+from experiments.bench.result import check, write
 from experiments.names import UsageError, pick
 
 PEERS = [Comparison("SGD", "PyTorch SGD"), Comparison("sam", "PyTorch SAM"), Comparison("PyTorch SAM", "PyTorch SGD")]
@@ -37,12 +37,13 @@ class Options:
     """Interleaved repeats; medians and quartiles are over these."""
     calls: int | None = None
     """Steps a repeat. Default: so many that a repeat is about 10 GFLOP of SGD or more."""
-    out: Path = Path("experiments/bench/results")
+    out: Path = Path("runs/bench")
     """Folder of the JSON and the picture."""
 
 
 def main(options: Options, console: Console) -> None:
     """Run the benchmark of every problem and write `steps.json` and `steps.png`."""
+    check(options)
     keep_freed()
     peers = _peers(console) if options.torch else None
     results = [_measure(named_problem(text), options, peers, console) for text in options.problems]

@@ -8,6 +8,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from scipy import stats
 
+from experiments.runs import write_whole
+
 Scale = Literal["smoke", "full"]
 Rows = dict[str, dict[str, list[float]]]
 """Row -> column -> one value a seed."""
@@ -52,13 +54,24 @@ class Finding(NamedTuple):
     reading: str
 
 
+class Trainings(NamedTuple):
+    """The runs that a finding rests on: how many, their seconds in all, and the commits they were made at."""
+
+    count: int
+    seconds: float
+    commits: list[str]
+
+
 class Saved(NamedTuple):
-    """A finding with what is needed to print it again."""
+    """A finding with what is needed to print it again; `environment` as in the folder of a run."""
 
     name: str
     note: str
     command: str
+    scale: str
     seconds: float
+    trainings: Trainings | None
+    environment: dict[str, Any]
     finding: Finding
 
 
@@ -92,9 +105,9 @@ def interval(values: Any) -> Interval:
 
 
 def below(a: Any, b: Any) -> bool:
-    """Whether `a` is below `b`: the 95 % interval of the paired difference lies under 0."""
+    """Whether `a` is below `b`: the 95 % interval of the paired difference lies under 0; never so for a single pair."""
     gap = interval(np.asarray(a, float) - np.asarray(b, float))
-    return not gap.diverged and gap.mean + gap.half < 0
+    return np.size(a) > 1 and not gap.diverged and gap.mean + gap.half < 0
 
 
 def show(values: Any) -> str:
@@ -110,20 +123,24 @@ def show(values: Any) -> str:
 
 
 def save(saved: Saved, folder: Path) -> None:
-    """Write `<name>.json`."""
+    """Write `<name>.json`, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{saved.name}.json").write_text(json.dumps(_plain(saved), indent=1) + "\n")
+    write_whole(folder / f"{saved.name}.json", json.dumps(_plain(saved), indent=1) + "\n")
 
 
 def load(path: Path) -> Saved:
     """Read what `save` wrote."""
     content = json.loads(path.read_text(), parse_constant=float)
-    finding = content.pop("finding")
+    finding, trainings = content.pop("finding"), content.pop("trainings")
     panels = [
         Panel(**{**panel, "lines": [Line(**_floats(line)) for line in panel["lines"]]}) for panel in finding["panels"]
     ]
     checks = [Check(**check) for check in finding["checks"]]
-    return Saved(**content, finding=Finding(_floats(finding["rows"]), panels, checks, finding["reading"]))
+    return Saved(
+        **content,
+        trainings=trainings and Trainings(**trainings),
+        finding=Finding(_floats(finding["rows"]), panels, checks, finding["reading"]),
+    )
 
 
 def _plain(x: Any) -> Any:
@@ -136,7 +153,9 @@ def _plain(x: Any) -> Any:
         return [_plain(v) for v in x]
     if isinstance(x, bool | np.bool_):
         return bool(x)
-    if isinstance(x, int | float | np.number):
+    if isinstance(x, int):
+        return x
+    if isinstance(x, float | np.number):
         return float(f"{float(x):.5g}") if np.isfinite(x) else None
     return x
 

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,10 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.claims import NAMES, TRAINED
-from experiments.claims.claim import Finding, Saved, save, verdict
+from experiments.claims.claim import Finding, Saved, load, save, verdict
 from experiments.claims.page import table, write
-from experiments.claims.training import Lab, Scale
+from experiments.claims.training import FRESH_SEED, Lab, Scale, trainings
 from experiments.names import UsageError, pick
+from experiments.runs import environment, refuse_unwritable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +46,9 @@ def main(options: Options, console: Console) -> None:
             raise UsageError(f"--out {options.out}: holds no findings; run `claims all` first or name another folder")
         return console.print(f"written to {write(options.out)}", soft_wrap=True)
     pick("claim", options.name, dict.fromkeys([*NAMES, "all", "list", "report"]))
-    for name in NAMES if options.name == "all" else [options.name]:
+    names = NAMES if options.name == "all" else [options.name]
+    _check(names, options)
+    for name in names:
         _run(name, options, console)
     console.print(f"written to {write(options.out)}", soft_wrap=True)
 
@@ -61,9 +65,27 @@ def find(name: str, scale: Scale, first_seed: int, lab: Lab) -> Finding:
     return claim(name).run("full" if scale == "paper" else scale, first_seed)
 
 
-def _data_dir() -> Path | None:
-    folder = os.environ.get("PUGD_DATA_DIR")
+def _check(names: Sequence[str], options: Options) -> None:
+    """Known before anything is computed."""
+    refuse_unwritable(options.out)
+    if options.first_seed < FRESH_SEED and set(names) & set(TRAINED):
+        raise UsageError(
+            f"--first-seed {options.first_seed}: settings are chosen on seeds below {FRESH_SEED}; name one from it on"
+        )
+    for path in (options.out / f"{name}.json" for name in names):
+        if path.exists() and (there := load(path).scale) != options.scale:
+            raise UsageError(f"--out {options.out}: holds {path.stem} at --scale {there}; name another folder")
+
+
+def _data_dir(options: Options) -> Path | None:
+    folder = options.data_dir or os.environ.get("PUGD_DATA_DIR")
     return Path(folder) if folder else None
+
+
+def _command(name: str, options: Options) -> str:
+    """What was asked for, with a word for the folder of the data, on which the settings of a claim depend."""
+    data = " --data-dir DATA" if name in TRAINED and _data_dir(options) else ""
+    return f"python -m experiments claims {name} --scale {options.scale} --first-seed {options.first_seed}{data}"
 
 
 def _note(module) -> str:
@@ -72,11 +94,10 @@ def _note(module) -> str:
 
 def _run(name: str, options: Options, console: Console) -> None:
     module, start = claim(name), time.perf_counter()
-    lab = Lab(options.out / "trained" / options.scale, options.data_dir or _data_dir(), console)
+    lab = Lab(options.out / "trained" / options.scale, _data_dir(options), console)
     finding = find(name, options.scale, options.first_seed, lab)
-    seconds = time.perf_counter() - start
-    command = f"python -m experiments claims {name} --scale {options.scale} --first-seed {options.first_seed}"
-    save(Saved(name, _note(module), command, seconds, finding), options.out)
+    seconds, asked = time.perf_counter() - start, _command(name, options)
+    save(Saved(name, _note(module), asked, options.scale, seconds, trainings(lab), environment(), finding), options.out)
     cells = table(finding.rows)
     shown = Table(title=f"{name}: {verdict(finding.checks)}", title_justify="left", title_style="bold")
     for column in cells[0]:

@@ -10,7 +10,8 @@ HEAD = """# Claims of the papers, and what was found here
 Written by `python -m experiments claims report`; do not edit. Numbers are means over seeds with 95 % confidence
 intervals (Student's t); "below" means that the interval of the paired difference lies under 0. A verdict follows from
 its conditions: all met, *holds here*; some, *holds partly*; none, *does not hold here*. These are reproductions in
-small settings, not the papers' own tables. The seconds of a claim leave out trainings that were in the folder already.
+small settings, not the papers' own tables. The seconds of a command leave out trainings that were there already; those
+of the trainings hold them all, claims share some of them.
 """
 
 
@@ -52,8 +53,22 @@ def _section(saved: Saved) -> str:
             f"![{saved.name}]({saved.name}.png)\n",
             *conditions,
             f"\n{saved.note.strip()}\n",
-            f"Run: `{saved.command}`, {seeds} seeds, {saved.seconds:.0f} s.\n",
+            f"Run: `{saved.command}`, {seeds} seeds, {saved.seconds:.0f} s{_trainings(saved)}; {_machine(saved)}.\n",
         ]
+    )
+
+
+def _trainings(saved: Saved) -> str:
+    if saved.trainings is None:
+        return ""
+    count, seconds, commits = saved.trainings
+    return f"; {count} trainings, {seconds:.0f} s, at commit {', '.join(commit[:12] for commit in commits)}"
+
+
+def _machine(saved: Saved) -> str:
+    about = saved.environment
+    return (
+        f"JAX {about['packages']['jax']}, {about['device']}, {about['cores']} cores, commit {str(about['commit'])[:12]}"
     )
 
 

@@ -7,6 +7,7 @@ claim goes on where it stopped.
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,22 +16,26 @@ import numpy as np
 from rich.console import Console
 
 from experiments import runs, sweep
-from experiments.claims.claim import Check, Finding, Line, Rows, below, show
+from experiments.claims.claim import Check, Finding, Line, Rows, Trainings, below, show
 from experiments.config import Config
 from experiments.job import prepare
 from experiments.names import Diverged
 
 Scale = Literal["smoke", "full", "paper"]
 CHOOSING_SEED = 100
-"""Settings are chosen on seeds from here on, verdicts are given on those from 200 on."""
+"""Settings are chosen on seeds from here on."""
+FRESH_SEED = 200
+"""Verdicts are given on seeds from here on."""
 
 
-class Lab(NamedTuple):
-    """Where runs are kept, where data are found, where progress is shown."""
+@dataclasses.dataclass(frozen=True)
+class Lab:
+    """Where runs are kept, where data are found, where progress is shown; the folders of the runs that were used."""
 
     folder: Path
     data_dir: Path | None
     console: Console
+    used: set[Path] = dataclasses.field(default_factory=set)
 
 
 class Setting(NamedTuple):
@@ -123,6 +128,17 @@ def best(candidates: Sequence[Trained]) -> Config:
     return max(candidates, key=validation).config
 
 
+def trainings(lab: Lab) -> Trainings | None:
+    """What a finding rests on, from the folders of its runs; None where nothing was trained."""
+    if not lab.used:
+        return None
+    about, results = (
+        [json.loads((place / name).read_text()) for place in sorted(lab.used)] for name in ("run.json", "result.json")
+    )
+    seconds = sum(result["seconds"] + result["compile_seconds"] for result in results)
+    return Trainings(len(results), seconds, sorted({str(run["commit"]) for run in about}))
+
+
 def choose(setting: Setting, arms: Mapping[str, Sequence[Config]], lab: Lab) -> dict[str, Config]:
     """The best candidate of each arm; where there is one each, nothing is trained."""
     if all(len(candidates) == 1 for candidates in arms.values()):
@@ -175,9 +191,11 @@ def _ensure(
     missing = {c: root for c, places in pairs if not all(runs.complete(place, c) for place in places)}
     if missing:
         sweep.run([(root, config) for config, root in missing.items()], lab.console, tolerated)
+    ended = [[place for place in places if (place / "result.json").exists()] for places in folders]
+    lab.used.update(place for places in ended for place in places)
     return [
-        Trained(config, [run for place in places if (place / "result.json").exists() for run in runs.read(place)])
-        for config, places in zip(configs, folders, strict=True)
+        Trained(config, [run for place in places for run in runs.read(place)])
+        for config, places in zip(configs, ended, strict=True)
     ]
 
 

@@ -9,7 +9,20 @@ import pytest
 from rich.console import Console
 
 from experiments.claims import NAMES, TOY, command, page
-from experiments.claims.claim import Check, Finding, Line, Panel, Saved, below, interval, load, save, show, verdict
+from experiments.claims.claim import (
+    Check,
+    Finding,
+    Line,
+    Panel,
+    Saved,
+    Trainings,
+    below,
+    interval,
+    load,
+    save,
+    show,
+    verdict,
+)
 from experiments.names import UsageError
 
 FRESH = 7_000
@@ -95,7 +108,9 @@ def test_bound_holds():
 def made(met: bool) -> Saved:
     line = Line("a", [1.0, 2.0], [[1.0, 2.0], [3.0, float("nan")]])
     finding = Finding({"r": {"c": [1.0, 3.0]}}, [Panel("t", "x", "y", [line])], [Check("so", met, "1 and 2")], "Read.")
-    return Saved("pegr.signal", "A statement.\n\nMore.", "command", 1.0, finding)
+    about = {"packages": {"jax": "1.2.3"}, "device": "1 x cpu (cpu)", "cores": 2, "commit": "0123456789abcdef"}
+    trained = Trainings(12, 34.5, ["abc"])
+    return Saved("pegr.signal", "A statement.\n\nMore.", "command", "full", 1.0, trained, about, finding)
 
 
 def test_saved_finding_comes_back(tmp_path):
@@ -109,6 +124,7 @@ def test_page_is_written_from_what_was_saved(tmp_path):
     text = page.write(tmp_path).read_text()
     assert "holds here" in text
     assert "2 ± 13" in text
+    assert "12 trainings, 34 s, at commit abc; JAX 1.2.3, 1 x cpu (cpu), 2 cores, commit 0123456789ab." in text
     assert (tmp_path / "pegr.signal.png").stat().st_size > 1000
 
 
@@ -127,6 +143,7 @@ def test_interval_is_students():
 def test_below_needs_the_whole_interval():
     assert below([1.0, 2.0, 3.0], [2.0, 3.1, 3.9])
     assert not below([1.0, 2.0, 3.0], [2.0, 3.0, 2.0])
+    assert not below([1.0], [2.0])
 
 
 def test_unknown_claim_and_empty_folder_are_answered(tmp_path):
@@ -134,3 +151,27 @@ def test_unknown_claim_and_empty_folder_are_answered(tmp_path):
         command.main(command.Options("pegr.signl", out=tmp_path), Console())
     with pytest.raises(UsageError, match="holds no findings"):
         command.main(command.Options("report", out=tmp_path), Console())
+
+
+def test_what_cannot_be_kept_is_refused_before_it_is_computed(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "find", lambda *_: pytest.fail("computed"))
+    (tmp_path / "file").touch()
+    save(made(True), tmp_path)
+    for options, message in (
+        (command.Options("gr.bias", out=tmp_path / "file"), "not a folder"),
+        (command.Options("pegr.signal", scale="smoke", out=tmp_path), "holds pegr.signal at --scale full"),
+        (command.Options("rts.all", first_seed=199, out=tmp_path), "--first-seed 199: settings are chosen on seeds"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            command.main(options, Console())
+
+
+def test_a_claim_leaves_finding_page_and_provenance(tmp_path, capsys):
+    with jax.numpy_rank_promotion("allow"):
+        command.main(command.Options("lpg.balanced", "smoke", FRESH, tmp_path), Console(width=200))
+    saved = load(tmp_path / "lpg.balanced.json")
+    assert saved.command == f"python -m experiments claims lpg.balanced --scale smoke --first-seed {FRESH}"
+    assert saved.trainings.count == len(list(tmp_path.rglob("result.json"))) == 8
+    assert saved.trainings.commits == [saved.environment["commit"]]
+    assert f"{saved.trainings.count} trainings" in (tmp_path / "results.md").read_text()
+    assert "lpg.balanced: " in capsys.readouterr().out
