@@ -97,11 +97,12 @@ def pipeline(geometry: str, cutout_size: int, mixup_alpha: float, num_classes: i
 
     def augment(key: jax.Array, data: Data, chosen: Any) -> tuple[jax.Array, jax.Array]:
         images, labels = data.batch(chosen)
-        images = data.normalised(move(key, images))
+        for_move, for_cutout, for_mixup = jax.random.split(key, 3)
+        images = data.normalised(move(for_move, images))
         if cutout_size:
-            images = cutout(jax.random.fold_in(key, 1), images, cutout_size)
+            images = cutout(for_cutout, images, cutout_size)
         if mixup_alpha:
-            return mixup(jax.random.fold_in(key, 2), images, labels, mixup_alpha, num_classes)
+            return mixup(for_mixup, images, labels, mixup_alpha, num_classes)
         return images, labels
 
     return augment

@@ -13,7 +13,7 @@ import optax
 import pugd_optax.methods
 from experiments import values
 from experiments.config import Config, Options
-from experiments.names import pick
+from experiments.names import UsageError, pick
 from experiments.step import is_reevaluation, reevaluations
 from pugd_optax import classes, examples, logits
 
@@ -24,6 +24,13 @@ METHODS: dict[str, Callable[..., Any]] = {
 RULES = {"balanced": classes.balanced, "long_tail": classes.long_tail, "noisy": classes.noisy}
 EDITS = {"multiplicative": logits.multiplicative, "additive": logits.additive}
 PENALTIES = {"ghost": lambda: examples.ghost, "signs": examples.signs, "reference": lambda: examples.reference}
+UNFIT = {
+    **dict.fromkeys(("lbfgs", "sophia"), "evaluates the loss by itself, which a step does not let it"),
+    **dict.fromkeys(
+        ("schedule_free", "schedule_free_adamw", "schedule_free_sgd"),
+        "has other parameters for evaluation than for training, of which only the latter are kept",
+    ),
+}
 
 
 class Recipe(NamedTuple):
@@ -56,7 +63,7 @@ def build(config: Config, *, steps_per_epoch: int, num_classes: int, axis_name: 
     """
     steps = config.epochs * steps_per_epoch
     make = functools.partial(_method, config, steps, steps_per_epoch, num_classes)
-    lr, alone = values.schedule(config.lr, steps), make(None)
+    lr, alone = values.rate(config.lr, steps), make(None)
     rate = lr if callable(lr) else lambda step: lr
     known = plan(alone, steps, num_classes), cost(alone, num_classes)
     return Recipe(make(axis_name), _base(config, lr, steps), rate, *known)
@@ -79,6 +86,12 @@ def _method(config: Config, steps: int, steps_per_epoch: int, num_classes: int, 
 def _base(config: Config, lr: optax.ScalarOrSchedule, steps: int) -> optax.GradientTransformation:
     known = {**_optimizers(optax.contrib), **_optimizers(optax)}
     function = pick("optimizer", config.optimizer, known)
+    if config.optimizer in UNFIT:
+        reason = UNFIT[config.optimizer]
+        raise UsageError(f"--optimizer {config.optimizer}: {reason}; choose another, such as sgd or adamw")
+    for name, text in config.optimizer_options:
+        if name == "learning_rate":
+            raise UsageError(f"--optimizer.learning_rate {text}: use --lr {text}")
     fills = {"learning_rate": lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
     base = _call(f"optimizer {config.optimizer}", function, config.optimizer_options, fills, {}, steps)
     if "weight_decay" in inspect.signature(function).parameters:
@@ -102,11 +115,15 @@ def _call(
 
 
 class _Probe:
-    """A small classification problem on which to see ahead what a transformation does."""
+    """A small classification problem on which to see ahead what a transformation does.
+
+    Two hidden layers: to go back through a gradient costs something only where there is depth.
+    """
 
     def __init__(self, num_classes: int, width: int):
         self.params = {
             "hidden": {"kernel": jnp.ones((width, width)), "scale": jnp.ones((1, width))},
+            "second": {"kernel": jnp.ones((width, width))},
             "head": {"kernel": jnp.ones((width, num_classes))},
         }
         self.labels = jnp.arange(256) % num_classes
@@ -114,7 +131,7 @@ class _Probe:
 
     def logits(self, params: Any) -> jax.Array:
         hidden = jnp.tanh(self.inputs @ params["hidden"]["kernel"] * params["hidden"]["scale"])
-        return hidden @ params["head"]["kernel"]
+        return jnp.tanh(hidden @ params["second"]["kernel"]) @ params["head"]["kernel"]
 
     def losses(self, params: Any) -> jax.Array:
         return optax.softmax_cross_entropy_with_integer_labels(self.logits(params), self.labels)

@@ -104,6 +104,15 @@ def schedule(text: str, steps: int) -> float | optax.Schedule:
     return made
 
 
+def rate(text: str, steps: int) -> float | optax.Schedule:
+    """A learning rate: a schedule, or a number, that no negative or infinite number is part of."""
+    numbers = [literal(part.rpartition("=")[2]) for part in text.split(":")]
+    wrong = [x for x in numbers if isinstance(x, int | float) and not 0 <= x < float("inf")]
+    if wrong:
+        raise UsageError(f"--lr {text}: {wrong[0]} in a learning rate; expected finite numbers >= 0")
+    return schedule(text, steps)
+
+
 def gate(text: str, steps: int, steps_per_epoch: int = 1) -> Any:
     """A gate of `pugd_optax.timing`; `low_variance` and its like take a tenth of the run as reference.
 
@@ -127,6 +136,8 @@ def call(what: str, function: Callable[..., Any], options: Mapping[str, Any], fi
         if name not in parameters:
             known = ", ".join(parameters) or "no options"
             raise UsageError(f"{what} has no option {name!r}{nearest(name, parameters)} it takes: {known}")
+        if parameters[name].annotation is bool and not isinstance(options[name], bool):
+            raise UsageError(f"{what}: {name} is {options[name]!r}; expected true or false")
     arguments = {**{k: v for k, v in fills.items() if k in parameters}, **options}
     missing = [k for k, p in parameters.items() if p.default is p.empty and k not in arguments]
     if missing:

@@ -57,6 +57,15 @@ def test_the_parts_in_their_order():
     np.testing.assert_allclose(labels.sum(1), 1, rtol=1e-6)
 
 
+def test_the_share_of_mixup_is_not_drawn_with_the_key_of_an_image():
+    """Of five images the third is mixed with itself, so that it shows whether it was flipped."""
+    augment = pipeline("flip", 0, 1.0, num_classes=5)
+    images, soft = jax.jit(jax.vmap(lambda key: augment(key, DATA, jnp.arange(5))))(jax.random.split(KEY, 400))
+    flipped = np.isclose(images[:, 2], (IMAGES[2, :, ::-1] - 7.0) / 2, atol=1e-3).all((1, 2, 3))
+    assert 100 < flipped.sum() < 300
+    assert abs(np.corrcoef(flipped, soft[:, 0, 0])[0, 1]) < 0.2
+
+
 @pytest.mark.parametrize("parts", [("none", 0, 0.0), ("crop_flip", 3, 0.4)])
 def test_a_fed_batch_is_augmented_as_the_one_read_by_position(parts):
     chosen = np.array([9, 2, 30, 5])

@@ -12,7 +12,7 @@ import pugd_optax
 from experiments import recipe
 from experiments.config import Config
 from experiments.names import UsageError
-from pugd_optax import timing
+from pugd_optax import examples, timing
 
 
 def build(**settings) -> Any:
@@ -44,6 +44,10 @@ def test_a_gate_with_memory_is_not():
         (pugd_optax.noise_injection(), (1, 1)),
         (pugd_optax.nso(), (1, 2)),
         (pugd_optax.lpg(2, inner=pugd_optax.sam()), (1, 2)),
+        (pugd_optax.gradient_regularization(0.1, 0.1), (1, 2)),
+        (pugd_optax.gradient_regularization(0.1, 0.1, "exact"), (1, 3)),
+        (pugd_optax.pegr(0.1), (1, 2)),
+        (pugd_optax.pegr(0.1, examples.signs(0)), (1, 3)),
     ],
 )
 def test_costs_are_counted_in_gradient_evaluations(tx, cost):
@@ -85,8 +89,30 @@ def test_optimizers_by_name(name):
         ({"optimizer": "sdg"}, "did you mean 'sgd'"),
         ({"optimizer_options": (("nestrov", "true"),)}, "did you mean 'nesterov'"),
         ({"lr": "fast"}, "neither a number nor a schedule"),
+        ({"lr": "-0.1"}, "--lr -0.1: -0.1 in a learning rate; expected finite numbers >= 0"),
+        ({"lr": "nan"}, "--lr nan: nan in a learning rate"),
+        ({"lr": "cosine:0.1:-0.2"}, "--lr cosine:0.1:-0.2: -0.2 in"),
+        ({"lr": "drops:0.1:0.1:0.5:warmup=-1"}, "warmup=-1: -1 in"),
+        ({"optimizer_options": (("nesterov", "maybe"),)}, "nesterov is 'maybe'; expected true or false"),
+        ({"optimizer_options": (("nesterov", "2"),)}, "nesterov is 2; expected true or false"),
+        ({"method": "lpg", "method_options": (("renormalize", "maybe"),)}, "method lpg: renormalize is 'maybe'"),
+        ({"optimizer_options": (("learning_rate", "0.5"),)}, "--optimizer.learning_rate 0.5: use --lr 0.5"),
     ],
 )
 def test_wrong_settings(settings, complaint):
     with pytest.raises(UsageError, match=complaint):
         build(**settings)
+
+
+UNFIT = {
+    "lbfgs": "evaluates the loss by itself",
+    "sophia": "evaluates the loss by itself",
+    "schedule_free_sgd": "has other parameters for evaluation",
+    "schedule_free_adamw": "has other parameters for evaluation",
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_optimizers_that_want_more_than_a_gradient_are_refused(name):
+    with pytest.raises(UsageError, match=f"--optimizer {name}: {UNFIT[name]}.*; choose another, such as sgd or adamw"):
+        build(optimizer=name)
