@@ -31,11 +31,11 @@ def check_number(
     low: float = -math.inf,
     high: float = math.inf,
     below: float = math.inf,
-    schedule: bool = True,
+    schedule: bool = False,
 ) -> None:
     """Refuse a constant that is not a finite number in [low, high] and < below. Traced arrays pass unread.
 
-    So do schedules, unless `schedule` is False because the argument takes none.
+    So does a schedule where `schedule` says that the argument takes one.
     """
     if _is_traced(value) or (schedule and callable(value)):
         return

@@ -79,7 +79,7 @@ def scale_by_abs_params(eta: optax.ScalarOrSchedule = 0.0, *, mask: Mask | None 
       >>> tx.update(g, tx.init(w), w)[0]["w"]
       Array([2., 0.], dtype=float32)
     """
-    check_number("eta", eta, low=0)
+    check_number("eta", eta, low=0, schedule=True)
 
     def update(updates, state, params=None, *, step: jax.typing.ArrayLike = 0, **extra_args):
         del extra_args
@@ -160,8 +160,8 @@ def projected_ascent(
       >>> {k: v.tolist() for k, v in tx.update(g, tx.init(g), g, step=0)[0].items()}
       {'a': [0.30000001192092896, 0.4000000059604645], 'b': [0.10000000149011612]}
     """
-    check_number("epsilon", epsilon, low=0)
-    check_number("step_size", step_size, low=0)
+    check_number("epsilon", epsilon, low=0, schedule=True)
+    check_number("step_size", step_size, low=0, schedule=True)
     check_count("steps", steps, low=1, static=True)
 
     def update(updates, state, params=None, *, step: Any = 0, grad_fn: Any = None, **extra_args):

@@ -141,7 +141,7 @@ def strength(
       ValueError, TypeError: if an argument is out of its range.
     """
     for name, value in (("eps", eps), ("d_eps", d_eps)):
-        check_number(name, value, low=0)
+        check_number(name, value, low=0, schedule=True)
     check_count("warmup_steps", warmup_steps)
     sign, extent = rule(state)
     at = lambda value: jnp.asarray(value(state.step - 1) if callable(value) else value, jnp.float32)

@@ -46,8 +46,8 @@ def mix(a: optax.ScalarOrSchedule, b: optax.ScalarOrSchedule) -> Combine:
       >>> mix(0.25, 0.75)({"w": jnp.float32(4.0)}, {"w": jnp.float32(8.0)})
       {'w': Array(7., dtype=float32)}
     """
-    check_number("a", a)
-    check_number("b", b)
+    check_number("a", a, schedule=True)
+    check_number("b", b, schedule=True)
 
     def combine(g: optax.Updates, g_star: optax.Updates, step: jax.typing.ArrayLike = 0) -> optax.Updates:
         return weighted_sum(_at(a, step), g, _at(b, step), g_star)
@@ -85,7 +85,7 @@ def unit_sum(scale: Scale = 1.0) -> Combine:
             raise ValueError(f"scale={scale!r}: expected a number, a schedule or one of {sorted(_ADAPTIVE_SCALES)}.")
         rule = _ADAPTIVE_SCALES[scale]
         return lambda g, g_star: _unit_sum(rule(g, g_star), g, g_star)
-    check_number("scale", scale, low=0)
+    check_number("scale", scale, low=0, schedule=True)
 
     def combine(g: optax.Updates, g_star: optax.Updates, step: jax.typing.ArrayLike = 0) -> optax.Updates:
         return _unit_sum(_at(scale, step), g, g_star)
@@ -110,7 +110,7 @@ def decompose(alpha: optax.ScalarOrSchedule) -> Combine:
       >>> decompose(0.5)(g, g_star)["w"]
       Array([ 2. , -0.5], dtype=float32)
     """
-    check_number("alpha", alpha)
+    check_number("alpha", alpha, schedule=True)
 
     def combine(g: optax.Updates, g_star: optax.Updates, step: jax.typing.ArrayLike = 0) -> optax.Updates:
         a = jnp.asarray(_at(alpha, step))

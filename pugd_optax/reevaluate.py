@@ -174,7 +174,7 @@ def _last_report(state: ReevaluateState) -> tuple[jax.Array, ...]:
 
 
 def _check_parts(ascent: Any, combine: Any, radius: Any, idle: Any) -> None:
-    check_number("radius", radius, low=0)
+    check_number("radius", radius, low=0, schedule=True)
     if not isinstance(ascent, optax.GradientTransformation):
         raise TypeError(f"ascent={ascent!r}: expected an optax.GradientTransformation. Mend: pugd_optax.normalize().")
     if idle is not None and not callable(idle):

@@ -53,8 +53,8 @@ def quarter_wave(kind: Kind, max: float, min: float, steps: int) -> optax.Schedu
     """
     if kind not in get_args(Kind):
         raise ValueError(f"kind={kind!r}: expected one of {', '.join(get_args(Kind))}.")
-    check_number("max", max, low=0, schedule=False)
-    check_number("min", min, low=0, high=max, schedule=False)
+    check_number("max", max, low=0)
+    check_number("min", min, low=0, high=max)
     check_count("steps", steps, low=1)
     inverse, falling = kind.startswith("i"), kind.endswith("cos")
     if inverse and min == 0:
@@ -96,8 +96,8 @@ def half_cosine(max: float, min: float, steps: int, *, cycles: int = 1) -> optax
     References:
       Loshchilov and Hutter, SGDR: Stochastic Gradient Descent with Warm Restarts, https://arxiv.org/abs/1608.03983
     """
-    check_number("max", max, low=0, schedule=False)
-    check_number("min", min, low=0, high=max, schedule=False)
+    check_number("max", max, low=0)
+    check_number("min", min, low=0, high=max)
     check_count("steps", steps, low=1)
     check_count("cycles", cycles, low=1)
 

@@ -57,7 +57,7 @@ def anti_pgd(sigma: optax.ScalarOrSchedule = 0.01, key: jax.Array | int = 0) -> 
       The first step takes back $\xi_0$, which nobody has added: the iterates are those of a start at $z_0 = w_0 -
       \sigma_0 \xi_0$.
     """
-    check_number("sigma", sigma, low=0)
+    check_number("sigma", sigma, low=0, schedule=True)
     key = as_key(key)
 
     def update(updates, state: Any, params=None, **extra_args: Any):

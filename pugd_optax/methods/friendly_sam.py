@@ -72,8 +72,8 @@ def friendly_sam(
     References:
       Li, Zhou, He, Cheng and Huang, Friendly Sharpness-Aware Minimization, CVPR 2024, https://arxiv.org/abs/2403.12350
     """
-    check_number("sigma", sigma, schedule=False)
-    check_number("decay", decay, low=0, high=1, schedule=False)
+    check_number("sigma", sigma)
+    check_number("decay", decay, low=0, high=1)
 
     def subtract_mean(updates, state, params=None, **extra_args):
         del params

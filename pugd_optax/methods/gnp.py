@@ -61,6 +61,6 @@ def gnp(
       The authors' code divides the first gradient by its norm before mixing unless an option is set; this is the
       published formula.
     """
-    check_number("alpha", alpha)
+    check_number("alpha", alpha, schedule=True)
     rest = (lambda step: 1 - alpha(step)) if callable(alpha) else 1 - alpha
     return reevaluate(restrict(normalize(), mask), mix(rest, alpha), radius=radius, when=when)

@@ -80,8 +80,8 @@ def gradient_regularization(
     """
     if scheme not in get_args(Scheme):
         raise ValueError(f"scheme={scheme!r}: expected one of {', '.join(get_args(Scheme))}.")
-    check_number("strength", strength, low=0)
-    check_number("step", step, low=0)
+    check_number("strength", strength, low=0, schedule=True)
+    check_number("step", step, low=0, schedule=True)
     if isinstance(step, int | float) and step == 0:
         raise ValueError("step=0: a finite difference needs a step > 0. Mend: step=0.05, or scheme='exact'.")
     along = restrict(optax.identity(), mask)

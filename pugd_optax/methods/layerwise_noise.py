@@ -69,7 +69,7 @@ def layerwise_noise(
     """
     if order not in ("cyclic", "random"):
         raise ValueError(f"order={order!r}: expected 'cyclic' or 'random'.")
-    check_number("sigma", sigma, low=0)
+    check_number("sigma", sigma, low=0, schedule=True)
     ascent = _one_tensor(as_key(key), order == "random", mask)
     return reevaluate(ascent, replace, radius=sigma, when=when, observe=False)
 

@@ -69,7 +69,7 @@ def looksam(
       Liu et al., Towards Efficient and Scalable Sharpness-Aware Minimization, CVPR 2022,
       https://arxiv.org/abs/2203.02714
     """
-    check_number("alpha", alpha, low=0)
+    check_number("alpha", alpha, low=0, schedule=True)
     check_count("every", every, low=1)
     inner = sam(radius, when=every_k(every) if when is None else when, mask=mask)
 

@@ -121,7 +121,7 @@ def lpg(
       Amplifying low confidence amplifies wrong labels where labels are noisy; see `pugd_optax.classes.noisy`.
     """
     for name, value in (("eps", eps), ("d_eps", d_eps)):
-        check_number(name, value, low=0)
+        check_number(name, value, low=0, schedule=True)
     check_number("cap", cap, low=0, high=1)
     check_count("warmup_steps", warmup_steps)
     rule = classes.balanced() if rule is None else rule

@@ -84,7 +84,7 @@ def lpl(
       Holds an array of classes x classes. Terms of the loss that are not a function of the logits are lost.
     """
     for name, value in (("eps", eps), ("d_eps", d_eps)):
-        check_number(name, value, low=0)
+        check_number(name, value, low=0, schedule=True)
     check_positive("step_size", step_size)
     check_count("warmup_steps", warmup_steps)
     rule = classes.balanced() if rule is None else rule

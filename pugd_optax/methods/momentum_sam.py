@@ -68,7 +68,7 @@ def momentum_sam(
       Becker, Altrock and Risse, Momentum-SAM: Sharpness Aware Minimization without Computational Overhead,
       https://arxiv.org/abs/2401.12033
     """
-    check_number("decay", decay, low=0, below=1, schedule=False)
+    check_number("decay", decay, low=0, below=1)
 
     def against_momentum(updates, state, params=None, **extra_args):
         del updates, params

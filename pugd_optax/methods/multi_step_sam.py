@@ -64,7 +64,7 @@ def multi_step_sam(
       Andriushchenko and Flammarion, Towards Understanding Sharpness-Aware Minimization, ICML 2022,
       https://arxiv.org/abs/2206.06232
     """
-    check_number("radius", radius, low=0)
+    check_number("radius", radius, low=0, schedule=True)
     check_count("steps", steps, low=1)
     return reevaluate(_climb(restrict(normalize(), mask), radius, steps), replace, radius=radius, when=when)
 

@@ -68,5 +68,5 @@ def noise_injection(
       Random numbers are not free: on a CPU, one for every parameter takes about as long as the gradient of a dense
       network at batch size 128. It weighs less the larger the batch.
     """
-    check_number("sigma", sigma, low=0)
+    check_number("sigma", sigma, low=0, schedule=True)
     return reevaluate(restrict(gaussian(key), mask), replace, radius=sigma, when=when, observe=False)

@@ -60,6 +60,6 @@ def nso(
       Zhang, Li and Ju, Noise Stability Optimization for Finding Flat Minima: A Hessian-based Regularization Approach,
       TMLR 2024, https://arxiv.org/abs/2306.08553
     """
-    check_number("sigma", sigma, low=0)
+    check_number("sigma", sigma, low=0, schedule=True)
     noisy = reevaluate(restrict(gaussian(key), mask), replace, radius=sigma, when=when, observe=False)
     return evaluate_by(two_sided_mean, noisy)

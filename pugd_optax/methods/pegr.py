@@ -82,7 +82,7 @@ def pegr(
 
       One ReLU layer with a fixed second one gets no help from the penalty: it has no curvature along a pattern.
     """
-    check_number("strength", strength, low=0)
+    check_number("strength", strength, low=0, schedule=True)
     check_count("group_size", group_size, low=1)
     constant = isinstance(strength, int | float | np.number)
     never = constant and strength == 0

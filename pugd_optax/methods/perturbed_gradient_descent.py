@@ -48,7 +48,7 @@ def perturbed_gradient_descent(
       Jin, Ge, Netrapalli, Kakade and Jordan, How to Escape Saddle Points Efficiently, ICML 2017,
       https://arxiv.org/abs/1703.00887; in this form the baseline of https://arxiv.org/abs/2202.02831
     """
-    check_number("sigma", sigma, low=0)
+    check_number("sigma", sigma, low=0, schedule=True)
     key = as_key(key)
 
     def update(updates, state: Any, params=None, **extra_args: Any):

@@ -61,7 +61,7 @@ def wsam(
       This is the coupled form. The paper's other form sends only $g$ through the base optimizer and adds the sharpness
       term after it.
     """
-    check_number("gamma", gamma, low=0, below=1)
+    check_number("gamma", gamma, low=0, below=1, schedule=True)
     weight = (lambda step: gamma(step) / (1 - gamma(step))) if callable(gamma) else gamma / (1 - gamma)
     rest = (lambda step: 1 - weight(step)) if callable(weight) else 1 - weight
     return reevaluate(restrict(normalize(), mask), mix(rest, weight), radius=radius, when=when)

@@ -91,7 +91,7 @@ def bernoulli(p: optax.ScalarOrSchedule, key: jax.Array | int = 0) -> Callable[[
     References:
       Zhao, Zhang and Hu, SS-SAM: Stochastic Scheduled Sharpness-Aware Minimization, https://arxiv.org/abs/2203.09962
     """
-    check_number("p", p, low=0, high=1)
+    check_number("p", p, low=0, high=1, schedule=True)
     key = jax.random.key(key) if isinstance(key, int) else key
 
     def gate(step: jax.typing.ArrayLike) -> jax.Array:

@@ -52,7 +52,7 @@ def low_variance(warmup: int = 1000, *, ratio: float = 0.2, window: int = 10) ->
       The variance trigger of https://github.com/eeyzs1/CV_RTS
     """
     check_count("warmup", warmup, low=2)
-    check_number("ratio", ratio, low=0, schedule=False)
+    check_number("ratio", ratio, low=0)
     check_count("window", window, low=2)
 
     def init(params: optax.Params) -> LowVarianceState:
@@ -117,8 +117,8 @@ def large_gradient(threshold: optax.ScalarOrSchedule = 0.0, *, decay: float = 0.
       Jiang et al., An Adaptive Policy to Employ Sharpness-Aware Minimization, ICLR 2023,
       https://arxiv.org/abs/2304.14647
     """
-    check_number("threshold", threshold)
-    check_number("decay", decay, low=0, below=1, schedule=False)
+    check_number("threshold", threshold, schedule=True)
+    check_number("decay", decay, low=0, below=1)
 
     def init(params: optax.Params) -> LargeGradientState:
         del params
@@ -181,7 +181,7 @@ def generalization_gap(warmup: int = 1000, *, factor: float = 3.0, every: int = 
       The generalisation-gap trigger of https://github.com/eeyzs1/CV_RTS
     """
     check_count("warmup", warmup, low=1)
-    check_number("factor", factor, low=0, schedule=False)
+    check_number("factor", factor, low=0)
     check_count("every", every, low=1)
 
     def init(params: optax.Params) -> GeneralizationGapState:
