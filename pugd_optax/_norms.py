@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from pugd_optax._cond import cond
+
 
 def widen(x: jax.Array) -> jax.Array:
     """`x` in the dtype sums are taken in: float64 stays, everything shorter becomes float32 (or its complex twin)."""
@@ -36,7 +38,7 @@ def norm(*trees: Any, of: Callable[..., Any] = lambda tree: tree) -> jax.Array:
     # Without the barrier XLA finds that the caller computes `of` too, shares the two and stores what they share.
     tree = of(*jax.tree.map(jax.lax.optimization_barrier, trees))
     plain = jnp.sqrt(vdot(tree, tree))
-    return jax.lax.cond(
+    return cond(
         in_range(plain), lambda *_: plain, lambda *again: _scaled_norm(of(*again)).astype(plain.dtype), *trees
     )
 
@@ -71,7 +73,7 @@ def cosine(a: optax.Updates, b: optax.Updates, a_norm: jax.Array, b_norm: jax.Ar
         product = vdot(divide(a, a_norm), divide(b, b_norm)).astype(plain.dtype)
         return jnp.where(jnp.isfinite(product), product, 0)
 
-    return jax.lax.cond(in_range(a_norm) & in_range(b_norm), lambda *_: plain, of_units, a, b)
+    return cond(in_range(a_norm) & in_range(b_norm), lambda *_: plain, of_units, a, b)
 
 
 def cast_like(tree: optax.Updates, like: optax.Updates) -> optax.Updates:

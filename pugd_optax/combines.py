@@ -14,6 +14,7 @@ import optax
 
 from pugd_optax import _norms
 from pugd_optax._checks import check_number
+from pugd_optax._cond import cond
 from pugd_optax._norms import cast_like, divide, in_range, norm, safe_ratio, vdot, widen
 from pugd_optax._typing import Combine
 
@@ -155,7 +156,7 @@ def _unit_sum(scale: jax.typing.ArrayLike, g: optax.Updates, g_star: optax.Updat
     terms = (s * g_norm) ** 2 + norm(g_star).astype(g_norm.dtype) ** 2
     square = terms + 2 * s * vdot(g, g_star).astype(g_norm.dtype)
     plain = jnp.sqrt(jnp.maximum(square, 0))
-    length = jax.lax.cond(
+    length = cond(
         in_range(plain) & (square > 0.1 * terms),
         lambda *_: plain,
         lambda *pair: norm(*pair, of=lambda g, g_star: _wide_sum(scale, g, 1.0, g_star)).astype(plain.dtype),

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from pugd_optax._checks import check_number, check_trees
+from pugd_optax._cond import cond
 from pugd_optax._gradient_source import gradient_function
 from pugd_optax._norms import cast_like, cosine, norm, select, widen
 from pugd_optax._typing import Combine, GradFn, ValueFn
@@ -146,7 +147,7 @@ def reevaluate(
         active = decision if active is None else active
         at = jnp.maximum(jnp.asarray(radius(state.step) if callable(radius) else radius), 0)
         again = functools.partial(evaluate_again, grads, state, params, gradient, at, report, extra_args)
-        u, ascent_state, seen = _either(active, again, functools.partial(rest, grads, state))
+        u, ascent_state, seen = cond(active, again, functools.partial(rest, grads, state))
         step = jnp.asarray(optax.safe_increment(state.step))
         active = jnp.asarray(active, bool)
         used = jnp.where(active, at.astype(jnp.float32), 0)
@@ -181,13 +182,6 @@ def _check_parts(ascent: Any, combine: Any, radius: Any, idle: Any) -> None:
         raise TypeError(f"idle={idle!r}: expected a function g -> u, or None for g itself.")
     if not callable(combine):
         raise TypeError(f"combine={combine!r}: expected a function (g, g_star) -> u. Mend: pugd_optax.mix(0.5, 0.5).")
-
-
-def _either(choose: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
-    """One of two branches: now if the choice is a Python bool, else at run time."""
-    if isinstance(choose, bool | np.bool_):
-        return yes() if choose else no()
-    return jax.lax.cond(choose, yes, no)
 
 
 def _as_gate(when: Any) -> Gate:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import pugd_optax
 from pugd_optax._norms import norm, unit, vdot
 
 X = np.random.default_rng(4).normal(size=(3, 5))
@@ -71,3 +72,15 @@ def test_strict_promotion_with_mixed_leaves(strict_dtypes, x64):
     tree = [jnp.ones(2, d) for d in (jnp.float64, jnp.float32, jnp.bfloat16, jnp.float16)]
     np.testing.assert_allclose(norm(tree), np.sqrt(8), rtol=1e-12)
     assert [x.dtype for x in unit(tree)] == [x.dtype for x in tree]
+
+
+@pytest.mark.parametrize("method", [pugd_optax.sam, pugd_optax.pugd, pugd_optax.normalize])
+def test_outside_jit_no_branch_is_compiled(method, monkeypatch):
+    """Closures over arrays miss the caches of `lax.cond`: it would compile them again at every step."""
+    gradient = jax.grad(lambda w: jnp.sum(w**4))
+    tx, w = method(), jnp.array([1.0, 2.0])
+    state = tx.init(w)
+    inside = jax.jit(lambda g, state, w: tx.update(g, state, w, grad_fn=gradient))(gradient(w), state, w)
+    monkeypatch.setattr(jax.lax, "cond", lambda *_: pytest.fail("compiled"))
+    outside = tx.update(gradient(w), state, w, grad_fn=gradient)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), outside, inside)

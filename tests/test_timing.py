@@ -219,3 +219,13 @@ def test_rts_counts_all_three_knobs_on_every_step():
         assert (int(optax.tree.get(state, "step")), bool(optax.tree.get(state, "active"))) == (t + 1, active)
         np.testing.assert_allclose(optax.tree.get(state, "radius"), radius(t) if active else 0.0, rtol=1e-6)
     assert seen == [2, 5, 8, 11]
+
+
+def test_large_gradient_outlives_a_spike_whose_deviation_overflows():
+    gate, fired = timing.large_gradient(0.5), []
+    state = gate.init({})
+    for t, g in enumerate([1.0, 0.5, 1.5, 1e10, 0.5, 1.5, 0.5, 1.5]):
+        active, state = gate.update(state, {"w": jnp.float32(g)}, step=jnp.int32(t))
+        fired.append(bool(active))
+    assert np.isfinite(state.variance)
+    assert fired[-1]

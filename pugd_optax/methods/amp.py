@@ -38,7 +38,7 @@ def amp(
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
-      `pugd_optax.reevaluate`.
+      `pugd_optax.reevaluate`; `state.radius` is 1 on active steps, as the ascent has its own $\epsilon$.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range.

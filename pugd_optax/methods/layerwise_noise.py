@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from pugd_optax._checks import check_number
+from pugd_optax._cond import cond
 from pugd_optax._masks import resolve_mask
 from pugd_optax._typing import Mask
 from pugd_optax.combines import replace
@@ -88,7 +89,7 @@ def _one_tensor(key: jax.Array, at_random: bool, mask: Mask | None) -> optax.Gra
         # A branch for each tensor, so that noise is drawn for the chosen one only.
         draw = lambda x: partial(jax.random.normal, noise_key, x.shape, x.dtype)
         rest = lambda x: partial(jnp.zeros, x.shape, x.dtype)
-        eps = [jax.lax.cond(chosen == i, draw(x), rest(x)) for i, x in enumerate(leaves)]
+        eps = [cond(chosen == i, draw(x), rest(x)) for i, x in enumerate(leaves)]
         return jax.tree.unflatten(structure, eps), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)

@@ -96,9 +96,8 @@ def large_gradient(threshold: optax.ScalarOrSchedule = 0.0, *, decay: float = 0.
       decay: $\delta$ in [0, 1).
 
     Returns:
-      A gate. It reads the gradient norm once a step, and forgets one whose square is not finite. The means start at
-      the first squared norm with variance 0, so the first step is active for $c_0 \le 0$ and, by rounding aside, every
-      $c_0$.
+      A gate. It reads the gradient norm once a step, and forgets one whose squared deviation is not finite. The means
+      start at the first squared norm with variance 0, so the first step is active whatever $c_0$.
 
     Raises:
       ValueError: if `decay` is outside [0, 1).
@@ -130,7 +129,7 @@ def large_gradient(threshold: optax.ScalarOrSchedule = 0.0, *, decay: float = 0.
         mean = jnp.where(step == 0, square, decay * state.mean + (1 - decay) * square)
         variance = decay * state.variance + (1 - decay) * (square - mean) ** 2
         c = threshold(step) if callable(threshold) else threshold
-        readable = jnp.isfinite(square)
+        readable = jnp.isfinite(square) & jnp.isfinite(variance)
         memory = (jnp.where(readable, new, old) for new, old in zip((mean, variance), state, strict=True))
         return square >= mean + c * jnp.sqrt(variance), LargeGradientState(*memory)
 

@@ -169,3 +169,8 @@ def test_learns_the_signal_where_gradient_descent_memorises_the_noise():
     assert plain[1] > 0.4
     assert regularized[0] == 0
     assert regularized[1] < 0.1
+
+
+def test_reports_no_radius():
+    tx, w = pugd_optax.pegr(0.5), jnp.ones(4)
+    assert tx.update(gradient(w), tx.init(w), w, losses_fn=losses_fn)[1].radius == 0
