@@ -37,7 +37,7 @@ class Progress:
       seconds: of training so far.
       evaluations: of the gradient so far.
       skipped: steps dropped so far because something was not finite.
-      val_loss: after the last whole epoch.
+      val_loss: after the last whole epoch; NaN before there is one, which a gate leaves out.
       best_epoch: the epoch with the best validation accuracy.
       best_accuracy: that accuracy; below any that there is while there is none.
       metrics: what the steps of the epoch under way reported, a list each.
@@ -48,7 +48,7 @@ class Progress:
     seconds: float = 0.0
     evaluations: int = 0
     skipped: int = 0
-    val_loss: float = 0.0
+    val_loss: float = float("nan")
     best_epoch: int = 0
     best_accuracy: float = -1.0
     metrics: dict[str, list[float]] = dataclasses.field(default_factory=dict)
