@@ -13,7 +13,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from experiments import report, sweep
+from experiments import report, runs, sweep
 from experiments.config import Config
 
 BASE = Config(
@@ -46,5 +46,7 @@ def main(options: Options, console: Console) -> None:
             epochs = options.epochs * config.epochs // BASE.epochs
             config = dataclasses.replace(config, noise=noise, seeds=options.seeds, epochs=epochs)
             jobs.append((options.out / setting, config))
+    for folder, config in jobs:
+        runs.remove(folder, config)
     sweep.run(jobs, console)
     report.show(options.out, console)

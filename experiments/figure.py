@@ -6,7 +6,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from experiments.report import describe
+from experiments.report import describe, deviation
 from experiments.runs import Run
 
 matplotlib.use("agg")
@@ -35,7 +35,7 @@ def draw(groups: dict[str, dict[str, list[Run]]], path: Path) -> Path:
         for line, (setting, methods) in zip(panels, groups.items(), strict=True):
             for panel, (key, label) in zip(line, AXES, strict=True):
                 _panel(panel, methods, key, label)
-            line[0].set_ylabel("validation accuracy %")
+            line[0].set_ylabel("validation accuracy %\nmean ± standard deviation over seeds")
             line[0].set_title(f"{setting}: {describe(methods)}".removeprefix(": "), fontweight="bold")
         handles, labels = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=min(4, len(labels)), frameon=False)
@@ -49,7 +49,7 @@ def _panel(panel: Axes, methods: dict[str, list[Run]], key: str, label: str) -> 
     for i, (title, found) in enumerate(methods.items()):
         x = np.mean([[record[key] for record in run.metrics] for run in found], axis=0)
         y = 100 * np.array([[record["val_accuracy"] for record in run.metrics] for run in found])
-        mean, spread = y.mean(0), y.std(0)
+        mean, spread = y.mean(0), deviation(y)
         colour, style = COLOURS[i % len(COLOURS)], STYLES[i // len(COLOURS) % len(STYLES)]
         panel.plot(
             x, mean, color=colour, linestyle=style, label=title, linewidth=1.8, marker="o" if len(x) < 4 else None

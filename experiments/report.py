@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.claims.claim import interval
-from experiments.runs import Run, read, unfinished
+from experiments.names import UsageError
+from experiments.runs import Run, differing, read, unfinished
 
 NOTE = (
     "mean ± standard deviation over seeds and half the 95 % confidence interval of the mean (Student's t); test %: at "
@@ -45,11 +46,25 @@ class Row(NamedTuple):
 
 
 def groups(found: list[Run]) -> dict[str, dict[str, list[Run]]]:
-    """Runs by setting, then by title, each in the order in which they were started."""
+    """Runs by setting, then by title, each in the order in which they were started.
+
+    Raises:
+      UsageError: if runs of one title differ in more than their seed.
+    """
     sorted_out: dict[str, dict[str, list[Run]]] = {}
     for run in found:
-        sorted_out.setdefault(run.group, {}).setdefault(run.title, []).append(run)
+        row = sorted_out.setdefault(run.group, {}).setdefault(run.title, [])
+        other = differing(row[0].config, run.config) if row else []
+        if other:
+            what = f"{run.folder}: has another {', '.join(other)} than {row[0].folder}, in one row of the table"
+            raise UsageError(f"{what}; move one of them to another folder")
+        row.append(run)
     return sorted_out
+
+
+def deviation(values: np.ndarray) -> np.ndarray:
+    """Standard deviation over seeds, the first axis, which are a sample; 0 for a single one."""
+    return values.std(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1:])
 
 
 def rows(methods: dict[str, list[Run]]) -> list[Row]:
@@ -165,7 +180,7 @@ def _spread(accuracy: Accuracy, seeds: int) -> str:
 
 def _percent(found: list[Run], key: str) -> Accuracy:
     values = 100 * np.array([run.result[key] for run in found])
-    return Accuracy(values.mean(), values.std(ddof=1) if len(values) > 1 else 0.0, interval(values).half)
+    return Accuracy(values.mean(), float(deviation(values)), interval(values).half)
 
 
 def _median(found: list[Run], key: str) -> float:

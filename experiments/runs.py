@@ -5,6 +5,7 @@ metrics.jsonl   one line an epoch
 events.*        the same for TensorBoard
 checkpoints/    the last two (experiments/checkpoint.py)
 failure.json    what went wrong, in a sweep that went on
+.lock           held while it is trained (experiments/lock.py)
 result.json     written last: the run is complete
 """
 
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 import jax
 
 from experiments.config import Config
+from experiments.lock import held
 from experiments.names import Diverged, UsageError
 from experiments.processes import first_alone
 
@@ -33,7 +35,7 @@ ELSEWHERE = (
     *("checkpoint_every", "checkpoint_minutes", "tensorboard"),
     *("devices", "distributed", "steps_per_call"),
 )
-"""Settings that a result does not depend on."""
+"""Settings that a result does not depend on; on `devices` it does where each of them perturbs by itself."""
 
 
 class Run(NamedTuple):
@@ -46,6 +48,7 @@ class Run(NamedTuple):
     seed: int
     metrics: list[dict[str, Any]]
     result: dict[str, Any]
+    folder: Path
 
 
 def folder_of(root: Path, config: Config, seed: int) -> Path:
@@ -64,6 +67,17 @@ def refuse_unwritable(root: Path) -> None:
         raise UsageError(f"--out {root}: {there} is not a folder that can be written to; name another")
 
 
+def remove(root: Path, config: Config) -> None:
+    """Remove the runs of that title, of every seed.
+
+    Raises:
+      UsageError: if one of them is being trained.
+    """
+    for folder in folder_of(root, config, 0).parent.glob("seed*"):
+        with held(folder):
+            shutil.rmtree(folder)
+
+
 @first_alone
 def start(folder: Path, config: Config, seed: int) -> None:
     """Make the folder and note what is about to run; what an earlier run left there is removed."""
@@ -79,15 +93,22 @@ def complete(folder: Path, config: Config) -> bool:
     """Whether the folder holds the result of these settings.
 
     Raises:
-      UsageError: if it holds a run with others.
+      UsageError: if it, or that of another seed beside it, holds a run with others: both would share a row.
     """
-    if not (folder / "run.json").exists():
-        return False
-    there, asked = (_substance(c) for c in (json.loads((folder / "run.json").read_text())["config"], _plain(config)))
-    differing = sorted(key for key in asked if there.get(key) != asked[key])
-    if differing:
-        raise UsageError(f"{folder}: holds a run with another {', '.join(differing)}; name another folder")
-    return (folder / "result.json").exists()
+    for path in sorted(folder.parent.glob("seed*/run.json")):
+        other = differing(json.loads(path.read_text())["config"], _plain(config))
+        if other:
+            raise UsageError(f"{path.parent}: holds a run with another {', '.join(other)}; name another folder")
+    return all((folder / name).exists() for name in ("run.json", "result.json"))
+
+
+def differing(there: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """The settings, of those that a result depends on, in which two runs differ."""
+    one, two = _substance(there), _substance(asked)
+    devices = there.get("devices"), asked.get("devices")
+    if two["parallel"] != "jit" and None not in devices:  # None: older runs did not count them
+        one["devices"], two["devices"] = devices
+    return sorted(key for key in two if one[key] != two[key])
 
 
 @first_alone
@@ -151,7 +172,7 @@ def _why_unfinished(folder: Path, root: Path) -> str:
     metrics = folder / "metrics.jsonl"
     done = len(metrics.read_text().splitlines()) if metrics.exists() else 0
     total = json.loads((folder / "run.json").read_text())["config"]["epochs"]
-    return f"{name}: {done} of {total} epochs; --resume goes on"
+    return f"{name}: {done} of {total} epochs"
 
 
 def environment() -> dict[str, Any]:
@@ -172,18 +193,26 @@ def _read_run(folder: Path, root: Path) -> Run:
     try:
         about, result = (json.loads((folder / name).read_text()) for name in ("run.json", "result.json"))
         metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        if [line.get("epoch") for line in metrics] != list(range(1, about["config"]["epochs"] + 1)):
+            raise ValueError("the lines of metrics.jsonl are not its epochs, once each and in order")
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder}: not a readable run ({error}); remove it or run it again") from error
     group = folder.relative_to(root).parts[:-2]
-    return Run("/".join(group), about["title"], about["config"], about["started"], about["seed"], metrics, result)
+    return Run(
+        "/".join(group), about["title"], about["config"], about["started"], about["seed"], metrics, result, folder
+    )
 
 
 def _substance(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings that a result depends on, as JSON keeps them."""
-    return json.loads(json.dumps({k: v for k, v in config.items() if k not in ELSEWHERE}))
+    """The settings that a result depends on, as JSON keeps them; the label is a name alone."""
+    known = {**_plain(Config()), **config}  # a run from before there was a setting had its default
+    return json.loads(json.dumps({k: v for k, v in known.items() if k not in (*ELSEWHERE, "label")}))
 
 
 def _plain(config: Config) -> dict[str, Any]:
+    """The settings with the number of devices counted where a result depends on it."""
+    if config.parallel != "jit":
+        config = dataclasses.replace(config, devices=config.devices or jax.device_count())
     return {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 from experiments import checkpoint, progress, runs, train
 from experiments.config import Config
 from experiments.job import Job, prepare
+from experiments.lock import held
 from experiments.names import Stopped, UsageError
 
 
@@ -30,13 +31,14 @@ def run(
     todo, failed = _todo(experiments), []
     with progress.reporter(console, sum(_epochs(job, folder) for job, _, folder in todo)) as report:
         for job, seed, folder in todo:
-            try:
-                train.run(job, seed, folder, report)
-            except Stopped:
-                raise
-            except tolerated as error:
-                runs.fail(folder, error)
-                failed.append(f"{folder}: {error}")
+            with held(folder):
+                try:
+                    train.run(job, seed, folder, report)
+                except Stopped:
+                    raise
+                except tolerated as error:
+                    runs.fail(folder, error)
+                    failed.append(f"{folder}: {error}")
     return failed
 
 

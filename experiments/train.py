@@ -76,8 +76,14 @@ class Training:
         if asked or agreed(self._due()):
             self._save()
         if asked:
-            which = self.asked[0] if self.asked else signal.SIGTERM  # which another process was sent
-            raise Stopped(f"{self.name}: {which.name} at step {self.steps}; --resume goes on", which)
+            raise self.stop()
+
+    def stop(self) -> Stopped:
+        """What ends the work after a signal; where `train` or `sweep` named the folder, `--resume` goes on there."""
+        which = self.asked[0] if self.asked else signal.SIGTERM  # which another process was sent
+        config = self.job.config
+        later = "the same command goes on" if config.resume else "--resume goes on" if config.out else "saved"
+        return Stopped(f"{self.name}: {which.name} at step {self.steps}; {later}", which)
 
     def _end_epoch(self) -> None:
         """Look at the validation examples and leave a line behind."""
@@ -127,7 +133,7 @@ class Training:
 def run(job: Job, seed: int, folder: Path, report: Reporter = silent) -> dict[str, Any]:
     """Train one seed and write its folder; with `resume`, from its last checkpoint on.
 
-    SIGTERM and Ctrl-C end it at the next step, with a checkpoint.
+    SIGTERM and Ctrl-C end it at the next step, with a checkpoint; after the last step, when it is complete.
 
     Returns:
       The result: test accuracy of the epoch chosen on validation data and of the last epoch, gradient evaluations,
@@ -149,8 +155,10 @@ def run(job: Job, seed: int, folder: Path, report: Reporter = silent) -> dict[st
             training.show = stack.enter_context(scalars(folder, training.now.progress.epoch))
         while training.now.progress.epoch <= job.config.epochs:
             training.advance()
-    result = _test(job, training.now, test) | {"compile_seconds": compile_seconds}
-    runs.finish(folder, result)
+        result = _test(job, training.now, test) | {"compile_seconds": compile_seconds}
+        runs.finish(folder, result)
+        if agreed(bool(asked)):  # after the last look at them; the runs that would follow shall not begin
+            raise training.stop()
     return result
 
 

@@ -52,7 +52,8 @@ def trained_in(folder: Path, config: Config, validation: float, test: float) -> 
         settings = {**vars(config), "label": named}
         about = {"config": settings, "title": named, "started": "", "seed": seed}
         (place / "run.json").write_text(json.dumps(about, default=str))
-        (place / "metrics.jsonl").write_text(json.dumps({"val_accuracy": validation}) + "\n")
+        lines = [json.dumps({"epoch": i + 1, "val_accuracy": validation}) for i in range(config.epochs)]
+        (place / "metrics.jsonl").write_text("\n".join(lines))
         (place / "result.json").write_text(json.dumps({"last_test_accuracy": test}))
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -67,7 +68,7 @@ def test_a_report_is_rebuilt_from_the_folders_alone(tmp_path, capsys):
 def test_rows_are_means_and_deviations_over_seeds():
     def run(title, seed, test, seconds):
         result = {"test_accuracy": test, "last_test_accuracy": test, "gradient_evaluations": 10, "seconds": seconds}
-        return runs.Run("", title, {}, str(seed), seed, [], result)
+        return runs.Run("", title, {}, str(seed), seed, [], result, Path(f"{title}/seed{seed}"))
 
     found = [run("SGD", 0, 0.9, 1.0), run("SGD", 1, 0.8, 3.0), run("PUGD", 0, 1.0, 5.0)]
     first, second = report.rows(report.groups(found)[""])

@@ -71,7 +71,7 @@ def assert_same_bits(one, two):
 def test_stopped_within_an_epoch_and_resumed(case, tmp_path):
     job = prepare(dataclasses.replace(BASE, **CASES[case]))
     train.run(job, 0, tmp_path / "whole")
-    with pytest.raises(Stopped, match="SIGTERM at step 6; --resume goes on"):
+    with pytest.raises(Stopped, match="SIGTERM at step 6; saved"):
         train.run(stopping(job, 6), 0, tmp_path / "parts")
     assert checkpoint.steps(tmp_path / "parts") == [6]
     assert not (tmp_path / "parts" / "result.json").exists()
@@ -102,6 +102,25 @@ def test_a_step_count_within_an_epoch_is_due_by_the_clock(tmp_path, monkeypatch)
     monkeypatch.setattr(checkpoint, "save", lambda folder, step, snapshot: saved.append(step))
     train.run(job, 0, tmp_path)
     assert saved == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("settings", "hint"),
+    [({"out": Path("out")}, "--resume goes on"), ({"resume": True}, "the same command goes on"), ({}, "saved")],
+)
+def test_a_signal_during_the_last_checkpoint_ends_a_run_that_is_complete(settings, hint, tmp_path, monkeypatch):
+    job = prepare(dataclasses.replace(BASE, epochs=1, **settings))
+    save = checkpoint.save
+
+    def signalled(*args):
+        signal.raise_signal(signal.SIGTERM)
+        save(*args)
+
+    monkeypatch.setattr(checkpoint, "save", signalled)
+    with pytest.raises(Stopped, match=f"SIGTERM at step 4; {hint}$"):
+        train.run(job, 0, tmp_path)
+    assert runs.complete(tmp_path, job.config)
+    assert checkpoint.steps(tmp_path) == [4]
 
 
 def test_without_an_interval_only_a_signal_makes_a_checkpoint(tmp_path):
@@ -181,7 +200,7 @@ def test_a_step_that_is_not_finite_is_dropped_whole_when_asked(tmp_path):
 
 
 def test_parameters_that_are_not_finite_are_found_though_the_loss_before_was(tmp_path):
-    job = prepare(dataclasses.replace(BASE, epochs=1, batch=80, lr="inf"))
+    job = prepare(dataclasses.replace(BASE, epochs=1, batch=80, lr="3e38", weight_decay=1e10))
     with pytest.raises(Diverged, match=r"a parameter is not finite after the update at step 0"):
         train.run(job, 0, tmp_path)
 
