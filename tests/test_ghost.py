@@ -170,6 +170,20 @@ def test_agrees_in_float32(name):
     assert optax.tree.norm(optax.tree.sub(mine, exact)) < 1e-5 * optax.tree.norm(exact)
 
 
+@pytest.mark.parametrize("mode", ["fill", "clip"])
+def test_ids_outside_the_table(mode, x64):
+    """Padding: a dropped id looks no row up, and two of them are not one row; a clipped one looks the last row up."""
+    table, ids = np.arange(12).reshape(4, 3) / 5, np.array([[0, 1, 9, 9], [2, 9, -9, 1]])
+    losses_fn = lambda t: jnp.sum(jnp.sin(t.at[ids].get(mode=mode, fill_value=0.0)), axis=(1, 2))
+    (mine, squares), (exact, _) = both(losses_fn, jnp.asarray(table))
+    ids = np.clip(np.where(ids < 0, ids + 4, ids), 0, 3) if mode == "clip" else ids
+    counts = np.sum(ids[:, :, None] == np.arange(4), axis=1)[:, :, None]
+    np.testing.assert_allclose(squares, np.sum((counts * np.cos(table)) ** 2, axis=(1, 2)), rtol=1e-12)
+    by_hand = -2 * np.cos(table) * np.sin(table) * np.mean(counts**2, axis=0)
+    np.testing.assert_allclose(mine, by_hand, rtol=1e-12)
+    np.testing.assert_allclose(exact, by_hand, rtol=1e-12)
+
+
 def test_groups_of_images(x64):
     losses_fn, params = CASES["residual"]()
     (mine, squares), (exact, expected) = both(examples.micro_batches(losses_fn, 2), params)

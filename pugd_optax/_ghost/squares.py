@@ -30,9 +30,12 @@ def product_norms(unfold: Unfold, a: Any, d: jax.Array) -> jax.Array:
 
 
 def lookup_norms(ids: jax.Array, d: jax.Array) -> jax.Array:
-    r"""$\|c_i\|^2$ of the rows looked up by `ids` [batch, position], from `d` [batch, position, column]."""
-    same = (ids[:, :, None] == ids[:, None, :]).astype(d.dtype)
-    return jnp.sum(same * _gram(d), axis=(1, 2))
+    r"""$\|c_i\|^2$ of the rows looked up by `ids` [batch, position], from `d` [batch, position, column].
+
+    A negative id looks no row up.
+    """
+    same = (ids[:, :, None] == ids[:, None, :]) & (ids >= 0)[:, :, None]
+    return jnp.sum(same.astype(d.dtype) * _gram(d), axis=(1, 2))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
