@@ -21,6 +21,9 @@ COMMANDS = {
     "claims": "the claims of the papers: table, picture and verdict of each",
 }
 
+WORDS = {"presets": "[NAME]", "report": "FOLDER"}
+"""What the commands without options take."""
+
 
 def main(argv: Sequence[str]) -> int:
     """Run one command; returns the exit status."""
@@ -48,6 +51,9 @@ def _dispatch(argv: list[str], console: Console) -> int:
         print("\n".join(f"  {name:<8} {what}" for name, what in COMMANDS.items()))
         return 0 if argv else 2
     pick("command", argv[0], COMMANDS)
+    if argv[0] in WORDS and {"-h", "--help"} & set(argv):
+        print(f"usage: python -m experiments {argv[0]} {WORDS[argv[0]]}\n\n{COMMANDS[argv[0]]}")
+        return 0
     if argv[0] != "bench":  # which reports what compiling costs
         _keep_compiled()
     run = {
@@ -66,7 +72,7 @@ def _dispatch(argv: list[str], console: Console) -> int:
 def _demo(argv: list[str], console: Console) -> int:
     from experiments import demo
 
-    demo.main(parse(demo.Options, argv), console)
+    demo.main(parse(demo.Options, argv, "demo"), console)
     return 0
 
 
@@ -93,8 +99,8 @@ def _sweep(argv: list[str], console: Console) -> int:
     from experiments import grid, sweep
 
     if "-h" in argv or "--help" in argv:
-        print(f"{grid.__doc__}\n`--stop-on-failure` ends the sweep at the first run that fails.\n")
-        train_config(["--help"])
+        stop = "`--stop-on-failure` ends the sweep at the first run that fails."
+        train_config(["--help"], "sweep", f"{grid.__doc__}\n{stop}")
     experiments = grid.settings([word for word in argv if word != "--stop-on-failure"])
     _, first = experiments[0]
     assert first.out is not None
@@ -110,7 +116,7 @@ def _sweep(argv: list[str], console: Console) -> int:
 def _profile(argv: list[str], console: Console) -> int:
     from experiments import profiling
 
-    config = train_config(argv)
+    config = train_config(argv, "profile", profiling.__doc__)
     assert config.out is not None
     made = profiling.profile(config, config.out)
     console.print(
@@ -147,6 +153,8 @@ def _presets(argv: list[str], console: Console) -> int:
     from rich.table import Table
 
     notes = presets()
+    if len(argv) > 1:
+        raise UsageError(f"usage: python -m experiments presets [NAME]; found {len(argv)} words")
     if argv:
         console.print(pick("preset", argv[0], notes), highlight=False, markup=False)
         return 0
@@ -162,7 +170,7 @@ def _presets(argv: list[str], console: Console) -> int:
 def _claims(argv: list[str], console: Console) -> int:
     from experiments.claims import command
 
-    command.main(parse(command.Options, argv), console)
+    command.main(parse(command.Options, argv, "claims"), console)
     return 0
 
 

@@ -120,6 +120,8 @@ class Config:
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise UsageError(f"{_flag(name)} {count}: expected at least 1")
+        if not 0 <= self.first_seed < 2**31:
+            raise UsageError(f"--first-seed {self.first_seed}: expected a whole number from 0 to 2**31 - 1")
         if self.checkpoint_every < 0:
             raise UsageError(f"--checkpoint-every {self.checkpoint_every}: expected a number of epochs, or 0")
         if not self.checkpoint_minutes > 0:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from experiments.names import pick
+from experiments.names import UsageError, pick
 
 Norm = Callable[..., nnx.Module]
 NORMS: dict[str, Norm] = {
@@ -231,6 +231,7 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
     "vit_small": functools.partial(ViT, 384, 12, 6),
     "mlp": MLP,
 }
+SQUARE = ("vit_tiny", "vit_small", "mlp")
 
 
 def constructor(
@@ -240,7 +241,7 @@ def constructor(
 
     Args:
       name: one of `MODELS`.
-      image_shape: height (= width) and channels of the images, [h, w, c].
+      image_shape: height, width and channels of the images, [h, w, c]; of ResNets alone need they not be square.
       num_classes: number of logits.
       norm: `group` (8 channels a group) or `batch`.
       dtype: type of the computation, `float32` or `bfloat16`.
@@ -251,6 +252,8 @@ def constructor(
       (2, 10)
     """
     make = pick("model", name, MODELS)
-    height, _, channels = image_shape
+    height, width, channels = image_shape
+    if height != width and name in SQUARE:
+        raise UsageError(f"--model {name}: wants square images, not {height} x {width}; choose a ResNet, or pad them")
     settings = {"channels": channels, "num_classes": num_classes, "image_size": height}
     return lambda rngs: make(**settings, norm=pick("norm", norm, NORMS), dtype=jnp.dtype(dtype), rngs=rngs)

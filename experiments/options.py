@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import datetime
 import importlib
+import inspect
 import io
 import os
 import pkgutil
@@ -50,12 +51,17 @@ def words(argv: Sequence[str]) -> list[Word]:
     return found
 
 
-def train_config(argv: Sequence[str]) -> Config:
-    """Settings from the options of `train`, on top of those of the preset, with the folders filled in."""
+def train_config(argv: Sequence[str], command: str = "train", about: str | None = None) -> Config:
+    """Settings from the options of `train`, on top of those of the preset, with the folders filled in.
+
+    Another command that takes them has its own name and words in the help.
+    """
     given = words(argv)
     start = preset(next((_value(word) for word in reversed(given) if word.name == "--preset"), "none"))
     plain = [text for word in given if not _owner(word) for text in word.argv]
-    config = parse(Config, plain, start, also=("--method.OPTION", "--optimizer.OPTION"))
+    intro, _, more = inspect.cleandoc(Config.__doc__ or "").partition("\n\n")
+    about = f"{about or intro}\n\n{more}"
+    config = parse(Config, plain, command, start, about=about, also=("--method.OPTION", "--optimizer.OPTION"))
     folder = os.environ.get("PUGD_DATA_DIR")
     time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     return dataclasses.replace(
@@ -67,15 +73,31 @@ def train_config(argv: Sequence[str]) -> Config:
     )
 
 
-def parse(kind: type[T], argv: Sequence[str], default: T | None = None, also: Sequence[str] = ()) -> T:
-    """Settings of that kind; an unknown option or a bad value is a `UsageError`."""
+def parse(
+    kind: type[T],
+    argv: Sequence[str],
+    command: str = "",
+    default: T | None = None,
+    *,
+    about: str | None = None,
+    also: Sequence[str] = (),
+) -> T:
+    """Settings of that kind; an unknown option or a bad value is a `UsageError`.
+
+    Args:
+      kind: a dataclass.
+      argv: the options.
+      command: what stands before them.
+      default: where the settings start from; those of the class if None.
+      about: what the help begins with; the docstring of the class if None.
+      also: options that are read elsewhere, to be suggested with the others.
+    """
     said = io.StringIO()
+    words: dict[str, Any] = {"prog": f"python -m experiments {command}".rstrip(), "description": about}
     start: dict[str, Any] = {} if default is None else {"default": default}
     try:
         with contextlib.redirect_stderr(said):
-            made, unknown = tyro.cli(
-                kind, args=list(argv), return_unknown_args=True, prog="python -m experiments", **start
-            )
+            made, unknown = tyro.cli(kind, args=list(argv), return_unknown_args=True, **words, **start)
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
@@ -129,5 +151,5 @@ def _options(owner: str, given: list[Word], start: Config, config: Config) -> tu
 def _one_line(box: str) -> str:
     """The sentences of the parser's box, without its frame."""
     lines = [line.strip("│╭╰╮╯─ \n") for line in box.splitlines()]
-    text = " ".join(line for line in lines[1:] if line)
+    text = " ".join(line for line in lines[1:] if line.strip("-"))  # the frame where the output is ASCII
     return re.split(r"Argument helptext:|For full helptext", text)[0].strip()

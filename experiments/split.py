@@ -11,7 +11,7 @@ def split(config: Config, dataset: data.Dataset, seed: int) -> data.Split:
     """The training part thinned out first, then its labels made noisy; validation and test stay clean."""
     split = _thinned(config, dataset, seed)
     train, (kind, _, which) = split.train, config.noise.partition(":")
-    _refuse_empty(train.labels, dataset.num_classes)
+    _refuse_empty(config, dataset, train.labels)
     if kind == "human":
         noisy = human.human_labels(train, which, dataset.family, config.data_dir, config.checksum)
     else:
@@ -38,10 +38,14 @@ def _thinned(config: Config, dataset: data.Dataset, seed: int) -> data.Split:
     return split._replace(train=split.train.take(kept))
 
 
-def _refuse_empty(labels: np.ndarray, num_classes: int) -> None:
-    empty = np.flatnonzero(np.bincount(labels, minlength=num_classes) == 0)
-    if len(empty):
-        more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
-        raise UsageError(
-            f"no example of class {empty[0]}{more} among the {len(labels)} for training; use a larger --train-size"
-        )
+def _refuse_empty(config: Config, dataset: data.Dataset, labels: np.ndarray) -> None:
+    """Every class is among the training examples, first of the set, then of the run."""
+    for found, mend in (
+        (dataset.train.labels, "number the classes from 0 without a gap"),
+        (labels, "use a larger --train-size"),
+    ):
+        empty = np.flatnonzero(np.bincount(found, minlength=dataset.num_classes) == 0)
+        if len(empty):
+            more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+            what = f"no example of class {empty[0]}{more} among the {len(found)} for training"
+            raise UsageError(f"--dataset {config.dataset}: {what}; {mend}")

@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "pages"
 OWN_METHOD = (PAGES / "own_method.md").read_text()
 BLOCKS = dict(re.findall(r'^```\w+ title="(.+?)"\n(.*?)^```$', OWN_METHOD, flags=re.MULTILINE | re.DOTALL))
+PYCON = re.compile(r"^```pycon\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+EXAMPLES = {page: found for page in PAGES.rglob("*.md") if (found := PYCON.findall(page.read_text()))}
 
 
 class Links(HTMLParser):
@@ -81,11 +83,11 @@ def test_pages_load_nothing_from_elsewhere(site):
         assert not outside, page
 
 
-@pytest.mark.parametrize("page", sorted(PAGES.rglob("*.md")), ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", sorted(EXAMPLES), ids=lambda page: page.stem)
 def test_examples_run(page):
     """Blocks marked `pycon`; those of the other languages are not for Python."""
-    blocks = re.findall(r"^```pycon\n(.*?)^```$", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    examples = doctest.DocTestParser().get_doctest("".join(blocks), {}, page.name, str(page), 0)
+    examples = doctest.DocTestParser().get_doctest("".join(EXAMPLES[page]), {}, page.name, str(page), 0)
+    assert examples.examples
     failed, _ = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(examples)
     assert failed == 0
 

@@ -49,11 +49,18 @@ def test_pickled_arrays_are_refused_in_one_line(name, file, arrays, tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10", "cifar100"])
-def test_a_pickle_in_place_of_a_data_file_is_refused(name, tmp_path):
-    for file in ("train-images-idx3-ubyte", "cifar-10-binary.tar.gz", "cifar-100-binary.tar.gz"):
-        (tmp_path / file).write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
-    with pytest.raises(UsageError):
+@pytest.mark.parametrize(
+    ("name", "file", "complaint"),
+    [
+        ("mnist", "train-images-idx3-ubyte", "not an IDX file"),
+        ("fashion_mnist", "train-images-idx3-ubyte", "not an IDX file"),
+        ("cifar10", "cifar-10-binary.tar.gz", "cannot be unpacked"),
+        ("cifar100", "cifar-100-binary.tar.gz", "cannot be unpacked"),
+    ],
+)
+def test_a_pickle_in_place_of_a_data_file_is_refused(name, file, complaint, tmp_path):
+    (tmp_path / file).write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
+    with pytest.raises(UsageError, match=f"{file}: {complaint}"):
         data.load(name, tmp_path, checksum=False)
     assert not (tmp_path / "sprung").exists()
 

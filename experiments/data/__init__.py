@@ -8,7 +8,7 @@
 | `cifar10_jpeg` | CIFAR-10 as JPEG files of quality 75, `cifar10-jpeg/cifar10_jpeg.npz`: not the original pixels |
 | `cifar10_4000` | the first 4000 images of CIFAR-10, `cifar10-lossless-4000/cifar10_train_first4000.npz` |
 | `tiny_imagenet_32` | Tiny ImageNet at 32x32 as JPEG, `tiny-imagenet-32-jpeg/tiny_imagenet_32_jpeg.npz` |
-| `npz:FILE` | `x_train`, `y_train`, `x_test`, `y_test` in a file of one's own |
+| `npz:FILE` | `x_train`, `y_train`, `x_test`, `y_test` in a file of one's own, in the folder or by its absolute path |
 | `tfds:NAME` | what TensorFlow Datasets has prepared as ArrayRecord files |
 
 A plain name never stands for two copies of a set: which one was read is in its name.

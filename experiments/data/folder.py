@@ -14,7 +14,8 @@ class Folder(NamedTuple):
     """Where files are read from.
 
     Attributes:
-      path: holds a folder for each set, or the files of this one; None if no folder was named.
+      path: holds a folder for each set, or the files of this one; None if no folder was named, where only the
+        absolute path of a file is found.
       checksum: whether a file that differs from the published one is refused.
     """
 
@@ -23,14 +24,16 @@ class Folder(NamedTuple):
 
     def find(self, folder: str, file: str, *, instead: str = "") -> Path:
         """The file, gzipped or not; where there is none, a `UsageError` that says what to do `instead`."""
-        if self.path is None:
+        if self.path is None and not Path(file).is_absolute():
             raise UsageError(f"{file}: no data folder given; pass --data-dir or set PUGD_DATA_DIR")
+        root = self.path or Path()
         ends = ("",) if file.endswith((".gz", ".npz")) else ("", ".gz")
-        for path in (place / (file + end) for place in (self.path / folder, self.path) for end in ends):
+        for path in (place / (file + end) for place in (root / folder, root) for end in ends):
             if path.is_file():
                 return path
         packed = f"{file}.gz or " if len(ends) > 1 else ""
-        raise UsageError(f"{self.path / folder / file}: no such file, nor {packed}in {self.path} itself{instead}")
+        nor = f", nor {packed}in {root} itself" if folder else ""
+        raise UsageError(f"{root / folder / file}: no such file{nor}{instead}")
 
     def verify(self, key: str, path: Path, content: Any = None) -> None:
         """Refuse content, that of the file unless it is given, that is not what was published under that key."""

@@ -142,8 +142,17 @@ def test_published_shares_of_wrong_labels():
 def test_a_class_without_example_is_refused():
     digits = data.load("digits", None)
     config = Config(train_size=12, val_size=100, seeds=1)
-    with pytest.raises(UsageError, match=r"no example of class \d.* among the 12 for training"):
+    with pytest.raises(UsageError, match=r"no example of class \d.* among the 12 for training; use a larger --train"):
         split(config, digits, seed=0)
+
+
+def test_a_class_that_the_whole_set_leaves_out_wants_other_numbers():
+    images, labels = np.zeros((60, 4, 4, 1), np.uint8), np.array([0, 1, 7] * 20)
+    gap = data.Dataset(data.Examples(images, labels), data.Examples(images, labels), 8, "none")
+    with pytest.raises(UsageError) as caught:
+        split(Config(dataset="npz:gap.npz"), gap, seed=0)
+    found = "--dataset npz:gap.npz: no example of class 2 and 4 more among the 60 for training"
+    assert str(caught.value) == f"{found}; number the classes from 0 without a gap"
 
 
 def test_class_counts_are_those_of_every_seed():

@@ -200,6 +200,14 @@ def test_a_file_of_ones_own(tmp_path):
             load("npz:own.npz", tmp_path)
 
 
+def test_a_file_by_its_absolute_path_wants_no_folder(tmp_path):
+    own_file(tmp_path / "own.npz")
+    for folder in (None, tmp_path / "elsewhere"):
+        assert load(f"npz:{tmp_path / 'own.npz'}", folder).train.images.shape == (6, 9, 8, 1)
+    with pytest.raises(UsageError, match=rf"^{tmp_path}/another.npz: no such file$"):
+        load(f"npz:{tmp_path}/another.npz", None)
+
+
 def test_wrong_files_are_named(tmp_path):
     write_idx_set(tmp_path, np.arange(20))
     with pytest.raises(UsageError, match="labels from 0 to 19, expected 0 to 9"):

@@ -42,6 +42,18 @@ def test_parameters_are_those_of_the_papers_on_imagenet(name, millions):
     assert size(name, image_shape=(224, 224, 3), num_classes=1000) / 1e6 == pytest.approx(millions, abs=0.0006)
 
 
+@pytest.mark.parametrize("name", ["mlp", "vit_tiny", "vit_small"])
+def test_images_that_a_model_wants_square(name):
+    with pytest.raises(UsageError, match=f"--model {name}: wants square images, not 9 x 8; choose a ResNet"):
+        constructor(name, image_shape=(9, 8, 1), num_classes=3)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet18", "wrn28_10"])
+def test_images_that_need_not_be_square(name):
+    make = constructor(name, image_shape=(9, 8, 1), num_classes=3)
+    assert jax.eval_shape(lambda: make(nnx.Rngs(0))(jnp.zeros((2, 9, 8, 1)))).shape == (2, 3)
+
+
 def test_large_images_are_halved_twice_before_the_first_block():
     make = constructor("resnet8", image_shape=(128, 128, 3), num_classes=10)
     text = str(jax.make_jaxpr(lambda x: make(nnx.Rngs(0))(x))(jnp.zeros((1, 128, 128, 3))))

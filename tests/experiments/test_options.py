@@ -1,0 +1,45 @@
+"""Words of the command line: what the help says, and what an error looks like where no box can be drawn."""
+
+import contextlib
+import io
+
+import pytest
+
+from experiments import cli, options
+from experiments.config import Config
+from experiments.names import UsageError
+
+INTRODUCTIONS = {
+    "demo": "Train SGD, SAM, PUGD and RTS-PUGD on handwritten digits",
+    "train": "Train one model with one method",
+    "sweep": "with a choice at every comma",
+    "presets": "the papers' recipes",
+    "report": "rebuild tables",
+    "profile": "Where the seconds of an epoch go",
+    "claims": "Run a claim of the papers",
+}
+
+
+@pytest.mark.parametrize("word", ["-h", "--help"])
+@pytest.mark.parametrize("command", INTRODUCTIONS)
+def test_help_names_its_command_and_introduces_it(command, word, capsys):
+    with contextlib.suppress(SystemExit):
+        cli.main([command, word])
+    said = capsys.readouterr()
+    assert said.out.startswith(f"usage: python -m experiments {command} ")
+    assert INTRODUCTIONS[command] in said.out
+    assert ("Train one model" in said.out) == (command == "train")
+    assert not said.err
+
+
+def test_help_of_a_sweep_speaks_of_its_own_option(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(["sweep", "--help"])
+    said = capsys.readouterr().out
+    assert "--stop-on-failure" in said
+    assert "--method.radius cosine:2.0:0.0" in said
+
+
+def test_an_error_has_no_frame_where_it_would_be_of_dashes():
+    with contextlib.redirect_stdout(io.StringIO()), pytest.raises(UsageError, match=r"^[^-].*--epochs.*[^-]$"):
+        options.parse(Config, ["--epochs", "many"])
