@@ -32,6 +32,8 @@ def run(
     with progress.reporter(console, sum(_epochs(job, folder) for job, _, folder in todo)) as report:
         for job, seed, folder in todo:
             with held(folder):
+                if _done(job, folder):  # by another process, meanwhile
+                    continue
                 try:
                     train.run(job, seed, folder, report)
                 except Stopped:
@@ -58,7 +60,11 @@ def _todo(experiments: Sequence[tuple[Path, Config]]) -> list[tuple[Job, int, Pa
     twice = next((folder for folder in folders if folders.count(folder) > 1), None)
     if twice is not None:
         raise UsageError(f"{twice}: two of the experiments would be written there; are they the same?")
-    return [turn for turn in turns if not (turn[0].config.resume and runs.complete(turn[2], turn[0].config))]
+    return [(job, seed, folder) for job, seed, folder in turns if not _done(job, folder)]
+
+
+def _done(job: Job, folder: Path) -> bool:
+    return job.config.resume and runs.complete(folder, job.config)
 
 
 def _epochs(job: Job, folder: Path) -> int:

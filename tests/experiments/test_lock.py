@@ -1,7 +1,6 @@
 """A run folder is trained by one process at a time."""
 
 import errno
-import fcntl
 import subprocess
 import sys
 
@@ -10,6 +9,8 @@ import pytest
 from experiments import cli, lock
 from experiments.lock import held
 from experiments.names import UsageError
+
+fcntl = pytest.importorskip("fcntl")
 
 SMALL = ["--model", "mlp", "--train-size", "80", "--val-size", "30", "--batch", "40", "--epochs", "1", "--devices", "1"]
 HOLD = """

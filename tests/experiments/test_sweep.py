@@ -5,8 +5,10 @@ import json
 
 import jax
 import pytest
+from rich.console import Console
 
-from experiments import cli, grid, runs, train
+from experiments import cli, grid, runs, sweep, train
+from experiments.config import Config
 from experiments.names import Stopped, UsageError
 
 SMALL = ["--model", "mlp", "--train-size", "80", "--val-size", "30", "--batch", "40", "--epochs", "1", "--devices", "1"]
@@ -107,6 +109,20 @@ def test_a_sweep_trains_all_and_is_not_run_again(tmp_path, capsys, monkeypatch):
     assert "holds results already" in capsys.readouterr().err
     monkeypatch.setattr(train, "run", lambda *args: pytest.fail("nothing was left to train"))
     assert cli.main([*argv, "--resume"]) == 0
+
+
+def test_what_another_process_has_completed_meanwhile_is_not_run_again(tmp_path, monkeypatch):
+    trained = []
+
+    def both(job, seed, folder, report):
+        for k in (0, 1):
+            runs.start(tmp_path / f"out/none/seed{k}", job.config, k)
+            runs.finish(tmp_path / f"out/none/seed{k}", {})
+        trained.append(seed)
+
+    monkeypatch.setattr(train, "run", both)
+    sweep.run([(tmp_path / "out", Config(model="mlp", batch=40, seeds=2, devices=1, resume=True))], Console(quiet=True))
+    assert trained == [0]
 
 
 def test_a_run_that_fails_is_noted_and_the_others_go_on(tmp_path, capsys):
