@@ -25,7 +25,7 @@ RULES = {"balanced": classes.balanced, "long_tail": classes.long_tail, "noisy": 
 EDITS = {"multiplicative": logits.multiplicative, "additive": logits.additive}
 PENALTIES = {"ghost": lambda: examples.ghost, "signs": examples.signs, "reference": lambda: examples.reference}
 UNFIT = {
-    **dict.fromkeys(("lbfgs", "sophia"), "evaluates the loss by itself, which a step does not let it"),
+    **dict.fromkeys(("lbfgs", "sophia"), "needs the loss as a function, which a step does not hand it"),
     **dict.fromkeys(
         ("schedule_free", "schedule_free_adamw", "schedule_free_sgd"),
         "has other parameters for evaluation than for training, of which only the latter are kept",

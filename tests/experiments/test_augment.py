@@ -63,7 +63,7 @@ def test_the_share_of_mixup_is_not_drawn_with_the_key_of_an_image():
     images, soft = jax.jit(jax.vmap(lambda key: augment(key, DATA, jnp.arange(5))))(jax.random.split(KEY, 400))
     flipped = np.isclose(images[:, 2], (IMAGES[2, :, ::-1] - 7.0) / 2, atol=1e-3).all((1, 2, 3))
     assert 100 < flipped.sum() < 300
-    assert abs(np.corrcoef(flipped, soft[:, 0, 0])[0, 1]) < 0.2
+    assert np.abs(np.corrcoef(flipped, soft[:, 0, 0])).min() < 0.2
 
 
 @pytest.mark.parametrize("parts", [("none", 0, 0.0), ("crop_flip", 3, 0.4)])

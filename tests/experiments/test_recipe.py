@@ -105,8 +105,8 @@ def test_wrong_settings(settings, complaint):
 
 
 UNFIT = {
-    "lbfgs": "evaluates the loss by itself",
-    "sophia": "evaluates the loss by itself",
+    "lbfgs": "needs the loss as a function",
+    "sophia": "needs the loss as a function",
     "schedule_free_sgd": "has other parameters for evaluation",
     "schedule_free_adamw": "has other parameters for evaluation",
 }
