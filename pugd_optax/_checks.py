@@ -53,12 +53,12 @@ def check_count(name: str, value: Any, *, low: int = 0, static: bool = False) ->
     if _is_traced(value):
         if static:
             raise TypeError(
-                f"{name} is traced, but it decides how much is compiled: expected a Python int. Mend: "
+                f"{name} is traced, but decides what is compiled: expected a Python int. Mend: "
                 f"optax.inject_hyperparams(..., static_args=({name!r},))."
             )
         return
     if isinstance(value, bool) or not (isinstance(value, int | np.integer) or _is_integer_array(value)):
-        raise TypeError(f"{name}={value!r}: expected a whole number of steps.")
+        raise TypeError(f"{name}={value!r}: expected a whole number.")
     if value < low:
         raise ValueError(f"{name}={value}: expected a whole number >= {low}.")
 

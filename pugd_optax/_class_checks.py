@@ -10,22 +10,33 @@ import numpy as np
 from pugd_optax._checks import check_number
 
 
-def check_logits(logits: jax.Array, num_classes: int) -> None:
-    """Refuse logits that are not real numbers with `num_classes` of them on the last axis."""
+def count_classes(logits: jax.Array) -> int:
+    """The length of the last axis of logits, which are refused if they are not real numbers with such an axis."""
+    _check_array("logits", logits, "jnp.asarray(logits), or [0] of (logits, aux)")
     if not jnp.issubdtype(logits.dtype, jnp.floating):
         raise TypeError(
             f"logits have the dtype {logits.dtype}: expected real floating-point numbers. "
             "Mend: logits.astype(jnp.float32)."
         )
-    if logits.ndim < 2 or logits.shape[-1] != num_classes:
+    if not logits.ndim:
+        raise ValueError("logits have the shape (): expected (..., classes). Mend: logits with an axis of classes.")
+    return logits.shape[-1]
+
+
+def check_logits(logits: jax.Array, num_classes: int) -> None:
+    """Refuse logits that are not those of a batch, with `num_classes` on the last axis."""
+    found = count_classes(logits)
+    if logits.ndim < 2 or found != num_classes:
+        mend = f"num_classes={found}" if found != num_classes else "logits[None] for a single example"
         raise ValueError(
             f"logits have the shape {logits.shape}: expected (examples, ..., {num_classes}). "
-            f"Mend: num_classes={logits.shape[-1] if logits.ndim else 0}, or logits with the classes on the last axis."
+            f"Mend: {mend}, or logits with the classes on the last axis."
         )
 
 
 def check_indices(labels: Any, logits: jax.Array) -> jax.Array:
     """Integer labels in [0, classes), one for each row of logits. Traced labels are checked by shape and dtype only."""
+    _check_array("labels", labels, "jnp.asarray(labels)")
     dtype, shape, num_classes = jnp.result_type(labels), np.shape(labels), logits.shape[-1]
     if not jnp.issubdtype(dtype, jnp.integer):
         raise TypeError(
@@ -51,6 +62,7 @@ def membership(labels: Any, logits: jax.Array) -> jax.Array:
 
     An index out of range under jit, where values cannot be checked, belongs to no class.
     """
+    _check_array("labels", labels, "jnp.asarray(labels)")
     if not jnp.issubdtype(jnp.result_type(labels), jnp.floating):
         if np.shape(labels) == logits.shape:
             raise ValueError(
@@ -95,8 +107,13 @@ def check_counts(counts: Any, num_classes: int | None = None) -> np.ndarray:
 def check_positive(name: str, value: Any) -> None:
     """Refuse a constant that is not a finite number above 0. Traced arrays pass unread."""
     check_number(name, value, low=0)
-    if _is_readable(value) and not callable(value) and value == 0:
+    if _is_readable(value) and value == 0:
         raise ValueError(f"{name}={value}: expected a number above 0.")
+
+
+def _check_array(name: str, x: Any, mend: str) -> None:
+    if not hasattr(x, "dtype") and not isinstance(x, int | float):
+        raise TypeError(f"{name} are a {type(x).__name__}: expected one array. Mend: {mend}.")
 
 
 def _is_readable(x: Any) -> bool:

@@ -111,5 +111,5 @@ def _mean_of_floats(tree: Any, axis_name: str) -> Any:
     return jax.tree.unflatten(structure, leaves)
 
 
-def _is_float(x: jax.Array) -> bool:
-    return jnp.issubdtype(x.dtype, jnp.inexact)
+def _is_float(x: jax.typing.ArrayLike) -> bool:
+    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)

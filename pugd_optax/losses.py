@@ -4,6 +4,10 @@ r"""Losses Optax lacks: for long-tailed and for noisy labels; and the flooding f
 logits and integer labels, one number an example and no reduction, as in `optax.losses`. For focal loss use Optax's:
 `optax.sigmoid_focal_loss(logits, jax.nn.one_hot(labels, classes), alpha=0.25, gamma=2.0).sum(-1)`; for label smoothing
 `optax.smooth_labels`. All of these are losses of logits, so `pugd_optax.lpg` takes their mean as `logit_loss`.
+
+A label out of range raises where it can be read. Under jit it cannot: there it makes loss and gradient NaN, to be seen.
+Padding needs a class that exists, and its losses left out after:
+`jnp.where(real, gce(logits, jnp.where(real, labels, 0)), 0)`.
 """
 
 from typing import Any
@@ -11,10 +15,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from pugd_optax._checks import check_count, check_number
-from pugd_optax._class_checks import check_counts, check_indices, check_logits, check_positive
+from pugd_optax._class_checks import check_counts, check_indices, check_positive, count_classes
+from pugd_optax._cross_entropy import cross_entropy
 from pugd_optax.flooding import flood as flood, iflood as iflood, soft_ad as soft_ad
 
 
@@ -23,7 +27,7 @@ def balanced_softmax(logits: jax.Array, labels: Any, counts: Any) -> jax.Array:
 
     Args:
       logits: $u$, (..., classes).
-      labels: (...) integer class indices. One out of range raises where it can be read, and gives NaN under jit.
+      labels: (...) integer class indices. One out of range raises, or gives NaN under jit.
       counts: (classes,) numbers above 0, the class counts of the training set.
 
     Returns:
@@ -49,7 +53,7 @@ def logit_adjustment(logits: jax.Array, labels: Any, counts: Any, tau: float = 1
 
     Args:
       logits: $u$, (..., classes).
-      labels: (...) integer class indices. One out of range raises where it can be read, and gives NaN under jit.
+      labels: (...) integer class indices. One out of range raises, or gives NaN under jit.
       counts: (classes,) numbers above 0, the class counts of the training set.
       tau: $\tau \ge 0$; 0 is plain cross-entropy.
 
@@ -68,7 +72,7 @@ def logit_adjustment(logits: jax.Array, labels: Any, counts: Any, tau: float = 1
       Menon, Jayasumana, Rawat, Jain, Veit and Kumar, Long-Tail Learning via Logit Adjustment, ICLR 2021,
       https://arxiv.org/abs/2007.07314
     """
-    return _cross_entropy(adjust_logits(logits, counts, -tau), labels)
+    return cross_entropy(adjust_logits(logits, counts, -tau), labels)
 
 
 def adjust_logits(logits: jax.Array, counts: Any, tau: float = 1.0) -> jax.Array:
@@ -91,7 +95,7 @@ def adjust_logits(logits: jax.Array, counts: Any, tau: float = 1.0) -> jax.Array
       1
     """
     check_number("tau", tau)
-    n = check_counts(counts, _num_classes(logits))
+    n = check_counts(counts, count_classes(logits))
     return logits + _along_classes(-np.log(n / n.sum()), logits) * jnp.asarray(tau, logits.dtype)
 
 
@@ -102,7 +106,7 @@ def ldam(logits: jax.Array, labels: Any, counts: Any, max_margin: float = 0.5, s
 
     Args:
       logits: $u$, (..., classes): cosines, of normalised features and a normalised last layer.
-      labels: (...) integer class indices. One out of range raises where it can be read, and gives NaN under jit.
+      labels: (...) integer class indices. One out of range raises, or gives NaN under jit.
       counts: (classes,) numbers above 0, the class counts of the training set.
       max_margin: $m_{\max} \ge 0$, the margin of the rarest class.
       scale: $s > 0$.
@@ -125,10 +129,10 @@ def ldam(logits: jax.Array, labels: Any, counts: Any, max_margin: float = 0.5, s
     """
     check_number("max_margin", max_margin, low=0)
     check_positive("scale", scale)
-    n = check_counts(counts, _num_classes(logits))
+    n = check_counts(counts, count_classes(logits))
     margins = _along_classes((n.min() / n) ** 0.25, logits) * jnp.asarray(max_margin, logits.dtype)
     true_class = jax.nn.one_hot(check_indices(labels, logits), len(n), dtype=logits.dtype)
-    return _cross_entropy(jnp.asarray(scale, logits.dtype) * (logits - margins * true_class), labels)
+    return cross_entropy(jnp.asarray(scale, logits.dtype) * (logits - margins * true_class), labels)
 
 
 def class_balanced_weights(counts: Any, beta: float = 0.9999) -> jax.Array:
@@ -190,7 +194,7 @@ def gce(logits: jax.Array, labels: Any, q: float = 0.7) -> jax.Array:
 
     Args:
       logits: (..., classes).
-      labels: (...) integer class indices. One out of range raises where it can be read, and gives NaN under jit.
+      labels: (...) integer class indices. One out of range raises, or gives NaN under jit.
       q: in (0, 1].
 
     Returns:
@@ -210,7 +214,7 @@ def gce(logits: jax.Array, labels: Any, q: float = 0.7) -> jax.Array:
     """
     check_number("q", q, low=0, high=1)
     check_positive("q", q)
-    return jnp.expm1(-q * _cross_entropy(logits, labels)) / -q
+    return jnp.expm1(-q * cross_entropy(logits, labels)) / -q
 
 
 def sce(logits: jax.Array, labels: Any, alpha: float = 0.1, beta: float = 1.0, floor: float = 1e-4) -> jax.Array:
@@ -220,7 +224,7 @@ def sce(logits: jax.Array, labels: Any, alpha: float = 0.1, beta: float = 1.0, f
 
     Args:
       logits: (..., classes).
-      labels: (...) integer class indices. One out of range raises where it can be read, and gives NaN under jit.
+      labels: (...) integer class indices. One out of range raises, or gives NaN under jit.
       alpha: $\alpha \ge 0$, .1 for CIFAR-10 and 6 for CIFAR-100 in the paper.
       beta: $\beta \ge 0$, 1 for CIFAR-10 and .1 for CIFAR-100.
       floor: $A$ in (0, 1], what stands for the 0 in $\log 0$ of the labels.
@@ -244,22 +248,8 @@ def sce(logits: jax.Array, labels: Any, alpha: float = 0.1, beta: float = 1.0, f
     check_number("beta", beta, low=0)
     check_number("floor", floor, low=0, high=1)
     check_positive("floor", floor)
-    ce = _cross_entropy(logits, labels)
+    ce = cross_entropy(logits, labels)
     return alpha * ce - beta * jnp.log(jnp.asarray(floor, ce.dtype)) * -jnp.expm1(-ce)
-
-
-def _cross_entropy(logits: jax.Array, labels: Any) -> jax.Array:
-    """Cross-entropy of every row; NaN for a label out of range that could not be read."""
-    _num_classes(logits)
-    labels = check_indices(labels, logits)
-    inside = (labels >= 0) & (labels < logits.shape[-1])
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(inside, labels, 0))
-    return jnp.where(inside, losses, jnp.nan)
-
-
-def _num_classes(logits: jax.Array) -> int:
-    check_logits(logits, logits.shape[-1])
-    return logits.shape[-1]
 
 
 def _along_classes(x: np.ndarray, logits: jax.Array) -> jax.Array:

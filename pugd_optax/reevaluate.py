@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from pugd_optax import timing
 from pugd_optax._checks import check_number, check_trees
 from pugd_optax._cond import cond
 from pugd_optax._gradient_source import gradient_function
@@ -188,19 +189,25 @@ def _as_gate(when: Any) -> Gate:
     if isinstance(when, Gate):
         return when
     when = True if when is None else when
+    if when is getattr(timing, getattr(when, "__name__", ""), None):
+        raise TypeError(_NOT_CALLED.format(name=when.__name__))
     constant = isinstance(when, bool | np.bool_ | jax.Array)
     if not (constant or callable(when)):
         raise TypeError(_NO_GATE.format(when=when))
 
     def decide(state, grads, *, step, **extra_args):
         decision = when if constant else when(step)
-        if callable(decision):
+        if callable(decision) or isinstance(decision, Gate):
             raise TypeError(_NO_GATE.format(when=when))
         return decision, state
 
     return Gate(lambda params: (), decide)
 
 
+_NOT_CALLED = (
+    "when=pugd_optax.timing.{name}: expected a gate, and not the function that makes one. "
+    "Mend: call it, when=pugd_optax.timing.{name}(...)."
+)
 _NO_GATE = "when={when!r}: expected a gate, a function step -> bool. Mend: when=pugd_optax.timing.after(1000)."
 
 

@@ -11,6 +11,7 @@ import optax
 from pugd_optax import classes
 from pugd_optax._checks import check_number, check_trees
 from pugd_optax._class_checks import check_logits
+from pugd_optax._cross_entropy import cross_entropy
 from pugd_optax.logits import LogitLoss
 
 Cotangent = Callable[[LogitLoss, jax.Array], jax.Array]
@@ -101,4 +102,4 @@ _NO_LOGITS = (
 def _mean_cross_entropy(logits: jax.Array, labels: Any) -> jax.Array:
     if jnp.issubdtype(jnp.result_type(labels), jnp.floating):
         return optax.softmax_cross_entropy(logits, jnp.asarray(labels).astype(logits.dtype)).mean()
-    return optax.softmax_cross_entropy_with_integer_labels(logits, jnp.asarray(labels)).mean()
+    return cross_entropy(logits, labels).mean()

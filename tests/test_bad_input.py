@@ -3,6 +3,9 @@
 # Wrong types are the subject here.
 # pyright: reportArgumentType=false, reportCallIssue=false
 
+import inspect
+from typing import get_args
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +14,11 @@ import pytest
 
 import pugd_optax
 from pugd_optax import (
+    classes,
+    diagnostics,
+    flood,
+    iflood,
+    losses,
     methods,
     mix,
     normalize,
@@ -18,6 +26,7 @@ from pugd_optax import (
     reevaluate,
     scale_by_abs_params,
     schedules,
+    soft_ad,
     timing,
     unit_sum,
 )
@@ -47,6 +56,45 @@ def test_radius_that_is_no_length(name, radius):
 def test_radius_that_is_no_number(name, radius):
     with pytest.raises(TypeError, match=r"radius=.*expected a number or a schedule"):
         build(name, radius=radius)
+
+
+NUMBERS = [
+    (name, argument, optax.Schedule in kinds)
+    for name in methods.__all__
+    for argument, parameter in inspect.signature(getattr(methods, name)).parameters.items()
+    if float in (kinds := get_args(parameter.annotation) or (parameter.annotation,))
+]
+
+
+@pytest.mark.parametrize(("name", "argument", "schedule"), NUMBERS)
+def test_schedules_are_offered_where_they_are_taken(name, argument, schedule):
+    """As the argument's type says."""
+    offer = r" or a schedule \(step -> number\)" if schedule else ""
+    with pytest.raises(TypeError, match=rf"^{argument}=\[\]: expected a number{offer}\.$"):
+        build(name, **{argument: []})
+    if schedule:
+        build(name, **{argument: lambda step: 0.5})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda value: flood(jnp.sum, value),
+        lambda value: iflood(jnp.sum, value),
+        lambda value: soft_ad(jnp.sum, value),
+        lambda value: soft_ad(jnp.sum, 0.1, sigma=value),
+        lambda value: classes.balanced(dead_zone=value),
+        lambda value: classes.long_tail(head=value),
+        lambda value: losses.gce(jnp.zeros((1, 2)), jnp.array([0]), q=value),
+        lambda value: losses.ldam(jnp.zeros((1, 2)), jnp.array([0]), [1, 2], scale=value),
+        lambda value: losses.class_balanced_weights([1, 2], beta=value),
+        lambda value: diagnostics.sharpness(jnp.sum, jnp.ones(2), radius=value),
+        lambda value: schedules.half_cosine(value, 0.0, 10),
+    ],
+)
+def test_schedules_are_not_offered_elsewhere(make):
+    with pytest.raises(TypeError, match=r"expected a number\.$"):
+        make(optax.constant_schedule(0.1))
 
 
 @gated_method
@@ -94,6 +142,9 @@ def test_gate_that_is_not_callable(name, when):
         (lambda: methods.pugd(scale=NAN), ValueError, "scale=nan"),
         (lambda: methods.rts_pugd(0), ValueError, "total_steps=0"),
         (lambda: methods.rts_pugd(10.0), TypeError, r"total_steps=10\.0"),
+        (lambda: methods.rst(2.0), ValueError, r"^probability=2\.0.*in \[0, 1\] or a schedule"),
+        (lambda: methods.lpg("x"), TypeError, r"num_classes='x': expected a whole number\.$"),
+        (lambda: methods.pegr(0.1, group_size="x"), TypeError, r"group_size='x': expected a whole number\.$"),
         (lambda: methods.asam(eta=-0.1), ValueError, r"eta=-0\.1"),
         (lambda: methods.amp(-0.5), ValueError, r"epsilon=-0\.5"),
         (lambda: methods.gnp(alpha=INF), ValueError, "alpha=inf"),
@@ -174,7 +225,15 @@ def test_value_and_grad_with_a_wrong_transformation_says_so():
         vg(W, vg.init(W))
 
 
-def test_gate_that_was_not_called():
-    tx = pugd_optax.sam(when=timing.after)
+@pytest.mark.parametrize("name", [n for n in timing.__all__ if n != "Gate"])
+def test_gate_that_was_not_called(name):
+    with pytest.raises(TypeError, match=rf"when=pugd_optax\.timing\.{name}: expected a gate.*Mend: call it"):
+        pugd_optax.sam(when=getattr(timing, name))
+
+
+@pytest.mark.parametrize("gate", [timing.after(1), timing.low_variance()])
+@pytest.mark.parametrize("jit", [jax.jit, lambda f: f])
+def test_gate_that_returns_a_gate(gate, jit):
+    tx = pugd_optax.sam(when=lambda step: gate)
     with pytest.raises(TypeError, match=r"when=.*expected a gate.*timing\.after\(1000\)"):
-        step(tx, grad_fn=as_is)
+        jit(lambda w: step(tx, params=w, grad_fn=as_is))(W)

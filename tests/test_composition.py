@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from pugd_optax import amp, looksam, pugd, rts_pugd, sam, schedules, timing
+from pugd_optax import ae_sam, amp, looksam, multi_step_sam, pugd, rts_pugd, sam, schedules, timing
 from tests.problems import batch, loss, start
 
 RADIUS = 0.3
@@ -136,9 +136,10 @@ def test_injected_whole_numbers():
             u, a = jax.jit(lambda s: injected.update(grad_fn(params), s, params, grad_fn=grad_fn))(a)
             v, b = plain.update(grad_fn(params), b, params, grad_fn=grad_fn)
             assert_close(u, v, rtol=1e-4)
-    tx = optax.inject_hyperparams(amp, static_args=("when", "mask"))(steps=2)
-    with pytest.raises(TypeError, match=r"steps is traced.*static_args=\('steps',\)"):
-        jax.jit(lambda s: tx.update(grad_fn(params), s, params, grad_fn=grad_fn))(tx.init(params))
+    for make, name in ((amp, "steps"), (multi_step_sam, "steps"), (ae_sam, "total_steps")):
+        tx = optax.inject_hyperparams(make, static_args="mask")(**{name: 2})
+        with pytest.raises(TypeError, match=rf"^{name} is traced.*static_args=\('{name}',\)"):
+            jax.jit(lambda s, tx=tx: tx.update(grad_fn(params), s, params, grad_fn=grad_fn))(tx.init(params))
 
 
 def test_wrappers_that_pass_extra_args_on():

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import Mesh, PartitionSpec as P
 
 import pugd_optax
 from tests.problems import batch, classifier, examples, extra_args, gradient, loss, path, reference_path, start, unit
@@ -155,6 +156,16 @@ def test_every_plain_method_serves():
         expected, _ = path(tx, steps=1)
         flat = np.concatenate([np.ravel(grads["b"]), np.ravel(grads["w"])])
         np.testing.assert_allclose(flat, expected[0], rtol=1e-3, atol=1e-5)
+
+
+def test_auxiliary_output_may_be_a_plain_number_on_several_devices():
+    loss_fn = lambda w, x: (jnp.sum(x @ w), {"rows": len(x), "share": 0.5})
+    vg = pugd_optax.value_and_grad(loss_fn, SAM, has_aux=True, axis_name="d")
+    inside = lambda w, x: vg(w, vg.init(w), x)[0]
+    mesh = Mesh(np.array(jax.devices()[:2]), ("d",))
+    split = jax.shard_map(inside, mesh=mesh, in_specs=(P(), P("d")), out_specs=P())
+    value, aux = jax.jit(split)(jnp.ones(2), jnp.ones((4, 2)))
+    assert (value, aux["rows"], aux["share"]) == (4, 2, 0.5)
 
 
 def complex_loss(z):

@@ -132,6 +132,24 @@ def test_labels_out_of_range_raise_or_give_nan_under_jit(name):
     with pytest.raises(ValueError, match=r"labels lie in \[-1, 4\]: expected \[0, 3\]"):
         ALL[name](u, y)
     np.testing.assert_array_equal(np.isnan(jax.jit(ALL[name])(u, y)), [False, True, True])
+    slopes = jax.jit(jax.grad(lambda u, y: ALL[name](u, y).sum()))(u, y)
+    np.testing.assert_array_equal(np.isnan(slopes).all(-1), [False, True, True])
+
+
+@every_loss
+def test_padding_is_left_out_as_the_module_says(name):
+    u, y = jnp.asarray(U[:2], jnp.float32), np.array([1, -1])
+    left_out = lambda u, y: jnp.where(y >= 0, ALL[name](u, jnp.where(y >= 0, y, 0)), 0).sum()
+    slopes = jax.jit(jax.grad(left_out))(u, y)
+    np.testing.assert_allclose(slopes[0], jax.grad(lambda u: ALL[name](u, 1))(u[0]), rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(slopes[1], 0)
+
+
+@every_loss
+def test_an_example_at_a_time_is_the_batch(name):
+    u = jnp.asarray(U, jnp.float32)
+    np.testing.assert_allclose(jax.vmap(ALL[name])(u, jnp.asarray(Y)), ALL[name](u, Y), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ALL[name](u[1], 3), ALL[name](u, Y)[1], rtol=1e-5)
 
 
 @every_loss

@@ -52,6 +52,7 @@ ARGUMENTS = [
     Case(lambda: methods.pugd(idle="zero"), "idle", "'zero'", "expected 'unit' or 'raw'"),
     Case(lambda: methods.pugd(scale="ratio"), "scale", "'ratio'", "one of ['cosine', 'norm_ratio']"),
     Case(lambda: methods.sam(when=3), "when", "3", "Mend: when=pugd_optax.timing.after(1000)"),
+    Case(lambda: methods.sam(when=timing.low_variance), "when", "timing.low_variance", "low_variance(...)"),
     Case(lambda: methods.layerwise_noise(0.1, 0, order="up"), "order", "'up'", "expected 'cyclic' or 'random'"),
     Case(lambda: methods.gradient_regularization(0.1, 0.1, "fwd"), "scheme", "'fwd'", "expected one of forward"),
     Case(lambda: methods.gradient_regularization(0.1, 0), "step", "0", "Mend: step=0.05"),
@@ -97,9 +98,9 @@ UPDATES = [
         "Mend: return gradients alone",
     ),
     Case(
-        lambda: step(methods.sam(when=timing.after), grad_fn=lambda p: p),
+        lambda: step(methods.sam(when=lambda step: timing.after(step)), grad_fn=lambda p: p),
         "when",
-        "function after",
+        "function <lambda>",
         "Mend: when=pugd_optax.timing.after(1000)",
     ),
     Case(
@@ -146,6 +147,11 @@ UPDATES = [
 DATA = [
     Case(lambda: observe(logits=LOGITS.astype(int)), "logits", "int32", "Mend: logits.astype(jnp.float32)"),
     Case(lambda: observe(logits=jnp.zeros((4, 5))), "logits", "(4, 5)", "Mend: num_classes=5"),
+    Case(lambda: observe(logits=LOGITS[0]), "logits", "(3,)", "Mend: logits[None]"),
+    Case(lambda: losses.gce(LOGITS[0, 0], 0), "logits", "()", "Mend: logits with an axis of classes"),
+    Case(lambda: observe(logits=(LOGITS, {})), "logits", "tuple", "[0] of (logits, aux)"),
+    Case(lambda: observe(labels=[0, 1, 2, 0]), "labels", "list", "Mend: jnp.asarray(labels)"),
+    Case(lambda: losses.gce(LOGITS, [0, 1, 2, 0]), "labels", "list", "Mend: jnp.asarray(labels)"),
     Case(lambda: losses.gce(LOGITS, LABELS > 0), "labels", "bool", "Mend: labels.argmax(-1)"),
     Case(lambda: observe(labels=LABELS[:2]), "labels", "(2,)", "Mend: labels.argmax(-1)"),
     Case(lambda: observe(labels=LABELS + 1), "labels", "[1, 3]", "Mend: a model of 4 classes"),

@@ -1,6 +1,7 @@
 """Measurements outside the training step: pure functions of a loss and its parameters.
 
-`loss_fn(params) -> scalar` is bound to its data by the caller, one batch or many; every function can be jitted.
+`loss_fn(params) -> scalar` is bound to its data by the caller, one batch or many. Every function can be jitted but
+`delta_report` and `delta_table`, which compile the step they measure and answer with Python numbers.
 """
 
 from pugd_optax.diagnostics.delta import (

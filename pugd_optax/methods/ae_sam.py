@@ -63,7 +63,7 @@ def ae_sam(
       The linear course is the paper's. The bounds and the direction, rare at first and frequent at the end, where SAM
       is known to pay most, are our choice: check them against the paper before you compare with its tables.
     """
-    check_count("total_steps", total_steps, low=1)
+    check_count("total_steps", total_steps, low=1, static=True)
     check_number("start", start)
     check_number("stop", stop)
     threshold = optax.linear_schedule(start, stop, total_steps)

@@ -69,8 +69,8 @@ def lpg(
 
     Raises:
       ValueError, TypeError: if an argument is out of its range; in `update`, if `params`, `logits_fn` or `labels` is
-        missing, shapes do not fit, or labels are out of range (under jit labels cannot be read: such a label is neither
-        counted nor edited, and makes the default loss NaN).
+        missing, shapes do not fit, or labels are out of range. Under jit labels cannot be read: there, such a label is
+        neither counted nor edited, and makes the gradient of the default loss NaN.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, pugd_optax
@@ -112,6 +112,8 @@ def lpg(
 
       From a `jax.value_and_grad` beside it, XLA merges the two forward passes of a plain network and not those of one
       with normalisation layers, a third of a gradient more.
+
+      Labels of -1 for padding go with a `logit_loss` that leaves these rows out; the default one takes them for errors.
 
       Terms of the loss that are not a function of the logits are lost: put weight decay in the optimizer.
 

@@ -54,7 +54,8 @@ def lpl(
       perturbed logits.
 
     Raises:
-      ValueError, TypeError: as `pugd_optax.lpg`.
+      ValueError, TypeError: as `pugd_optax.lpg`; under jit, a label out of range makes the gradient of the default loss
+        NaN here too.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, pugd_optax

@@ -65,7 +65,7 @@ def multi_step_sam(
       https://arxiv.org/abs/2206.06232
     """
     check_number("radius", radius, low=0, schedule=True)
-    check_count("steps", steps, low=1)
+    check_count("steps", steps, low=1, static=True)
     return reevaluate(_climb(restrict(normalize(), mask), radius, steps), replace, radius=radius, when=when)
 
 

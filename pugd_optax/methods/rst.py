@@ -3,6 +3,7 @@
 import jax
 import optax
 
+from pugd_optax._checks import check_number
 from pugd_optax._typing import Mask
 from pugd_optax.methods.sam import sam
 from pugd_optax.timing import bernoulli
@@ -53,4 +54,5 @@ def rst(
       Zhao, Zhang and Hu, SS-SAM: Stochastic Scheduled Sharpness-Aware Minimization for Efficiently Training Deep Neural
       Networks, https://arxiv.org/abs/2203.09962
     """
+    check_number("probability", probability, low=0, high=1, schedule=True)
     return sam(radius, when=bernoulli(probability, key), mask=mask)

@@ -29,8 +29,8 @@ def sam_on(
         half of what a gain starts at, is our choice.
       when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
       mask: the parameters to perturb, a tree of bools or a function of the parameters. Default: every
-        one named `scale`, `gamma` or `gain`, and its siblings (`bias`, `offset`, `beta`): the normalization layers of
-        Flax, Haiku and Keras.
+        one named `scale`, `gamma` or `gain`, and its siblings named `bias`, `offset` or `beta`: the normalization
+        layers of Flax, Haiku and Keras.
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -58,11 +58,11 @@ def sam_on(
     return sam(radius, when=when, mask=_norm_layers if mask is None else mask)
 
 
-_GAINS = ("scale", "gamma", "gain")
+_GAINS, _SHIFTS = ("scale", "gamma", "gain"), ("bias", "offset", "beta")
 
 
 def _norm_layers(params: optax.Params):
-    """True for every parameter in a group that has one with the name of a gain."""
+    """True for the gains, and for the shifts beside one."""
     leaves, structure = jax.tree_util.tree_flatten_with_path(params)
     names = [_names(path) for path, _ in leaves]
     layers = {name[:-1] for name in names if name and name[-1] in _GAINS}
@@ -72,7 +72,8 @@ def _norm_layers(params: optax.Params):
             f"sam_on found none of the names {', '.join(_GAINS)} among {found}, ... Mend: say which to perturb, "
             "mask=lambda params: jax.tree.map(lambda w: w.ndim == 1, params)."
         )
-    return jax.tree.unflatten(structure, [name[:-1] in layers for name in names])
+    chosen = {(*layer, part) for layer in layers for part in _GAINS + _SHIFTS}
+    return jax.tree.unflatten(structure, [name in chosen for name in names])
 
 
 def _names(path: jax.tree_util.KeyPath) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Lines, planes and filter-normalised directions."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -60,6 +61,14 @@ def test_directions_of_two_keys_are_all_but_orthogonal():
 def test_a_filter_of_zeros_does_not_move():
     direction = filter_normalized_direction({"kernel": jnp.zeros((3, 2)).at[:, 0].set(1.0)})
     np.testing.assert_allclose(np.linalg.norm(direction["kernel"], axis=0), [np.sqrt(3), 0.0], rtol=1e-6)
+
+
+def test_all_can_be_jitted():
+    direction = jax.jit(filter_normalized_direction)(PARAMS)
+    line = lambda p: loss_line(loss, p, direction, jnp.array([0.0, 0.5]))
+    plane = lambda p: loss_surface(loss, p, (direction, direction), jnp.array([0.0]), jnp.array([0.0, 0.5]))
+    for f in (line, plane):
+        np.testing.assert_allclose(jax.jit(f)(PARAMS), f(PARAMS), rtol=1e-6)
 
 
 def test_refuses_directions_of_another_shape():

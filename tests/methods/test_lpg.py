@@ -224,6 +224,26 @@ def test_one_hot_soft_labels_are_the_indices():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), a, b)
 
 
+@pytest.mark.parametrize("method", [pugd_optax.lpg, pugd_optax.lpl])
+@pytest.mark.parametrize("label", [-1, CLASSES, 99])
+def test_a_label_out_of_range_under_jit_is_seen_unless_the_loss_leaves_it_out(method, label):
+    x, w = jnp.asarray(X[0], jnp.float32), jnp.asarray(W, jnp.float32)
+    y, padded, tx = jnp.asarray(Y[0]), jnp.asarray(Y[0]).at[3].set(label), method(CLASSES)
+
+    @jax.jit
+    def update(y, rows):
+        loss = lambda u: losses.gce(u[:3], y[:3]).sum()
+        extra = {"logits_fn": lambda w: x[: rows.size] @ w, "labels": y[: rows.size]}
+        default, _ = tx.update(w, tx.init(w), w, **extra)
+        left_out, state = tx.update(w, tx.init(w), w, logit_loss=loss, **extra)
+        return default, left_out, state
+
+    default, left_out, state = update(padded, jnp.arange(4))
+    assert np.isnan(default).all()
+    expected = update(y, jnp.arange(3))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), (left_out, state), expected[1:])
+
+
 def mlp(sizes=(64, 128, 128, 10)):
     weights = [jnp.asarray(random.normal(size=s) / 8, jnp.float32) for s in itertools.pairwise(sizes)]
 

@@ -50,6 +50,12 @@ def test_finds_the_normalization_layers_of_nnx():
         np.testing.assert_allclose(length, 0.5, rtol=1e-6)
 
 
+def test_what_else_lies_beside_a_gain_does_not_move():
+    names, length = moved({"w": jnp.ones(2), "scale": jnp.ones(2), "bias": jnp.ones(2), "inner": {"bias": jnp.ones(2)}})
+    assert names == {"scale", "bias"}
+    np.testing.assert_allclose(length, 0.5, rtol=1e-6)
+
+
 def test_is_sam_with_a_mask():
     params = {"kernel": jnp.array([1.0, 2.0]), "norm": {"scale": jnp.array([3.0]), "bias": jnp.array([0.5])}}
     grad_fn = jax.grad(lambda p: sum(jnp.sum(x**4) for x in jax.tree.leaves(p)))

@@ -1,0 +1,21 @@
+"""Cross-entropy that does not take a label out of range for another class."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from pugd_optax._class_checks import check_indices, count_classes
+
+
+def cross_entropy(logits: jax.Array, labels: Any) -> jax.Array:
+    """Softmax cross-entropy of every row; NaN, and its gradient too, for a label out of range that cannot be read.
+
+    Under jit, Optax's counts -1 from the end, so padding would be trained as the last class.
+    """
+    num_classes, labels = count_classes(logits), check_indices(labels, logits)
+    inside = (labels >= 0) & (labels < num_classes)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(inside, labels, 0))
+    # A product, not a selection: that would pass no gradient at all, and a wrong label would go unseen.
+    return losses * jnp.where(inside, 1.0, jnp.nan)
