@@ -76,7 +76,7 @@ def train_config(argv: Sequence[str], command: str = "train", about: str | None 
 def parse(
     kind: type[T],
     argv: Sequence[str],
-    command: str = "",
+    command: str,
     default: T | None = None,
     *,
     about: str | None = None,

@@ -193,8 +193,9 @@ def _read_run(folder: Path, root: Path) -> Run:
     try:
         about, result = (json.loads((folder / name).read_text()) for name in ("run.json", "result.json"))
         metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        if [line.get("epoch") for line in metrics] != list(range(1, about["config"]["epochs"] + 1)):
-            raise ValueError("the lines of metrics.jsonl are not its epochs, once each and in order")
+        epochs = about["config"]["epochs"]
+        if [line.get("epoch") for line in metrics] != list(range(1, epochs + 1)):
+            raise ValueError(f"metrics.jsonl does not hold its epochs 1 to {epochs}, once each and in order")
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder}: not a readable run ({error}); remove it or run it again") from error
     group = folder.relative_to(root).parts[:-2]

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -76,14 +76,14 @@ class Training:
         if asked or agreed(self._due()):
             self._save()
         if asked:
-            raise self.stop()
+            self.stop()
 
-    def stop(self) -> Stopped:
-        """What ends the work after a signal; where `train` or `sweep` named the folder, `--resume` goes on there."""
+    def stop(self) -> NoReturn:
+        """End the work after a signal; where `train` or `sweep` named the folder, `--resume` goes on there."""
         which = self.asked[0] if self.asked else signal.SIGTERM  # which another process was sent
         config = self.job.config
         later = "the same command goes on" if config.resume else "--resume goes on" if config.out else "saved"
-        return Stopped(f"{self.name}: {which.name} at step {self.steps}; {later}", which)
+        raise Stopped(f"{self.name}: {which.name} at step {self.steps}; {later}", which)
 
     def _end_epoch(self) -> None:
         """Look at the validation examples and leave a line behind."""
@@ -158,7 +158,7 @@ def run(job: Job, seed: int, folder: Path, report: Reporter = silent) -> dict[st
         result = _test(job, training.now, test) | {"compile_seconds": compile_seconds}
         runs.finish(folder, result)
         if agreed(bool(asked)):  # after the last look at them; the runs that would follow shall not begin
-            raise training.stop()
+            training.stop()
     return result
 
 

@@ -27,9 +27,9 @@ def main(argv: Sequence[str], console: Console) -> None:
     """Measure what the words ask for."""
     if argv and not argv[0].startswith("-"):
         part = pick("part", argv[0], PARTS)
-        part.main(parse(part.Options, argv[1:]), console)
+        part.main(parse(part.Options, argv[1:], f"bench {argv[0]}"), console)
         return
-    options = parse(Options, argv)
+    options = parse(Options, argv, "bench [PART]")
     steps.main(steps.Options(torch=options.torch, out=options.out), console)
     duty.main(duty.Options(out=options.out), console)
     growth.main(growth.Options(out=options.out), console)

@@ -17,6 +17,7 @@ INTRODUCTIONS = {
     "report": "rebuild tables",
     "profile": "Where the seconds of an epoch go",
     "claims": "Run a claim of the papers",
+    "bench": "Step costs, then duty",
 }
 
 
@@ -42,4 +43,4 @@ def test_help_of_a_sweep_speaks_of_its_own_option(capsys):
 
 def test_an_error_has_no_frame_where_it_would_be_of_dashes():
     with contextlib.redirect_stdout(io.StringIO()), pytest.raises(UsageError, match=r"^[^-].*--epochs.*[^-]$"):
-        options.parse(Config, ["--epochs", "many"])
+        options.parse(Config, ["--epochs", "many"], "train")
