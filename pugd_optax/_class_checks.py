@@ -10,8 +10,8 @@ import numpy as np
 from pugd_optax._checks import check_number
 
 
-def count_classes(logits: jax.Array) -> int:
-    """The length of the last axis of logits, which are refused if they are not real numbers with such an axis."""
+def check_class_axis(logits: jax.Array) -> int:
+    """Refuse logits that are not real numbers with an axis of classes, the last; give its length."""
     _check_array("logits", logits, "jnp.asarray(logits), or [0] of (logits, aux)")
     if not jnp.issubdtype(logits.dtype, jnp.floating):
         raise TypeError(
@@ -25,7 +25,7 @@ def count_classes(logits: jax.Array) -> int:
 
 def check_logits(logits: jax.Array, num_classes: int) -> None:
     """Refuse logits that are not those of a batch, with `num_classes` on the last axis."""
-    found = count_classes(logits)
+    found = check_class_axis(logits)
     if logits.ndim < 2 or found != num_classes:
         mend = f"num_classes={found}" if found != num_classes else "logits[None] for a single example"
         raise ValueError(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pugd_optax._class_checks import check_indices, count_classes
+from pugd_optax._class_checks import check_class_axis, check_indices
 
 
 def cross_entropy(logits: jax.Array, labels: Any) -> jax.Array:
@@ -14,7 +14,7 @@ def cross_entropy(logits: jax.Array, labels: Any) -> jax.Array:
 
     Under jit, Optax's counts -1 from the end, so padding would be trained as the last class.
     """
-    num_classes, labels = count_classes(logits), check_indices(labels, logits)
+    num_classes, labels = check_class_axis(logits), check_indices(labels, logits)
     inside = (labels >= 0) & (labels < num_classes)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(inside, labels, 0))
     # A product, not a selection: that would pass no gradient at all, and a wrong label would go unseen.

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pugd_optax._checks import check_count, check_number
-from pugd_optax._class_checks import check_counts, check_indices, check_positive, count_classes
+from pugd_optax._class_checks import check_class_axis, check_counts, check_indices, check_positive
 from pugd_optax._cross_entropy import cross_entropy
 from pugd_optax.flooding import flood as flood, iflood as iflood, soft_ad as soft_ad
 
@@ -95,7 +95,7 @@ def adjust_logits(logits: jax.Array, counts: Any, tau: float = 1.0) -> jax.Array
       1
     """
     check_number("tau", tau)
-    n = check_counts(counts, count_classes(logits))
+    n = check_counts(counts, check_class_axis(logits))
     return logits + _along_classes(-np.log(n / n.sum()), logits) * jnp.asarray(tau, logits.dtype)
 
 
@@ -129,7 +129,7 @@ def ldam(logits: jax.Array, labels: Any, counts: Any, max_margin: float = 0.5, s
     """
     check_number("max_margin", max_margin, low=0)
     check_positive("scale", scale)
-    n = check_counts(counts, count_classes(logits))
+    n = check_counts(counts, check_class_axis(logits))
     margins = _along_classes((n.min() / n) ** 0.25, logits) * jnp.asarray(max_margin, logits.dtype)
     true_class = jax.nn.one_hot(check_indices(labels, logits), len(n), dtype=logits.dtype)
     return cross_entropy(jnp.asarray(scale, logits.dtype) * (logits - margins * true_class), labels)
