@@ -107,7 +107,7 @@ def _find(setting: Setting, first_seed: int, lab: Lab) -> Finding:
     untuned = dataclasses.replace(tried["plain"][0], lr=picked["LPG"].lr)
     arms = train(setting, picked | {UNTUNED: untuned}, first_seed, lab)
     shown = {label: arms[label] for label in ("plain", "LPG", GCE)}
-    panels = [Panel(f"{setting.name} noise", "epoch", "validation accuracy, %", curves(shown))]
+    panels = [Panel(setting.name, "epoch", "validation accuracy, %", curves(shown))]
     return Finding(table(setting, arms), panels, _checks(setting, arms), _reading(setting, arms))
 
 

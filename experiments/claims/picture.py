@@ -19,7 +19,7 @@ STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, 
 
 def draw(panels: Sequence[Panel], path: Path) -> None:
     """Means over seeds with their 95 % intervals, three panels a line."""
-    across = min(3, len(panels))
+    across = 2 if len(panels) == 4 else min(3, len(panels))
     down = -(-len(panels) // across)
     height = max(4.2, *(0.2 * len(panel.lines) for panel in panels if panel.kind == "points"), 0)
     with plt.rc_context(STYLE):  # pyright: ignore[reportArgumentType]
