@@ -1,5 +1,7 @@
 """LookSAM against its formula, with the direction carried from step to step."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -58,3 +60,42 @@ def test_a_broken_active_step_keeps_the_direction_of_the_one_before():
     kept, before = optax.tree.get(second, "direction"), optax.tree.get(first, "direction")
     np.testing.assert_array_equal(kept["a"], before["a"])
     assert np.any(before["a"])
+
+
+def reused(hessian, dtype, size=1000):
+    """What is added to the gradient of a quadratic the step after an active one, in units of the gradient."""
+    w = jnp.asarray(np.random.default_rng(3).normal(size=size), dtype)
+    grad_fn = lambda w: (jnp.asarray(hessian, dtype) * w).astype(dtype)
+    tx = looksam(radius=1.0, alpha=0.7, every=2)
+    state = tx.init(w)
+    for _ in range(2):
+        u, state = tx.update(grad_fn(w), state, w, grad_fn=grad_fn)
+    g, u = (np.asarray(x, np.float64) for x in (grad_fn(w), u))
+    return np.linalg.norm(u - g) / np.linalg.norm(g)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64])
+def test_rounding_errors_are_no_direction(dtype, x64):
+    """Where every curvature is the same, g* is parallel to g, and what is orthogonal to it are rounding errors."""
+    assert reused(3.0, dtype) == 0
+    assert reused(3.0, dtype, size=2) == 0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "spread"), [(jnp.float16, 0.9), (jnp.bfloat16, 0.9), (jnp.float32, 1e-3), (jnp.float64, 1e-9)]
+)
+def test_a_small_direction_is_one(dtype, spread, x64):
+    """Curvatures apart by this much turn g* by about a thirtieth of it, as the radius is a thirtieth of the weights."""
+    np.testing.assert_allclose(reused(1 + spread * np.linspace(-1, 1, 1000), dtype), 0.7, rtol=0.02)
+
+
+def test_one_parameter_has_no_orthogonal_direction(x64):
+    assert reused(0.3, jnp.float32, size=1) == 0
+
+
+def test_the_state_of_a_gate_may_have_names_of_its_own():
+    class Memory(NamedTuple):
+        active: jax.Array
+
+    gate = timing.Gate(lambda params: Memory(jnp.zeros(())), lambda state, grads, **extra: (True, state))
+    assert_same(looksam(0.1, when=gate), sam(0.1))
