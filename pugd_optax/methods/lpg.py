@@ -120,7 +120,8 @@ def lpg(
       With a loss that adjusts logits, let `logits_fn` give the raw ones and `logit_loss` adjust: confidence is measured
       on what `logits_fn` returns. With LDAM nothing changes, though its logits are scaled by 30: the bound is relative.
 
-      Amplifying low confidence amplifies wrong labels where labels are noisy; see `pugd_optax.classes.noisy`.
+      Whether low confidence should be amplified or dampened where labels are noisy has to be tried: see
+      `pugd_optax.classes.noisy`.
     """
     for name, value in (("eps", eps), ("d_eps", d_eps)):
         check_number(name, value, low=0, schedule=True)
