@@ -1,6 +1,6 @@
 r"""Gaussian noise in the shape of the parameters, the same again for the same key and step."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,18 +10,13 @@ import optax
 from pugd_optax._norms import widen
 
 
-class NoiseState(NamedTuple):
-    """State of the transformations that add noise to updates: `step` counts every call."""
-
-    step: jax.Array
-
-
 def gaussian(key: jax.Array | int = 0) -> optax.GradientTransformationExtraArgs:
     r"""Standard normal noise on every parameter, $\epsilon \sim \mathcal{N}(0, I)$; the gradient is not read.
 
     Args:
       key: a PRNG key or an integer seed. The noise of step t is drawn from `fold_in(key, t)`, so nothing but the step
-        count is carried on, and a resumed run draws the same noise.
+        count is carried on, and a resumed run draws the same noise. Two noise methods in one chain need two keys: those
+        of one key draw the same numbers.
 
     Returns:
       A stateless ascent.

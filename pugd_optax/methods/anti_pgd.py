@@ -1,6 +1,6 @@
 """Anti-PGD: noise on the parameters whose increments are anticorrelated."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,17 @@ import optax
 
 from pugd_optax._checks import check_number
 from pugd_optax.combines import weighted_sum
-from pugd_optax.noise import NoiseState, as_key, shift
+from pugd_optax.noise import as_key, shift
+
+
+class AntiPGDState(NamedTuple):
+    """State of `anti_pgd`: `step` counts every call; `sigma` is the scale of the noise that the parameters carry.
+
+    `sigma` is float32, in float64 too, and what is added is what is taken back, whatever becomes of the argument.
+    """
+
+    step: jax.Array
+    sigma: jax.Array
 
 
 def anti_pgd(sigma: optax.ScalarOrSchedule = 0.01, key: jax.Array | int = 0) -> optax.GradientTransformationExtraArgs:
@@ -28,7 +38,8 @@ def anti_pgd(sigma: optax.ScalarOrSchedule = 0.01, key: jax.Array | int = 0) -> 
       sigma: $\sigma \ge 0$, the standard deviation on each parameter; a number or a schedule. The parameters carry
         one noise vector at all times; a schedule that ends at 0 takes the last one back.
       key: a PRNG key or an integer seed. The noise of step t is drawn from `fold_in(key, t)`, once when it is added and
-        again when it is taken back, so no copy of it is kept.
+        again when it is taken back, so no copy of it is kept. Two noise methods in one chain need two keys: those of
+        one key draw the same numbers.
 
     Returns:
       An `optax.GradientTransformationExtraArgs`. Wrap it in `optax.masked` to perturb a subset.
@@ -60,10 +71,20 @@ def anti_pgd(sigma: optax.ScalarOrSchedule = 0.01, key: jax.Array | int = 0) -> 
     check_number("sigma", sigma, low=0, schedule=True)
     key = as_key(key)
 
+    def scale(step: jax.Array) -> jax.Array:
+        # A copy: an array given as sigma must not be donated with the state.
+        return jnp.array(sigma(step) if callable(sigma) else sigma, jnp.float32)
+
+    def init(params: optax.Params) -> AntiPGDState:
+        del params
+        step = jnp.zeros((), jnp.int32)
+        return AntiPGDState(step, scale(step))
+
     def update(updates, state: Any, params=None, **extra_args: Any):
         del params, extra_args
-        after = jnp.asarray(optax.safe_increment(state.step))
-        change = weighted_sum(1.0, shift(sigma, key, after, updates), -1.0, shift(sigma, key, state.step, updates))
-        return weighted_sum(1.0, updates, 1.0, change), NoiseState(after)
+        now = jnp.asarray(optax.safe_increment(state.step))
+        added = AntiPGDState(now, scale(now))
+        new, old = (shift(noise.sigma, key, noise.step, updates) for noise in (added, state))
+        return weighted_sum(1.0, updates, 1.0, weighted_sum(1.0, new, -1.0, old)), added
 
-    return optax.GradientTransformationExtraArgs(lambda params: NoiseState(jnp.zeros((), jnp.int32)), update)
+    return optax.GradientTransformationExtraArgs(init, update)

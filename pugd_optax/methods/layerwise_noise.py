@@ -39,7 +39,8 @@ def layerwise_noise(
     Args:
       sigma: $\sigma \ge 0$ (0.03 for a ResNet-18 in the authors' code), the standard deviation on each perturbed
         parameter; a number or a schedule. `noise_injection` spends the same energy a cycle at $\sigma / \sqrt{M}$.
-      key: a PRNG key or an integer seed; the noise of step t is drawn from `fold_in(key, t)`.
+      key: a PRNG key or an integer seed; the noise of step t is drawn from `fold_in(key, t)`. Two noise methods in one
+        chain need two keys: those of one key draw the same numbers.
       order: `"cyclic"`, in the order of `jax.tree.leaves`, or `"random"`, each step by itself.
       when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on. The cycle counts every
         step, so a gate of period M would meet the same tensor again and again; take `"random"` then.

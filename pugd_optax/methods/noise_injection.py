@@ -33,7 +33,8 @@ def noise_injection(
     Args:
       sigma: $\sigma \ge 0$, the standard deviation on each parameter; a number or a schedule. $\|\epsilon\|$ is about
         $\sigma$ times the root of the number of parameters, so wide networks need small values.
-      key: a PRNG key or an integer seed; the noise of step t is drawn from `fold_in(key, t)`.
+      key: a PRNG key or an integer seed; the noise of step t is drawn from `fold_in(key, t)`. Two noise methods in one
+        chain need two keys: those of one key draw the same numbers.
       when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
       mask: the parameters to perturb, a tree of bools or a function of the parameters. Default: all.
 

@@ -33,7 +33,8 @@ def nso(
 
     Args:
       sigma: $\sigma \ge 0$, the standard deviation on each parameter; a number or a schedule.
-      key: a PRNG key or an integer seed; the noise of step t is drawn from `fold_in(key, t)`.
+      key: a PRNG key or an integer seed; the noise of step t is drawn from `fold_in(key, t)`. Two noise methods in one
+        chain need two keys: those of one key draw the same numbers.
       when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
       mask: the parameters to perturb, a tree of bools or a function of the parameters. Default: all.
 

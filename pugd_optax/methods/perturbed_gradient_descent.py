@@ -1,6 +1,6 @@
 """Perturbed gradient descent: noise on the parameters after the step."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,13 @@ import optax
 
 from pugd_optax._checks import check_number
 from pugd_optax.combines import weighted_sum
-from pugd_optax.noise import NoiseState, as_key, shift
+from pugd_optax.noise import as_key, shift
+
+
+class PerturbedGradientDescentState(NamedTuple):
+    """State of `perturbed_gradient_descent`: `step` counts every call."""
+
+    step: jax.Array
 
 
 def perturbed_gradient_descent(
@@ -24,7 +30,8 @@ def perturbed_gradient_descent(
 
     Args:
       sigma: $\sigma \ge 0$, the standard deviation on each parameter; a number or a schedule.
-      key: a PRNG key or an integer seed; the noise of step t is drawn from `fold_in(key, t)`.
+      key: a PRNG key or an integer seed; the noise of step t is drawn from `fold_in(key, t)`. Two noise methods in one
+        chain need two keys: those of one key draw the same numbers.
 
     Returns:
       An `optax.GradientTransformationExtraArgs`. Wrap it in `optax.masked` to perturb a subset.
@@ -51,9 +58,13 @@ def perturbed_gradient_descent(
     check_number("sigma", sigma, low=0, schedule=True)
     key = as_key(key)
 
+    def init(params: optax.Params) -> PerturbedGradientDescentState:
+        del params
+        return PerturbedGradientDescentState(jnp.zeros((), jnp.int32))
+
     def update(updates, state: Any, params=None, **extra_args: Any):
         del params, extra_args
         noisy = weighted_sum(1.0, updates, 1.0, shift(sigma, key, state.step, updates))
-        return noisy, NoiseState(jnp.asarray(optax.safe_increment(state.step)))
+        return noisy, PerturbedGradientDescentState(jnp.asarray(optax.safe_increment(state.step)))
 
-    return optax.GradientTransformationExtraArgs(lambda params: NoiseState(jnp.zeros((), jnp.int32)), update)
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -72,6 +72,33 @@ def test_a_schedule_that_ends_at_zero_gives_the_noise_back():
     np.testing.assert_allclose(w, -first, rtol=1e-5, atol=1e-6)
 
 
+def test_injected_schedules_give_the_noise_back_too():
+    """`optax.inject_hyperparams` shows a step its own sigma alone; what is taken back has that of the step before."""
+    sigma = optax.linear_schedule(0.1, 0.0, 20)
+    tx, w = optax.inject_hyperparams(anti_pgd)(sigma=sigma, key=1), jnp.zeros(1000)
+
+    def step(carry, _):
+        w, state = carry
+        updates, state = tx.update(jnp.zeros_like(w), state, w)
+        w = optax.apply_updates(w, updates)
+        return (w, state), w
+
+    noise = lambda t: jax.random.normal(jax.random.split(jax.random.fold_in(jax.random.key(1), t), 1)[0], (1000,))
+    _, path = jax.lax.scan(step, (w, tx.init(w)), length=40)
+    for t in (0, 7, 39):
+        carried = max(0.0, 0.1 - 0.005 * t) * np.asarray(noise(t + 1), np.float64)
+        np.testing.assert_allclose(path[t], carried - 0.1 * np.asarray(noise(0), np.float64), rtol=0, atol=1e-6)
+
+
+def test_an_array_given_as_sigma_outlives_a_donated_state():
+    sigma, w = jnp.float32(0.5), jnp.zeros(3)
+    tx = anti_pgd(sigma)
+    donating = jax.jit(tx.update, donate_argnums=1)
+    _, state = donating(w, tx.init(w))
+    _, state = donating(w, tx.update(w, state)[1])
+    assert (float(sigma), float(optax.tree.get(state, "sigma"))) == (0.5, 0.5)
+
+
 def test_refuses_bad_arguments():
     with pytest.raises(ValueError, match="sigma=-1"):
         anti_pgd(-1)
