@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from pugd_optax._checks import check_number
 from pugd_optax._class_checks import check_positive
+from pugd_optax._norms import widen
 
 
 def flood(loss_fn: Callable[..., Any], level: float, *, has_aux: bool = False) -> Callable[..., Any]:
@@ -119,9 +120,10 @@ def soft_ad(
     check_positive("sigma", sigma)
 
     def transform(losses: jax.Array) -> jax.Array:
-        x = (losses - level) / sigma
+        losses = jnp.asarray(losses)
+        x = (widen(losses) - level) / sigma
         # sqrt(1 + x^2) - 1 without the loss of digits near 0.
-        return level + sigma * jnp.mean(x * x / (1 + jnp.sqrt(1 + x * x)))
+        return (level + sigma * jnp.mean(x * x / (1 + jnp.sqrt(1 + x * x)))).astype(losses.dtype)
 
     return _compose(_of_examples("soft_ad", transform), loss_fn, has_aux)
 

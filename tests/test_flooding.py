@@ -88,6 +88,17 @@ def test_soft_ad_keeps_digits_near_the_level():
     np.testing.assert_allclose(value, 5e-7, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_soft_ad_far_from_the_level_in_half_precision(dtype):
+    """The square of 300 is beyond float16."""
+    losses = np.array([300.0, 1.0, -2000.0])
+    value, slope = jax.value_and_grad(soft_ad(lambda x: x, level=0.5))(jnp.asarray(losses, dtype))
+    x = losses - 0.5
+    assert value.dtype == slope.dtype == dtype
+    np.testing.assert_allclose(float(value), 0.5 + (np.sqrt(1 + x**2) - 1).mean(), rtol=1e-2)
+    np.testing.assert_allclose(np.asarray(slope, np.float64), x / np.sqrt(1 + x**2) / 3, rtol=1e-2)
+
+
 def test_aux_and_keywords_pass_through(x64):
     with_aux = lambda w, *, x, y: (losses_fn(w, x, y), {"n": len(y)})
     for transform in (iflood, soft_ad):
