@@ -25,6 +25,7 @@ import optax
 
 from pugd_optax._checks import check_count
 from pugd_optax._norms import vdot, widen
+from pugd_optax.noise import as_key
 
 LossesFn = Callable[[optax.Params], jax.Array]
 """`w -> losses [batch]`, bound by the caller to one batch and one random key."""
@@ -96,13 +97,16 @@ def signs(key: jax.Array | int) -> Evaluator:
     Returns:
       An evaluator whose `squares` is one number: the estimate of the mean.
 
+    Raises:
+      TypeError: if `key` is neither a key nor a whole number.
+
     Example:
       >>> import jax.numpy as jnp
       >>> losses_fn = lambda w: jnp.array([3.0, 4.0]) * w
       >>> sorted({float(signs(0)(losses_fn, jnp.float32(1.0), step)[1]) for step in range(8)})
       [0.5, 24.5]
     """
-    key = jax.random.key(key) if isinstance(key, int) else key
+    key = as_key(key)
 
     def evaluate(
         losses_fn: LossesFn, params: optax.Params, step: jax.typing.ArrayLike = 0

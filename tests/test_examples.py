@@ -65,6 +65,13 @@ def test_signs_are_exact_in_expectation_over_all_signs(x64):
     assert len(np.unique(np.asarray(drawn))) > 32
 
 
+def test_key_of_signs_is_a_key_or_a_whole_number(x64):
+    estimate = lambda key: float(examples.signs(key)(losses_fn, classifier(), 3)[1])
+    assert estimate(np.int64(7)) == estimate(7) == estimate(jax.random.key(7)) != estimate(8)
+    with pytest.raises(TypeError, match=r"key=0\.5: expected one PRNG key or a whole number"):
+        examples.signs(0.5)  # pyright: ignore[reportArgumentType]
+
+
 def test_error_of_signs_falls_as_one_over_the_root_of_the_draws(x64):
     draw = lambda t: examples.signs(3)(losses_fn, classifier(), t)[1]
     errors = np.asarray(jax.vmap(draw)(jnp.arange(2**13))) - np.mean(np.sum(gradients(classifier()) ** 2, axis=1))

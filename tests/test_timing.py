@@ -58,6 +58,11 @@ def test_bernoulli_follows_its_probability_and_its_key():
     assert jax.vmap(timing.bernoulli(1.0))(steps).all()
 
 
+def test_bernoulli_refuses_what_is_no_key():
+    with pytest.raises(TypeError, match="key='x': expected one PRNG key or a whole number"):
+        timing.bernoulli(0.5, key="x")
+
+
 def test_bernoulli_with_a_schedule():
     """Probability 0 for the first half and 1 after it is `after`."""
     rising = timing.bernoulli(lambda step: jnp.where(step > 19, 1.0, 0.0))

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from pugd_optax._checks import check_count, check_number
+from pugd_optax.noise import as_key
 
 
 def after(step: int) -> Callable[[jax.typing.ArrayLike], jax.Array]:
@@ -80,7 +81,7 @@ def bernoulli(p: optax.ScalarOrSchedule, key: jax.Array | int = 0) -> Callable[[
       A gate.
 
     Raises:
-      ValueError: if `p` is a number outside [0, 1].
+      ValueError, TypeError: if an argument is out of its range.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -92,7 +93,7 @@ def bernoulli(p: optax.ScalarOrSchedule, key: jax.Array | int = 0) -> Callable[[
       Zhao, Zhang and Hu, SS-SAM: Stochastic Scheduled Sharpness-Aware Minimization, https://arxiv.org/abs/2203.09962
     """
     check_number("p", p, low=0, high=1, schedule=True)
-    key = jax.random.key(key) if isinstance(key, int) else key
+    key = as_key(key)
 
     def gate(step: jax.typing.ArrayLike) -> jax.Array:
         return jax.random.bernoulli(jax.random.fold_in(key, step), p(step) if callable(p) else p)

@@ -36,6 +36,13 @@ def test_state_says_which_step_it_was():
     np.testing.assert_allclose(state.radius, 0.25)
 
 
+def test_the_key_may_be_whatever_is_a_whole_number():
+    """As `optax.inject_hyperparams` hands it on: an array, traced."""
+    expected = path(rst(0.5, radius=0.25, key=3))[0]
+    for tx in (rst(0.5, 0.25, np.int64(3)), optax.inject_hyperparams(rst)(0.5, 0.25, 3)):  # pyright: ignore[reportArgumentType]
+        np.testing.assert_allclose(path(tx)[0], expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize("given", [{"probability": 1.5}, {"probability": -0.1}, {"radius": -1.0}])
 def test_refuses_bad_arguments(given):
     with pytest.raises(ValueError, match=f"^{next(iter(given))}=.*expected one finite number"):
