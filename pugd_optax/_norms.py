@@ -38,9 +38,7 @@ def norm(*trees: Any, of: Callable[..., Any] = lambda tree: tree) -> jax.Array:
     # Without the barrier XLA finds that the caller computes `of` too, shares the two and stores what they share.
     tree = of(*jax.tree.map(jax.lax.optimization_barrier, trees))
     plain = jnp.sqrt(vdot(tree, tree))
-    return cond(
-        in_range(plain), lambda *_: plain, lambda *again: _scaled_norm(of(*again)).astype(plain.dtype), *trees
-    )
+    return cond(in_range(plain), lambda *_: plain, lambda *again: _scaled_norm(of(*again)).astype(plain.dtype), *trees)
 
 
 def in_range(length: jax.Array) -> jax.Array:

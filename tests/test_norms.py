@@ -74,7 +74,7 @@ def test_strict_promotion_with_mixed_leaves(strict_dtypes, x64):
     assert [x.dtype for x in unit(tree)] == [x.dtype for x in tree]
 
 
-@pytest.mark.parametrize("method", [pugd_optax.sam, pugd_optax.pugd, pugd_optax.normalize])
+@pytest.mark.parametrize("method", [pugd_optax.sam, pugd_optax.pugd, pugd_optax.looksam, pugd_optax.normalize])
 def test_outside_jit_no_branch_is_compiled(method, monkeypatch):
     """Closures over arrays miss the caches of `lax.cond`: it would compile them again at every step."""
     gradient = jax.grad(lambda w: jnp.sum(w**4))

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from pugd_optax._checks import check_count, check_number
+from pugd_optax._cond import cond
 from pugd_optax._norms import cosine, norm, safe_ratio, select, widen
 from pugd_optax._typing import Mask
 from pugd_optax.combines import weighted_sum
@@ -90,7 +91,7 @@ def looksam(
             return weighted_sum(1.0, g, weight, state.direction), state.direction
 
         remember = lambda: (u, _orthogonal(u, g, state.direction))
-        u, direction = jax.lax.cond(sam_state.active, remember, reuse)
+        u, direction = cond(sam_state.active, remember, reuse)
         return u, LookSAMState(direction, sam_state)
 
     return optax.GradientTransformationExtraArgs(init, update)

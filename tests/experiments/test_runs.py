@@ -86,7 +86,9 @@ def test_under_jit_the_number_of_devices_is_no_setting(tmp_path):
 @pytest.mark.parametrize("epochs", [(1,), (1, 2, 2), (1, 1, 2, 2), (2, 1), (1, 2, 3)])
 def test_lines_that_are_not_the_epochs_of_a_run_are_refused(epochs, tmp_path):
     made(tmp_path, BASE, 0, epochs)
-    with pytest.raises(UsageError, match=r"none/seed0: not a readable run.*its epochs 1 to \d+, once each and in order"):
+    with pytest.raises(
+        UsageError, match=r"none/seed0: not a readable run.*its epochs 1 to \d+, once each and in order"
+    ):
         runs.read(tmp_path)
 
 
