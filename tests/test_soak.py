@@ -13,11 +13,9 @@ from tests.test_contract import all_finite, plain
 
 STEPS, CHUNK = 100_000, 10_000
 LONG_RUNS = {
-    "pugd": lambda: pugd_optax.pugd(radius=optax.cosine_decay_schedule(1.0, STEPS), scale="cosine"),
-    "rts_pugd": lambda: pugd_optax.rts_pugd(STEPS),
+    "rts_pugd": lambda: pugd_optax.rts_pugd(STEPS, scale="cosine"),
     "sam_low_variance": lambda: pugd_optax.sam(0.05, when=pugd_optax.timing.low_variance(1000)),
     "looksam": lambda: pugd_optax.looksam(every=10),
-    "friendly_sam": lambda: pugd_optax.friendly_sam(),
     "lpg": lambda: pugd_optax.lpg(3, inner=pugd_optax.sam(0.05)),
     "anti_pgd": lambda: pugd_optax.anti_pgd(0.01, key=0),
 }
