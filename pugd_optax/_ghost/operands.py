@@ -1,8 +1,10 @@
 """A parameter on its way to the data: what each axis of its reshaped, scaled or sliced form is."""
 
+import math
 from typing import Any, NamedTuple
 
 from jax.extend.core import JaxprEqn, Literal
+from jax.lax import GatherScatterMode
 
 from pugd_optax._ghost.jaxprs import shape_of
 
@@ -43,6 +45,8 @@ def follow_operand(eqn: JaxprEqn, index: int, operand: Operand) -> Operand | Non
     if name == "slice":
         cut = (eqn.params["start_indices"], eqn.params["limit_indices"], eqn.params["strides"])
         return operand._replace(labels=tuple(None if label is None else (label, cut) for label in labels))
+    if name == "gather" and index == 0:
+        return _window(eqn, operand)
     if name in ("add", "sub", "neg") and before == after:
         return operand._replace(scale=-scale if name == "neg" or (name, index) == ("sub", 1) else scale)
     factor = eqn.invars[1 - index] if name in ("mul", "div") else None
@@ -53,6 +57,17 @@ def follow_operand(eqn: JaxprEqn, index: int, operand: Operand) -> Operand | Non
         factors = (*operand.factors, Factor(factor, labels, 1 if name == "mul" else -1))
         return operand._replace(factors=factors)
     return None
+
+
+def _window(eqn: JaxprEqn, operand: Operand) -> Operand | None:
+    """One block of a table, as older versions of JAX write some slices; None for a lookup of rows."""
+    dims, indices = eqn.params["dimension_numbers"], eqn.invars[1]
+    inside = (GatherScatterMode.PROMISE_IN_BOUNDS, GatherScatterMode.CLIP)
+    if dims.collapsed_slice_dims or math.prod(shape_of(indices)[:-1]) != 1 or eqn.params["mode"] not in inside:
+        return None
+    block, labels = (indices, eqn.params["slice_sizes"]), iter(operand.labels)
+    placed = [next(labels) if i in dims.offset_dims else None for i in range(len(shape_of(eqn.outvars[0])))]
+    return operand._replace(labels=tuple(None if label is None else (label, block) for label in placed))
 
 
 def _relabel(operand: Operand, before: tuple[int, ...], after: tuple[int, ...]) -> Operand:
