@@ -115,21 +115,21 @@ def decompose(alpha: optax.ScalarOrSchedule) -> Combine:
 
     def combine(g: optax.Updates, g_star: optax.Updates, step: jax.typing.ArrayLike = 0) -> optax.Updates:
         a = jnp.asarray(_at(alpha, step))
-        return weighted_sum(-a, g, 1.0 + a * projection(g, g_star), g_star)
+        return weighted_sum(-a, g, 1.0 + a * projection(g, g_star, norm(g), norm(g_star)), g_star)
 
     return combine
 
 
-def projection(g: optax.Updates, onto: optax.Updates) -> jax.Array:
-    r"""The scalar $\langle g, v\rangle / \|v\|^2$ of the projection of `g` on `onto`; 0 where `onto` is 0.
+def projection(g: optax.Updates, onto: optax.Updates, g_norm: jax.Array, onto_norm: jax.Array) -> jax.Array:
+    r"""$\langle g, v\rangle / \|v\|^2$, the projection of `g` on `onto`, from their norms; 0 where `onto` is 0.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> projection({"w": jnp.array([3.0, 5.0])}, {"w": jnp.array([2.0, 0.0])})
+      >>> g, v = {"w": jnp.array([3.0, 5.0])}, {"w": jnp.array([2.0, 0.0])}
+      >>> projection(g, v, norm(g), norm(v))
       Array(1.5, dtype=float32)
     """
-    length, other = norm(g), norm(onto)
-    return safe_ratio(_norms.cosine(g, onto, length, other) * length, other)
+    return safe_ratio(_norms.cosine(g, onto, g_norm, onto_norm) * g_norm, onto_norm)
 
 
 def weighted_sum(

@@ -36,9 +36,10 @@ def reuse(method: optax.GradientTransformationExtraArgs) -> optax.GradientTransf
 
     def update(updates, state: Any, params=None, **extra_args):
         u, inner = method.update(updates, state.inner, params, **extra_args)
-        remember = lambda: (u, weighted_sum(1.0, u, -projection(u, updates), updates))
-        again = lambda: (unit_sum(optax.tree.norm(updates))(state.direction, updates), state.direction)
-        u, direction = jax.lax.cond(optax.tree.get(inner, "active"), remember, again)
+        norm = optax.tree.norm
+        remember = lambda: (u, weighted_sum(1.0, u, -projection(u, updates, norm(u), norm(updates)), updates))
+        again = lambda: (unit_sum(norm(updates))(state.direction, updates), state.direction)
+        u, direction = jax.lax.cond(inner.active, remember, again)
         return u, ReuseState(direction, inner)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -40,7 +40,7 @@ def tfds_set(folder: Folder, name: str) -> Dataset:
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise UsageError(f"tfds:{name} needs the extra tfds: pip install 'pugd_optax[tfds]' ({error})") from error
+        raise UsageError(f"tfds:{name} needs the extra tfds: pip install '.[tfds]' ({error})") from error
     path, habits = _newest(_root(folder), name), HABITS.get(name.split("/")[0], _Habits("none"))
     builder = tfds.builder_from_directory(path)
     features: Any = builder.info.features

@@ -9,9 +9,9 @@ import optax
 
 from pugd_optax._checks import check_count, check_number
 from pugd_optax._cond import cond
-from pugd_optax._norms import cosine, norm, safe_ratio, select, widen
+from pugd_optax._norms import norm, safe_ratio, select, widen
 from pugd_optax._typing import Mask
-from pugd_optax.combines import weighted_sum
+from pugd_optax.combines import projection, weighted_sum
 from pugd_optax.methods.sam import sam
 from pugd_optax.timing import Gate, every as every_k
 
@@ -100,8 +100,7 @@ def looksam(
 def _orthogonal(g_star: optax.Updates, g: optax.Updates, last: optax.Updates) -> optax.Updates:
     """The part of `g_star` orthogonal to `g`: 0 where it is only rounding errors, `last` where one is not finite."""
     star_norm, g_norm = norm(g_star), norm(g)
-    along = safe_ratio(cosine(g_star, g, star_norm, g_norm) * star_norm, g_norm)
-    g_v = weighted_sum(1.0, g_star, -along, g)
+    g_v = weighted_sum(1.0, g_star, -projection(g_star, g, star_norm, g_norm), g)
     is_real = norm(g_v) > _resolution(g_star) * star_norm
     kept = jax.tree.map(lambda x: jnp.where(is_real, x, 0), g_v)
     return select(jnp.isfinite(star_norm) & jnp.isfinite(g_norm), kept, last)

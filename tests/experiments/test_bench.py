@@ -253,4 +253,4 @@ def test_missing_pytorch_is_said_in_one_line(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(__import__("sys").modules, "experiments.bench.torch_peer", None)
     options = ["--problems", "mlp8:8", "--only", "lpg", "--repeats", "1", "--torch", "--out", str(tmp_path)]
     run.main(["steps", *options], Console(width=200))
-    assert "pip install 'pugd_optax[torch]'" in capsys.readouterr().out
+    assert "pip install '.[torch]'" in capsys.readouterr().out
