@@ -35,6 +35,7 @@ def reuse(method: optax.GradientTransformationExtraArgs) -> optax.GradientTransf
         return ReuseState(jax.tree.map(jnp.zeros_like, params), method.init(params))
 
     def update(updates, state: Any, params=None, **extra_args):
+        inner: Any
         u, inner = method.update(updates, state.inner, params, **extra_args)
         norm = optax.tree.norm
         remember = lambda: (u, weighted_sum(1.0, u, -projection(u, updates, norm(u), norm(updates)), updates))
