@@ -33,14 +33,6 @@ def test_help_names_its_command_and_introduces_it(command, word, capsys):
     assert not said.err
 
 
-def test_help_of_a_sweep_speaks_of_its_own_option(capsys):
-    with pytest.raises(SystemExit, match="0"):
-        cli.main(["sweep", "--help"])
-    said = capsys.readouterr().out
-    assert "--stop-on-failure" in said
-    assert "--method.radius cosine:2.0:0.0" in said
-
-
 def test_an_error_has_no_frame_where_it_would_be_of_dashes():
     with contextlib.redirect_stdout(io.StringIO()), pytest.raises(UsageError, match=r"^[^-].*--epochs.*[^-]$"):
         options.parse(Config, ["--epochs", "many"], "train")

@@ -173,3 +173,4 @@ def test_help_explains_the_grammar(capsys):
     said = capsys.readouterr().out
     assert "a choice at every comma" in said
     assert "--stop-on-failure" in said
+    assert "--method.radius cosine:2.0:0.0" in said
