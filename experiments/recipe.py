@@ -15,7 +15,7 @@ from experiments import values
 from experiments.config import Config, Options
 from experiments.names import UsageError, pick
 from experiments.step import is_reevaluation, reevaluations
-from pugd_optax import classes, examples, logits
+from pugd_optax import classes, logits, per_example
 
 METHODS: dict[str, Callable[..., Any]] = {
     "none": optax.identity,
@@ -23,7 +23,7 @@ METHODS: dict[str, Callable[..., Any]] = {
 }
 RULES = {"balanced": classes.balanced, "long_tail": classes.long_tail, "noisy": classes.noisy}
 EDITS = {"multiplicative": logits.multiplicative, "additive": logits.additive}
-PENALTIES = {"ghost": lambda: examples.ghost, "signs": examples.signs, "reference": lambda: examples.reference}
+PENALTIES = {"ghost": lambda: per_example.ghost, "signs": per_example.signs, "reference": lambda: per_example.reference}
 UNFIT = {
     **dict.fromkeys(("lbfgs", "sophia"), "needs the loss as a function, which a step does not hand it"),
     **dict.fromkeys(

@@ -3,9 +3,9 @@
 from pugd_optax import (
     classes as classes,
     diagnostics as diagnostics,
-    examples as examples,
     logits as logits,
     losses as losses,
+    per_example as per_example,
     schedules as schedules,
     timing as timing,
 )
@@ -30,7 +30,7 @@ __all__ = [
     "classes",
     "decompose",
     "diagnostics",
-    "examples",
+    "per_example",
     "flood",
     "gaussian",
     "iflood",

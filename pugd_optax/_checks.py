@@ -9,17 +9,17 @@ import numpy as np
 import optax
 
 NO_GRADIENT_SOURCE = (
-    "A method that evaluates the gradient again needs grad_fn= (or value_fn=) in update. Mend: "
+    "A method that evaluates the gradient again needs grad_fn= (or value_fn=) in update. Fix: "
     "tx.update(grads, state, params, grad_fn=lambda p: jax.grad(loss_fn)(p, batch)), with the batch and the random "
     "key that gave grads."
 )
 NO_PARAMS = (
-    "params is None, but a perturbation of the parameters needs them. Mend: "
+    "params is None, but a perturbation of the parameters needs them. Fix: "
     "tx.update(grads, state, params, grad_fn=grad_fn)."
 )
 MASKED = (
     "{name} holds optax.MaskedNode leaves: a method that evaluates the loss cannot run inside optax.masked or "
-    "optax.partition, which hide parameters from it. Mend: put it in front, "
+    "optax.partition, which hide parameters from it. Fix: put it in front, "
     "optax.chain(pugd_optax.pugd(mask=mask), optax.masked(...)), with mask= for the parameters to perturb."
 )
 
@@ -53,7 +53,7 @@ def check_count(name: str, value: Any, *, low: int = 0, static: bool = False) ->
     if _is_traced(value):
         if static:
             raise TypeError(
-                f"{name} is traced, but decides what is compiled: expected a Python int. Mend: "
+                f"{name} is traced, but decides what is compiled: expected a Python int. Fix: "
                 f"optax.inject_hyperparams(..., static_args=({name!r},))."
             )
         return
@@ -79,14 +79,14 @@ def check_same(name: str, tree: Any, like_name: str, like: Any, mend: str) -> No
     if jax.tree.structure(tree) != jax.tree.structure(like):
         raise ValueError(
             f"{name} has the structure {jax.tree.structure(tree)}, {like_name} has {jax.tree.structure(like)}. "
-            f"Mend: {mend}."
+            f"Fix: {mend}."
         )
     for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(like), strict=True):
         if jax.numpy.shape(x) != jax.numpy.shape(y):
             where = jax.tree_util.keystr(path)
             raise ValueError(
                 f"{name}{where} has the shape {jax.numpy.shape(x)}, {like_name}{where} has {jax.numpy.shape(y)}. "
-                f"Mend: {mend}."
+                f"Fix: {mend}."
             )
 
 

@@ -16,10 +16,10 @@ def check_class_axis(logits: jax.Array) -> int:
     if not jnp.issubdtype(logits.dtype, jnp.floating):
         raise TypeError(
             f"logits have the dtype {logits.dtype}: expected real floating-point numbers. "
-            "Mend: logits.astype(jnp.float32)."
+            "Fix: logits.astype(jnp.float32)."
         )
     if not logits.ndim:
-        raise ValueError("logits have the shape (): expected (..., classes). Mend: logits with an axis of classes.")
+        raise ValueError("logits have the shape (): expected (..., classes). Fix: logits with an axis of classes.")
     return logits.shape[-1]
 
 
@@ -30,7 +30,7 @@ def check_logits(logits: jax.Array, num_classes: int) -> None:
         mend = f"num_classes={found}" if found != num_classes else "logits[None] for a single example"
         raise ValueError(
             f"logits have the shape {logits.shape}: expected (examples, ..., {num_classes}). "
-            f"Mend: {mend}, or logits with the classes on the last axis."
+            f"Fix: {mend}, or logits with the classes on the last axis."
         )
 
 
@@ -40,19 +40,19 @@ def check_indices(labels: Any, logits: jax.Array) -> jax.Array:
     dtype, shape, num_classes = jnp.result_type(labels), np.shape(labels), logits.shape[-1]
     if not jnp.issubdtype(dtype, jnp.integer):
         raise TypeError(
-            f"labels have the dtype {dtype}: expected integer class indices. Mend: labels.argmax(-1) for one-hot rows."
+            f"labels have the dtype {dtype}: expected integer class indices. Fix: labels.argmax(-1) for one-hot rows."
         )
     if shape != logits.shape[:-1]:
         raise ValueError(
             f"labels have the shape {shape}: expected {logits.shape[:-1]}, one class index for each row of the logits. "
-            "Mend: labels.argmax(-1) for one-hot rows."
+            "Fix: labels.argmax(-1) for one-hot rows."
         )
     if _is_readable(labels) and np.size(labels):
         low, high = int(np.asarray(labels).min()), int(np.asarray(labels).max())
         if low < 0 or high >= num_classes:
             raise ValueError(
                 f"labels lie in [{low}, {high}]: expected [0, {num_classes - 1}], the classes of the logits. "
-                f"Mend: a model of {high + 1} classes, or labels counted from 0."
+                f"Fix: a model of {high + 1} classes, or labels counted from 0."
             )
     return jnp.asarray(labels)
 
@@ -68,18 +68,18 @@ def membership(labels: Any, logits: jax.Array) -> jax.Array:
             raise ValueError(
                 f"labels have the shape {np.shape(labels)} of the logits and the dtype {jnp.result_type(labels)}: "
                 "expected integer class indices of one axis less, or soft labels in floating point. "
-                "Mend: labels.argmax(-1), or labels.astype(jnp.float32)."
+                "Fix: labels.argmax(-1), or labels.astype(jnp.float32)."
             )
         return jax.nn.one_hot(check_indices(labels, logits), logits.shape[-1], dtype=jnp.float32)
     if np.shape(labels) != logits.shape:
         raise ValueError(
             f"labels have the shape {np.shape(labels)} and the dtype {jnp.result_type(labels)}: expected soft labels "
-            f"of the shape {logits.shape}, or integer class indices. Mend: labels.astype(jnp.int32) for indices."
+            f"of the shape {logits.shape}, or integer class indices. Fix: labels.astype(jnp.int32) for indices."
         )
     if _is_readable(labels) and not np.all((np.asarray(labels) >= 0) & (np.asarray(labels) <= 1)):
         raise ValueError(
             f"labels lie in [{np.min(labels):g}, {np.max(labels):g}]: expected soft labels in [0, 1], the shares of "
-            "the classes in an example. Mend: divide each row by its sum, or labels.astype(jnp.int32) for indices."
+            "the classes in an example. Fix: divide each row by its sum, or labels.astype(jnp.int32) for indices."
         )
     return jnp.asarray(labels).astype(jnp.float32)
 
@@ -89,7 +89,7 @@ def check_counts(counts: Any, num_classes: int | None = None) -> np.ndarray:
     if isinstance(counts, jax.core.Tracer):
         raise TypeError(
             "counts are traced: expected the class counts of the training set as plain numbers. "
-            "Mend: a NumPy array from outside jit."
+            "Fix: a NumPy array from outside jit."
         )
     n = np.asarray(counts, np.float64)
     if n.ndim != 1 or (num_classes is not None and len(n) != num_classes):
@@ -98,7 +98,7 @@ def check_counts(counts: Any, num_classes: int | None = None) -> np.ndarray:
         )
     if not np.all(np.isfinite(n) & (n > 0)):
         raise ValueError(
-            f"counts={n.tolist()}: expected numbers above 0. Mend: leave classes without an example out of the "
+            f"counts={n.tolist()}: expected numbers above 0. Fix: leave classes without an example out of the "
             "model, or give them the count 1."
         )
     return n
@@ -113,7 +113,7 @@ def check_positive(name: str, value: Any) -> None:
 
 def _check_array(name: str, x: Any, mend: str) -> None:
     if not hasattr(x, "dtype") and not isinstance(x, int | float):
-        raise TypeError(f"{name} are a {type(x).__name__}: expected one array. Mend: {mend}.")
+        raise TypeError(f"{name} are a {type(x).__name__}: expected one array. Fix: {mend}.")
 
 
 def _is_readable(x: Any) -> bool:

@@ -17,7 +17,7 @@ def resolve_mask(mask: Mask | None, params: optax.Params):
     if jax.tree.structure(selected) != jax.tree.structure(params):
         raise ValueError(
             f"mask has the structure {jax.tree.structure(selected)}, the parameters have "
-            f"{jax.tree.structure(params)}. Mend: mask=lambda params: jax.tree.map(lambda w: w.ndim > 1, params)."
+            f"{jax.tree.structure(params)}. Fix: mask=lambda params: jax.tree.map(lambda w: w.ndim > 1, params)."
         )
     return selected
 

@@ -47,7 +47,7 @@ def flood(loss_fn: Callable[..., Any], level: float, *, has_aux: bool = False) -
         if jnp.ndim(loss):
             raise ValueError(
                 f"flood: loss_fn returned the shape {jnp.shape(loss)}, expected the mean loss of a batch, a scalar. "
-                "Mend: loss.mean(), or pugd_optax.iflood for losses of single examples."
+                "Fix: loss.mean(), or pugd_optax.iflood for losses of single examples."
             )
         return _fold(loss, level)
 
@@ -149,7 +149,7 @@ def _of_examples(name: str, transform: Callable[[jax.Array], jax.Array]) -> Call
         if not jnp.ndim(losses):
             raise ValueError(
                 f"{name}: loss_fn returned a scalar, expected one loss for each example. "
-                "Mend: leave out the mean, or pugd_optax.flood for the mean of a batch."
+                "Fix: leave out the mean, or pugd_optax.flood for the mean of a batch."
             )
         return transform(losses)
 

@@ -158,7 +158,7 @@ def class_balanced_weights(counts: Any, beta: float = 0.9999) -> jax.Array:
     """
     check_number("beta", beta, low=0, high=1)
     if beta == 1:
-        raise ValueError(f"beta={beta}: expected a number in [0, 1). Mend: beta=0.9999.")
+        raise ValueError(f"beta={beta}: expected a number in [0, 1). Fix: beta=0.9999.")
     weights = 1 / (1 - beta ** check_counts(counts))
     return jnp.asarray(weights * len(weights) / weights.sum(), jnp.float32)
 

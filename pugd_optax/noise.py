@@ -66,5 +66,5 @@ def as_key(key: jax.Array | int) -> jax.Array:
         return jax.random.wrap_key_data(key)
     whole = isinstance(key, int | np.integer) or (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jnp.integer))
     if isinstance(key, bool) or not whole or np.ndim(key):
-        raise TypeError(f"key={key!r}: expected one PRNG key or a whole number. Mend: key=jax.random.key(0).")
+        raise TypeError(f"key={key!r}: expected one PRNG key or a whole number. Fix: key=jax.random.key(0).")
     return jax.random.key(key)

@@ -18,7 +18,7 @@ from pugd_optax._norms import cast_like, cosine, norm, select, widen
 from pugd_optax._typing import Combine, GradFn, ValueFn
 from pugd_optax.ascents import offset
 from pugd_optax.combines import replace
-from pugd_optax.timing import Gate
+from pugd_optax.timing import Gate, When
 
 
 class ReevaluateState(NamedTuple):
@@ -45,7 +45,7 @@ def reevaluate(
     combine: Combine = replace,
     *,
     radius: optax.ScalarOrSchedule = 1.0,
-    when: Callable[..., Any] | Gate | bool | jax.Array | None = None,
+    when: When = None,
     idle: Callable[[optax.Updates], optax.Updates] | None = None,
     observe: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
@@ -178,11 +178,11 @@ def _last_report(state: ReevaluateState) -> tuple[jax.Array, ...]:
 def _check_parts(ascent: Any, combine: Any, radius: Any, idle: Any) -> None:
     check_number("radius", radius, low=0, schedule=True)
     if not isinstance(ascent, optax.GradientTransformation):
-        raise TypeError(f"ascent={ascent!r}: expected an optax.GradientTransformation. Mend: pugd_optax.normalize().")
+        raise TypeError(f"ascent={ascent!r}: expected an optax.GradientTransformation. Fix: pugd_optax.normalize().")
     if idle is not None and not callable(idle):
         raise TypeError(f"idle={idle!r}: expected a function g -> u, or None for g itself.")
     if not callable(combine):
-        raise TypeError(f"combine={combine!r}: expected a function (g, g_star) -> u. Mend: pugd_optax.mix(0.5, 0.5).")
+        raise TypeError(f"combine={combine!r}: expected a function (g, g_star) -> u. Fix: pugd_optax.mix(0.5, 0.5).")
 
 
 def _as_gate(when: Any) -> Gate:
@@ -206,9 +206,9 @@ def _as_gate(when: Any) -> Gate:
 
 _NOT_CALLED = (
     "when=pugd_optax.timing.{name}: expected a gate, and not the function that makes one. "
-    "Mend: call it, when=pugd_optax.timing.{name}(...)."
+    "Fix: call it, when=pugd_optax.timing.{name}(...)."
 )
-_NO_GATE = "when={when!r}: expected a gate, a function step -> bool. Mend: when=pugd_optax.timing.after(1000)."
+_NO_GATE = "when={when!r}: expected a gate, a function step -> bool. Fix: when=pugd_optax.timing.after(1000)."
 
 
 def _call(combine: Combine, g: optax.Updates, g_star: optax.Updates, step: jax.Array) -> optax.Updates:

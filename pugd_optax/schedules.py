@@ -58,7 +58,7 @@ def quarter_wave(kind: Kind, max: float, min: float, steps: int) -> optax.Schedu
     check_count("steps", steps, low=1)
     inverse, falling = kind.startswith("i"), kind.endswith("cos")
     if inverse and min == 0:
-        raise ValueError(f"min=0: kind={kind!r} runs to 1/min. Mend: min=1/3 bounds it by 3.")
+        raise ValueError(f"min=0: kind={kind!r} runs to 1/min. Fix: min=1/3 bounds it by 3.")
 
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
         progress = jnp.clip(jnp.asarray(step, jnp.float32) / steps, 0.0, 1.0)

@@ -94,7 +94,7 @@ def through_logits(
 
 
 _NO_LOGITS = (
-    "{name} is None, but a perturbation of the logits needs the logits and the labels of the batch. Mend: "
+    "{name} is None, but a perturbation of the logits needs the logits and the labels of the batch. Fix: "
     "tx.update(grads, state, params, logits_fn=lambda p: model.apply(p, x), labels=y)."
 )
 

@@ -100,7 +100,7 @@ def test_schedules_are_not_offered_elsewhere(make):
 @gated_method
 @pytest.mark.parametrize("when", [3, "after", 0.5, [True]])
 def test_gate_that_is_not_callable(name, when):
-    with pytest.raises(TypeError, match=r"when=.*expected a gate.*Mend: when=pugd_optax\.timing"):
+    with pytest.raises(TypeError, match=r"when=.*expected a gate.*Fix: when=pugd_optax\.timing"):
         build(name, when=when)
 
 
@@ -108,7 +108,7 @@ def test_gate_that_is_not_callable(name, when):
     ("make", "error", "text"),
     [
         (lambda: schedules.quarter_wave("tan", 1.0, 0.1, 10), ValueError, "kind='tan'.*cos, sin, icos, isin"),
-        (lambda: schedules.quarter_wave("icos", 1.0, 0.0, 10), ValueError, "min=0.*1/min.*Mend"),
+        (lambda: schedules.quarter_wave("icos", 1.0, 0.0, 10), ValueError, "min=0.*1/min.*Fix"),
         (lambda: schedules.quarter_wave("cos", 0.1, 1.0, 10), ValueError, r"min=1\.0.*in \[0, 0\.1\]"),
         (lambda: schedules.quarter_wave("cos", NAN, 0.1, 10), ValueError, "max=nan"),
         (lambda: schedules.quarter_wave("cos", 1.0, 0.1, 0), ValueError, "steps=0.*>= 1"),
@@ -157,8 +157,8 @@ def test_gate_that_is_not_callable(name, when):
         (lambda: methods.friendly_sam(sigma=NAN), ValueError, "sigma=nan"),
         (lambda: methods.friendly_sam(decay=lambda step: 0.9), TypeError, "decay=.*expected a number"),
         (lambda: methods.momentum_sam(decay=1.0), ValueError, r"decay=1\.0.*in \[0, 1\)"),
-        (lambda: reevaluate(normalize), TypeError, r"ascent=.*Mend: pugd_optax\.normalize\(\)"),
-        (lambda: reevaluate(normalize(), "replace"), TypeError, "combine='replace'.*Mend"),
+        (lambda: reevaluate(normalize), TypeError, r"ascent=.*Fix: pugd_optax\.normalize\(\)"),
+        (lambda: reevaluate(normalize(), "replace"), TypeError, "combine='replace'.*Fix"),
         (lambda: reevaluate(normalize(), idle="unit"), TypeError, "idle='unit'"),
     ],
 )
@@ -182,7 +182,7 @@ def test_constant_out_of_range(make, error, text):
 )
 def test_grad_fn_that_returns_another_structure(name, grad_fn):
     with pytest.raises(
-        ValueError, match=r"the result of grad_fn has the structure.*Mend: return gradients alone.*\[0\]"
+        ValueError, match=r"the result of grad_fn has the structure.*Fix: return gradients alone.*\[0\]"
     ):
         step(build(name, **{"steps": 2} if name == "amp" else {}), grad_fn=grad_fn)
 
@@ -196,7 +196,7 @@ def test_grad_fn_that_returns_another_shape(name):
 @gated_method
 def test_gradients_of_other_parameters(name):
     tx, others = build(name), {"grad_fn": as_is, "losses_fn": lambda p: p["a"], "labels": jnp.zeros(2, int)}
-    with pytest.raises(ValueError, match=r"grads has the structure.*params has.*Mend"):
+    with pytest.raises(ValueError, match=r"grads has the structure.*params has.*Fix"):
         step(tx, grads=(jnp.float32(0.0), W), **others)
     with pytest.raises(ValueError, match=r"grads\['a'\] has the shape \(1, 2\), params\['a'\] has \(2,\)"):
         step(tx, grads=W | {"a": jnp.ones((1, 2))}, **others)
@@ -205,7 +205,7 @@ def test_gradients_of_other_parameters(name):
 @pytest.mark.parametrize("wrap", [optax.flatten, lambda tx: optax.masked(tx, {"a": True, "b": False})])
 def test_wrappers_that_hide_parameters(wrap):
     """A mask that hides leaves, and a flat vector that grad_fn does not know."""
-    with pytest.raises((ValueError, TypeError), match=r"Mend|structure"):
+    with pytest.raises((ValueError, TypeError), match=r"Fix|structure"):
         step(wrap(methods.pugd()), grad_fn=lambda p: {"a": p["a"], "b": p["b"]} if isinstance(p, dict) else W)
 
 
@@ -227,7 +227,7 @@ def test_value_and_grad_with_a_wrong_transformation_says_so():
 
 @pytest.mark.parametrize("name", [n for n in timing.__all__ if n != "Gate"])
 def test_gate_that_was_not_called(name):
-    with pytest.raises(TypeError, match=rf"when=pugd_optax\.timing\.{name}: expected a gate.*Mend: call it"):
+    with pytest.raises(TypeError, match=rf"when=pugd_optax\.timing\.{name}: expected a gate.*Fix: call it"):
         pugd_optax.sam(when=getattr(timing, name))
 
 

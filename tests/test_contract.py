@@ -355,7 +355,7 @@ def test_missing_parameters_show_the_mend(name):
 @gated_method
 def test_missing_gradient_function_shows_the_mend(name):
     tx, params = build(name), classifier()
-    with pytest.raises(ValueError, match=r"needs \w+_fn=.*Mend: tx\.update\(grads, state, params, \w+_fn="):
+    with pytest.raises(ValueError, match=r"needs \w+_fn=.*Fix: tx\.update\(grads, state, params, \w+_fn="):
         tx.update(params, tx.init(params), params)
 
 
@@ -363,7 +363,7 @@ def test_missing_gradient_function_shows_the_mend(name):
 def test_masked_leaves_show_the_mend(name):
     params, extra = classifier(), extra_args(examples())
     tx = optax.masked(build(name), {"dense": True, "gain": False})
-    with pytest.raises(ValueError, match=r"MaskedNode.*Mend: put it in front"):
+    with pytest.raises(ValueError, match=r"MaskedNode.*Fix: put it in front"):
         tx.update(extra["grad_fn"](params), tx.init(params), params, **extra)
 
 

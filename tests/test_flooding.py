@@ -136,7 +136,7 @@ def test_flooding_composes_with_a_perturbation():
         (lambda: soft_ad(losses_fn, WRONG_TYPE), TypeError, "level='low'"),
         (lambda: soft_ad(losses_fn, 0.1, sigma=0.0), ValueError, "sigma=0.0: expected a number above 0"),
         (lambda: soft_ad(losses_fn, 0.1, sigma=-1.0), ValueError, "sigma=-1.0"),
-        (lambda: flood(losses_fn, 0.1)(W), ValueError, r"shape \(12,\).*Mend: loss\.mean\(\), or pugd_optax\.iflood"),
+        (lambda: flood(losses_fn, 0.1)(W), ValueError, r"shape \(12,\).*Fix: loss\.mean\(\), or pugd_optax\.iflood"),
         (lambda: iflood(mean_loss, 0.1)(W), ValueError, "iflood: loss_fn returned a scalar.*pugd_optax.flood"),
         (lambda: soft_ad(mean_loss, 0.1)(W), ValueError, "soft_ad: loss_fn returned a scalar"),
     ],

@@ -13,7 +13,7 @@ from hypothesis import given, settings, strategies as st
 
 from experiments import cli, recipe
 from experiments.names import UsageError
-from pugd_optax.examples import signs
+from pugd_optax.per_example import signs
 from tests.problems import classifier, examples, extra_args
 from tests.test_contract import all_finite, build, every_method, plain
 

@@ -10,7 +10,7 @@ import optax
 import pytest
 from flax import linen as nn, nnx
 
-from pugd_optax import examples
+from pugd_optax import per_example
 
 RANDOM = np.random.default_rng(0)
 BATCH, CLASSES = 4, 3
@@ -152,7 +152,7 @@ def both(losses_fn, params):
         mean = lambda p: (lambda s: (jnp.mean(s), s))(evaluator(losses_fn, p)[1])
         return jax.jit(jax.grad(mean, has_aux=True))(params)
 
-    return run(examples.ghost), run(examples.reference)
+    return run(per_example.ghost), run(per_example.reference)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -186,7 +186,7 @@ def test_ids_outside_the_table(mode, x64):
 
 def test_groups_of_images(x64):
     losses_fn, params = CASES["residual"]()
-    (mine, squares), (exact, expected) = both(examples.micro_batches(losses_fn, 2), params)
+    (mine, squares), (exact, expected) = both(per_example.micro_batches(losses_fn, 2), params)
     np.testing.assert_allclose(squares, expected, rtol=1e-9)
     assert optax.tree.norm(optax.tree.sub(mine, exact)) < 1e-9 * optax.tree.norm(exact)
 
@@ -209,8 +209,8 @@ def test_a_block_of_a_table_is_followed(x64):
 def test_frozen_parameters_count_as_data(x64):
     frozen = lambda p: {"w": jax.lax.stop_gradient(p["w"]), "b": p["b"]}
     losses_fn, params = merged_axes()
-    squares = examples.ghost(lambda p: losses_fn(frozen(p)), params)[1]
-    np.testing.assert_allclose(squares, examples.reference(lambda p: losses_fn(frozen(p)), params)[1], rtol=1e-9)
+    squares = per_example.ghost(lambda p: losses_fn(frozen(p)), params)[1]
+    np.testing.assert_allclose(squares, per_example.reference(lambda p: losses_fn(frozen(p)), params)[1], rtol=1e-9)
 
 
 def test_convolutions_with_a_rule_of_their_own(x64):
@@ -233,25 +233,25 @@ def test_convolutions_with_a_rule_of_their_own(x64):
         (nn.Sequential([nn.Conv(96, (3, 3)), nn.relu, nn.Conv(128, (3, 3), strides=2), nn.relu]), (32, 6, 6, 8)),
     ],
 )
-@pytest.mark.parametrize("evaluator", [examples.ghost, examples.signs(0)])
+@pytest.mark.parametrize("evaluator", [per_example.ghost, per_example.signs(0)])
 def test_no_memory_of_batch_times_parameters(model, shape, evaluator):
     """The compiled gradient of the regularised objective, against one float for each example and parameter."""
     x = jnp.ones(shape)
     params = jax.eval_shape(lambda: model.init(jax.random.key(0), x))
     losses_fn = lambda p: jnp.sum(model.apply(p, x).reshape(len(x), -1) ** 2, axis=1)
-    compiled = jax.jit(jax.grad(examples.regularized(losses_fn, 0.1, evaluator))).lower(params).compile()
-    per_example = 4 * len(x) * sum(w.size for w in jax.tree.leaves(params))
+    compiled = jax.jit(jax.grad(per_example.regularized(losses_fn, 0.1, evaluator))).lower(params).compile()
+    batch_copies = 4 * len(x) * sum(w.size for w in jax.tree.leaves(params))
     memory: Any = compiled.memory_analysis()
-    assert memory.temp_size_in_bytes < 0.6 * per_example
+    assert memory.temp_size_in_bytes < 0.6 * batch_copies
 
 
 # What cannot be followed is refused, by name.
 
 
 def refuses(losses_fn, params, message):
-    with pytest.raises(ValueError, match=message + r".*Mend: penalty=pugd_optax\.examples\.signs\(key\)"):
-        examples.ghost(losses_fn, params)
-    estimate = examples.signs(0)(losses_fn, params)[1]
+    with pytest.raises(ValueError, match=message + r".*Fix: penalty=pugd_optax\.per_example\.signs\(key\)"):
+        per_example.ghost(losses_fn, params)
+    estimate = per_example.signs(0)(losses_fn, params)[1]
     assert jnp.isfinite(estimate)
 
 

@@ -239,7 +239,7 @@ def test_forward_mode_wants_the_surrogate():
     [
         (np.array([0, 1, 4]), ValueError, r"labels lie in \[0, 4\]: expected \[0, 3\]"),
         (np.array([0, -1, 2]), ValueError, r"labels lie in \[-1, 2\]"),
-        (np.eye(4, dtype=np.int32)[:3], ValueError, r"Mend: labels\.argmax\(-1\), or labels\.astype\(jnp\.float32\)"),
+        (np.eye(4, dtype=np.int32)[:3], ValueError, r"Fix: labels\.argmax\(-1\), or labels\.astype\(jnp\.float32\)"),
         (np.array([0.0, 1.0, 2.0], np.float32), ValueError, r"soft labels of the shape \(3, 4\), or integer"),
         (np.array([0, 1]), ValueError, r"labels have the shape \(2,\): expected \(3,\)"),
         (np.array([True, False, True]), TypeError, "labels have the dtype bool"),

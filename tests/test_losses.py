@@ -159,7 +159,7 @@ def test_an_example_at_a_time_is_the_batch(name):
         (
             np.eye(CLASSES, dtype=np.float32)[Y],
             TypeError,
-            r"expected integer class indices. Mend: labels\.argmax\(-1\)",
+            r"expected integer class indices. Fix: labels\.argmax\(-1\)",
         ),
         (np.eye(CLASSES, dtype=np.int32)[Y], ValueError, r"labels have the shape \(7, 4\): expected \(7,\)"),
         (Y[:3], ValueError, r"labels have the shape \(3,\): expected \(7,\)"),

@@ -14,7 +14,7 @@ import optax
 import pytest
 
 import pugd_optax
-from pugd_optax import classes, diagnostics, examples, losses, methods, schedules, timing
+from pugd_optax import classes, diagnostics, losses, methods, per_example, schedules, timing
 from pugd_optax.ascents import normalize, scale_by_abs_params
 from pugd_optax.reevaluate import reevaluate
 from tests.raises import Case, meet, sites
@@ -33,37 +33,37 @@ def observe(logits=LOGITS, labels=LABELS):
 
 
 def ghost(losses_fn, w):
-    return examples.ghost(lambda p: losses_fn(p["w"]), {"w": jnp.asarray(w)})
+    return per_example.ghost(lambda p: losses_fn(p["w"]), {"w": jnp.asarray(w)})
 
 
 def followed(weight):
     return ghost(lambda w: jnp.sum((X @ weight(w)) ** 2, axis=1), jnp.eye(3))
 
 
-SIGNS = "Mend: penalty=pugd_optax.examples.signs(key)"
+SIGNS = "Fix: penalty=pugd_optax.per_example.signs(key)"
 
 ARGUMENTS = [
     Case(lambda: methods.sam("big"), "radius", "'big'", "expected a number or a schedule"),
     Case(lambda: methods.sam(-1.0), "radius", "-1.0", "expected one finite number >= 0"),
-    Case(lambda: jax.jit(lambda n: methods.amp(steps=n))(2), "steps", "traced", "Mend: optax.inject_hyperparams("),
+    Case(lambda: jax.jit(lambda n: methods.amp(steps=n))(2), "steps", "traced", "Fix: optax.inject_hyperparams("),
     Case(lambda: methods.looksam(every=2.5), "every", "2.5", "expected a whole number"),
     Case(lambda: methods.looksam(every=0), "every", "0", "expected a whole number >= 1"),
-    Case(lambda: methods.noise_injection(0.1, key="a"), "key", "'a'", "Mend: key=jax.random.key(0)"),
+    Case(lambda: methods.noise_injection(0.1, key="a"), "key", "'a'", "Fix: key=jax.random.key(0)"),
     Case(lambda: methods.pugd(idle="zero"), "idle", "'zero'", "expected 'unit' or 'raw'"),
     Case(lambda: methods.pugd(scale="ratio"), "scale", "'ratio'", "one of ['cosine', 'norm_ratio']"),
-    Case(lambda: methods.sam(when=3), "when", "3", "Mend: when=pugd_optax.timing.after(1000)"),
+    Case(lambda: methods.sam(when=3), "when", "3", "Fix: when=pugd_optax.timing.after(1000)"),
     Case(lambda: methods.sam(when=timing.low_variance), "when", "timing.low_variance", "low_variance(...)"),
     Case(lambda: methods.layerwise_noise(0.1, 0, order="up"), "order", "'up'", "expected 'cyclic' or 'random'"),
     Case(lambda: methods.gradient_regularization(0.1, 0.1, "fwd"), "scheme", "'fwd'", "expected one of forward"),
-    Case(lambda: methods.gradient_regularization(0.1, 0), "step", "0", "Mend: step=0.05"),
-    Case(lambda: methods.esam(beta=0), "beta", "0", "Mend: beta in (0, 1]"),
-    Case(lambda: reevaluate(normalize), "ascent", "function normalize", "Mend: pugd_optax.normalize()"),
+    Case(lambda: methods.gradient_regularization(0.1, 0), "step", "0", "Fix: step=0.05"),
+    Case(lambda: methods.esam(beta=0), "beta", "0", "Fix: beta in (0, 1]"),
+    Case(lambda: reevaluate(normalize), "ascent", "function normalize", "Fix: pugd_optax.normalize()"),
     Case(lambda: reevaluate(normalize(), idle="unit"), "idle", "'unit'", "expected a function g -> u"),
-    Case(lambda: reevaluate(normalize(), "replace"), "combine", "'replace'", "Mend: pugd_optax.mix(0.5, 0.5)"),
+    Case(lambda: reevaluate(normalize(), "replace"), "combine", "'replace'", "Fix: pugd_optax.mix(0.5, 0.5)"),
     Case(lambda: schedules.quarter_wave("tan", 1.0, 0.1, 9), "kind", "'tan'", "expected one of cos, sin, icos, isin"),
-    Case(lambda: schedules.quarter_wave("icos", 1.0, 0.0, 9), "min", "0", "Mend: min=1/3"),
+    Case(lambda: schedules.quarter_wave("icos", 1.0, 0.0, 9), "min", "0", "Fix: min=1/3"),
     Case(lambda: classes.balanced("soft"), "direction", "'soft'", "expected 'hard' or 'easy'"),
-    Case(lambda: losses.class_balanced_weights([1, 2], beta=1), "beta", "1", "Mend: beta=0.9999"),
+    Case(lambda: losses.class_balanced_weights([1, 2], beta=1), "beta", "1", "Fix: beta=0.9999"),
     Case(lambda: losses.ldam(LOGITS, LABELS, [1, 2, 3], scale=0), "scale", "0", "expected a number above 0"),
     Case(lambda: diagnostics.pac_bayes_bound(0.1, W, W, 0, 100), "radius", "0", "needs a radius > 0"),
     Case(
@@ -76,98 +76,98 @@ ARGUMENTS = [
         lambda: diagnostics.hessian_trace(lambda w: jnp.sum(abs(w)), jnp.ones(2, jnp.complex64), 0),
         "params",
         "complex64",
-        "Mend: real and imaginary parts",
+        "Fix: real and imaginary parts",
     ),
 ]
 
 UPDATES = [
-    Case(lambda: step(methods.sam()), "grad_fn", "needs", "Mend: tx.update(grads, state, params, grad_fn="),
-    Case(lambda: step(methods.sam(), params=None), "params", "None", "Mend: tx.update(grads, state, params"),
-    Case(lambda: scale_by_abs_params().update(W, ()), "params", "None", "Mend: tx.update(grads, state, params"),
+    Case(lambda: step(methods.sam()), "grad_fn", "needs", "Fix: tx.update(grads, state, params, grad_fn="),
+    Case(lambda: step(methods.sam(), params=None), "params", "None", "Fix: tx.update(grads, state, params"),
+    Case(lambda: scale_by_abs_params().update(W, ()), "params", "None", "Fix: tx.update(grads, state, params"),
     Case(
         lambda: step(optax.masked(methods.sam(), {"a": True, "b": False}), grad_fn=lambda p: p),
         "grads",
         "MaskedNode",
-        "Mend: put it in front",
+        "Fix: put it in front",
     ),
-    Case(lambda: step(methods.sam(), grads={"a": W["a"]}), "grads", "PyTreeDef({'a': *})", "Mend: pass the gradient"),
+    Case(lambda: step(methods.sam(), grads={"a": W["a"]}), "grads", "PyTreeDef({'a': *})", "Fix: pass the gradient"),
     Case(
         lambda: step(methods.sam(), grad_fn=lambda p: p | {"a": jnp.ones(3)}),
         "the result of grad_fn['a']",
         "(3,)",
-        "Mend: return gradients alone",
+        "Fix: return gradients alone",
     ),
     Case(
         lambda: step(methods.sam(when=lambda step: timing.after(step)), grad_fn=lambda p: p),
         "when",
         "function <lambda>",
-        "Mend: when=pugd_optax.timing.after(1000)",
+        "Fix: when=pugd_optax.timing.after(1000)",
     ),
     Case(
         lambda: step(methods.sam(mask={"a": True}), grad_fn=lambda p: p),
         "mask",
         "PyTreeDef({'a': *})",
-        "Mend: mask=lambda params:",
+        "Fix: mask=lambda params:",
     ),
     Case(
         lambda: step(methods.layerwise_noise(0.1, 0, mask={"a": False, "b": False}), grad_fn=lambda p: p),
         "mask",
         "no tensor",
-        "Mend: mask=None",
+        "Fix: mask=None",
     ),
-    Case(lambda: step(methods.sam_on(), grad_fn=lambda p: p), "sam_on", "among a, b", "Mend: say which to perturb"),
+    Case(lambda: step(methods.sam_on(), grad_fn=lambda p: p), "sam_on", "among a, b", "Fix: say which to perturb"),
     Case(
         lambda: step(methods.sam(when=timing.generalization_gap()), grad_fn=lambda p: p),
         "train_loss",
         "val_loss",
-        "Mend: tx.update(grads, state, params",
+        "Fix: tx.update(grads, state, params",
     ),
-    Case(lambda: step(methods.lpg(3), labels=LABELS), "logits_fn", "None", "Mend: tx.update(grads, state, params"),
-    Case(lambda: step(methods.pegr(0.1)), "losses_fn", "needs", "Mend: tx.update(grads, state, params, losses_fn="),
+    Case(lambda: step(methods.lpg(3), labels=LABELS), "logits_fn", "None", "Fix: tx.update(grads, state, params"),
+    Case(lambda: step(methods.pegr(0.1)), "losses_fn", "needs", "Fix: tx.update(grads, state, params, losses_fn="),
     Case(
         lambda: step(methods.pegr(0.1), losses_fn=lambda p: p["b"]),
         "losses_fn",
         "shape=()",
-        "Mend: leave the mean over the batch to the penalty",
+        "Fix: leave the mean over the batch to the penalty",
     ),
     Case(
         lambda: step(methods.pegr(0.1, group_size=3), losses_fn=lambda p: X @ p["a"][:1].repeat(3)),
         "group_size",
         "3",
-        "Mend: a divisor of the batch size",
+        "Fix: a divisor of the batch size",
     ),
     Case(
-        lambda: examples.ghost(lambda p: abs(X @ p["w"]), {"w": jnp.ones(3, jnp.complex64)}),
+        lambda: per_example.ghost(lambda p: abs(X @ p["w"]), {"w": jnp.ones(3, jnp.complex64)}),
         "params['w']",
         "complex64",
-        "Mend: keep real and imaginary parts",
+        "Fix: keep real and imaginary parts",
     ),
 ]
 
 DATA = [
-    Case(lambda: observe(logits=LOGITS.astype(int)), "logits", "int32", "Mend: logits.astype(jnp.float32)"),
-    Case(lambda: observe(logits=jnp.zeros((4, 5))), "logits", "(4, 5)", "Mend: num_classes=5"),
-    Case(lambda: observe(logits=LOGITS[0]), "logits", "(3,)", "Mend: logits[None]"),
-    Case(lambda: losses.gce(LOGITS[0, 0], 0), "logits", "()", "Mend: logits with an axis of classes"),
+    Case(lambda: observe(logits=LOGITS.astype(int)), "logits", "int32", "Fix: logits.astype(jnp.float32)"),
+    Case(lambda: observe(logits=jnp.zeros((4, 5))), "logits", "(4, 5)", "Fix: num_classes=5"),
+    Case(lambda: observe(logits=LOGITS[0]), "logits", "(3,)", "Fix: logits[None]"),
+    Case(lambda: losses.gce(LOGITS[0, 0], 0), "logits", "()", "Fix: logits with an axis of classes"),
     Case(lambda: observe(logits=(LOGITS, {})), "logits", "tuple", "[0] of (logits, aux)"),
-    Case(lambda: observe(labels=[0, 1, 2, 0]), "labels", "list", "Mend: jnp.asarray(labels)"),
-    Case(lambda: losses.gce(LOGITS, [0, 1, 2, 0]), "labels", "list", "Mend: jnp.asarray(labels)"),
-    Case(lambda: losses.gce(LOGITS, LABELS > 0), "labels", "bool", "Mend: labels.argmax(-1)"),
-    Case(lambda: observe(labels=LABELS[:2]), "labels", "(2,)", "Mend: labels.argmax(-1)"),
-    Case(lambda: observe(labels=LABELS + 1), "labels", "[1, 3]", "Mend: a model of 4 classes"),
-    Case(lambda: observe(labels=LOGITS.astype(int)), "labels", "(4, 3)", "Mend: labels.argmax(-1)"),
-    Case(lambda: observe(labels=jnp.zeros(4)), "labels", "(4,)", "Mend: labels.astype(jnp.int32)"),
-    Case(lambda: observe(labels=LOGITS + 2.0), "labels", "[2, 2]", "Mend: divide each row by its sum"),
+    Case(lambda: observe(labels=[0, 1, 2, 0]), "labels", "list", "Fix: jnp.asarray(labels)"),
+    Case(lambda: losses.gce(LOGITS, [0, 1, 2, 0]), "labels", "list", "Fix: jnp.asarray(labels)"),
+    Case(lambda: losses.gce(LOGITS, LABELS > 0), "labels", "bool", "Fix: labels.argmax(-1)"),
+    Case(lambda: observe(labels=LABELS[:2]), "labels", "(2,)", "Fix: labels.argmax(-1)"),
+    Case(lambda: observe(labels=LABELS + 1), "labels", "[1, 3]", "Fix: a model of 4 classes"),
+    Case(lambda: observe(labels=LOGITS.astype(int)), "labels", "(4, 3)", "Fix: labels.argmax(-1)"),
+    Case(lambda: observe(labels=jnp.zeros(4)), "labels", "(4,)", "Fix: labels.astype(jnp.int32)"),
+    Case(lambda: observe(labels=LOGITS + 2.0), "labels", "[2, 2]", "Fix: divide each row by its sum"),
     Case(
         lambda: jax.jit(lambda n: losses.class_balanced_weights(n))(jnp.ones(3)),
         "counts",
         "traced",
-        "Mend: a NumPy array",
+        "Fix: a NumPy array",
     ),
     Case(lambda: losses.adjust_logits(LOGITS, [1, 2]), "counts", "(2,)", "expected (3,)"),
-    Case(lambda: losses.adjust_logits(LOGITS, [1, 2, 0]), "counts", "[1.0, 2.0, 0.0]", "Mend: leave classes"),
-    Case(lambda: pugd_optax.flood(jnp.square, 0.1)(jnp.ones(3)), "flood: loss_fn", "(3,)", "Mend: loss.mean()"),
-    Case(lambda: pugd_optax.iflood(jnp.sum, 0.1)(jnp.ones(3)), "iflood: loss_fn", "a scalar", "Mend: leave out"),
+    Case(lambda: losses.adjust_logits(LOGITS, [1, 2, 0]), "counts", "[1.0, 2.0, 0.0]", "Fix: leave classes"),
+    Case(lambda: pugd_optax.flood(jnp.square, 0.1)(jnp.ones(3)), "flood: loss_fn", "(3,)", "Fix: loss.mean()"),
+    Case(lambda: pugd_optax.iflood(jnp.sum, 0.1)(jnp.ones(3)), "iflood: loss_fn", "a scalar", "Fix: leave out"),
 ]
 
 GHOST = [
@@ -175,7 +175,7 @@ GHOST = [
         lambda: ghost(lambda w: (lambda losses: losses / losses.mean())(jnp.sum((X @ w) ** 2, axis=1)), jnp.eye(3)),
         "losses_fn",
         "couples the examples",
-        "Mend: use LayerNorm",
+        "Fix: use LayerNorm",
     ),
     Case(
         lambda: ghost(lambda w: jnp.sum(X**2, axis=1) * jnp.sum((X @ w) ** 2), jnp.eye(3)),

@@ -157,7 +157,7 @@ def test_generalization_gap_leaves_broken_readings_out():
 
 def test_generalization_gap_asks_for_its_losses():
     gate = timing.generalization_gap()
-    with pytest.raises(ValueError, match=r"val_loss=.*Mend: tx\.update"):
+    with pytest.raises(ValueError, match=r"val_loss=.*Fix: tx\.update"):
         gate.update(gate.init({}), {}, step=jnp.int32(0), train_loss=1.0)
 
 

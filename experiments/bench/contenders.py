@@ -142,7 +142,7 @@ STEPS: dict[str, Make] = {
     "forward GR": ours(lambda: pugd_optax.gradient_regularization(0.1, 0.1)),
     "exact GR": ours(lambda: pugd_optax.gradient_regularization(0.1, 0.1, "exact")),
     "pegr, ghost norms": ours(lambda: pugd_optax.pegr(0.01)),
-    "pegr, random signs": ours(lambda: pugd_optax.pegr(0.01, pugd_optax.examples.signs(0))),
+    "pegr, random signs": ours(lambda: pugd_optax.pegr(0.01, pugd_optax.per_example.signs(0))),
 }
 COMPARISONS = [
     Comparison("two gradients", "SGD"),

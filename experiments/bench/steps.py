@@ -56,7 +56,7 @@ def _peers(console: Console) -> Peers | None:
     try:
         from experiments.bench.torch_peer import runners
     except ImportError as error:
-        console.print(f"PyTorch peers left out: {error}. Mend: pip install '.[torch]'", markup=False)
+        console.print(f"PyTorch peers left out: {error}. Fix: pip install '.[torch]'", markup=False)
         return None
     return runners
 

@@ -25,7 +25,7 @@ from experiments.bench import clock
 from experiments.bench.contenders import ours, plain
 from experiments.bench.problems import Problem, image_model, mlp
 from experiments.claims.claim import Check, Finding, Line, Panel, Rows, Scale, below, show
-from pugd_optax.examples import reference
+from pugd_optax.per_example import reference
 
 FORWARD, DOUBLE = "forward", "double backpropagation"
 CALLS = 3

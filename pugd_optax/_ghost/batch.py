@@ -64,7 +64,7 @@ def refuse_coupling(jaxpr: Jaxpr, uses: dict[Var, Uses], num_params: int) -> Non
                 raise ValueError(
                     f"losses_fn couples the examples: the result of {eqn.primitive.name}, {var.aval.str_short()}, is "
                     f"mixed along its batch axis {places[0].axis} by {how}, as BatchNorm in training mode or a "
-                    "contrastive loss does, so that no gradient belongs to one example. Mend: use LayerNorm, GroupNorm "
+                    "contrastive loss does, so that no gradient belongs to one example. Fix: use LayerNorm, GroupNorm "
                     "or BatchNorm with fixed statistics, or group_size= the whole batch for gradient regularisation."
                 )
 

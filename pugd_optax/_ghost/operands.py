@@ -86,6 +86,6 @@ def _relabel(operand: Operand, before: tuple[int, ...], after: tuple[int, ...]) 
 def refusal(name: str, why: str) -> ValueError:
     """The one error for what ghost norms do not cover."""
     return ValueError(
-        f"ghost norms cannot follow the parameter {name}: {why}. Mend: penalty=pugd_optax.examples.signs(key), which "
+        f"ghost norms cannot follow the parameter {name}: {why}. Fix: penalty=pugd_optax.per_example.signs(key), which "
         "estimates the same penalty for any architecture."
     )

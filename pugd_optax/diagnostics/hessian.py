@@ -14,7 +14,7 @@ from jax.flatten_util import ravel_pytree
 
 from pugd_optax._checks import check_count
 from pugd_optax._norms import vdot, widen
-from pugd_optax.gradients import hessian_vector_product
+from pugd_optax.evaluations import hessian_vector_product
 from pugd_optax.noise import as_key
 
 
@@ -104,7 +104,7 @@ def _flat(params: optax.Params):
     for x in jax.tree.leaves(params):
         if jnp.iscomplexobj(x):
             raise ValueError(
-                f"params hold {x.dtype}: the Hessian is taken of real parameters. Mend: real and imaginary parts as "
+                f"params hold {x.dtype}: the Hessian is taken of real parameters. Fix: real and imaginary parts as "
                 "two parameters."
             )
     return ravel_pytree(jax.tree.map(widen, params))

@@ -1,15 +1,12 @@
 """AMP: adversarial model perturbation."""
 
-from collections.abc import Callable
-from typing import Any
-
 import optax
 
 from pugd_optax._typing import Mask
 from pugd_optax.ascents import projected_ascent, restrict
 from pugd_optax.combines import replace
 from pugd_optax.reevaluate import reevaluate
-from pugd_optax.timing import Gate
+from pugd_optax.timing import When
 
 
 def amp(
@@ -17,7 +14,7 @@ def amp(
     step_size: optax.ScalarOrSchedule = 1.0,
     steps: int = 1,
     *,
-    when: Callable[..., Any] | Gate | bool | None = None,
+    when: When = None,
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adversarial model perturbation: ascend inside a ball of each tensor, then take the gradient there.

@@ -1,15 +1,12 @@
 """ASAM: adaptive sharpness-aware minimization."""
 
-from collections.abc import Callable
-from typing import Any
-
 import optax
 
 from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, restrict, scale_by_abs_params
 from pugd_optax.combines import replace
 from pugd_optax.reevaluate import reevaluate
-from pugd_optax.timing import Gate
+from pugd_optax.timing import When
 
 
 def asam(
@@ -17,7 +14,7 @@ def asam(
     eta: optax.ScalarOrSchedule = 0.01,
     *,
     scaled: Mask | None = None,
-    when: Callable[..., Any] | Gate | bool | None = None,
+    when: When = None,
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adaptive sharpness-aware minimization: SAM in a ball that scales with the parameters.

@@ -1,6 +1,5 @@
 """ESAM: SAM on a random subset of the weights."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,7 +13,7 @@ from pugd_optax.ascents import normalize, restrict
 from pugd_optax.combines import replace
 from pugd_optax.noise import as_key
 from pugd_optax.reevaluate import reevaluate
-from pugd_optax.timing import Gate
+from pugd_optax.timing import When
 
 
 def esam(
@@ -22,7 +21,7 @@ def esam(
     beta: float = 0.6,
     key: jax.Array | int = 0,
     *,
-    when: Callable[..., Any] | Gate | bool | None = None,
+    when: When = None,
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Efficient SAM's stochastic weight perturbation: each weight is perturbed with some probability.
@@ -70,7 +69,7 @@ def esam(
     """
     check_number("beta", beta, low=0, high=1)
     if isinstance(beta, int | float) and beta == 0:
-        raise ValueError("beta=0: no weight would be perturbed. Mend: beta in (0, 1].")
+        raise ValueError("beta=0: no weight would be perturbed. Fix: beta in (0, 1].")
     ascent = restrict(optax.chain(normalize(), _keep_at_random(beta, as_key(key))), mask)
     return reevaluate(ascent, replace, radius=radius, when=when)
 

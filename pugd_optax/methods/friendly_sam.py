@@ -1,6 +1,5 @@
 """Friendly SAM: SAM along what the batch adds to the running mean of the gradient."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +12,7 @@ from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, restrict
 from pugd_optax.combines import replace, weighted_sum
 from pugd_optax.reevaluate import reevaluate
-from pugd_optax.timing import Gate
+from pugd_optax.timing import When
 
 
 class FriendlySAMState(NamedTuple):
@@ -31,7 +30,7 @@ def friendly_sam(
     sigma: float = 1.0,
     decay: float = 0.9,
     *,
-    when: Callable[..., Any] | Gate | bool | None = None,
+    when: When = None,
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Friendly SAM: ascend along the batch's own part of the gradient, not along the full gradient.

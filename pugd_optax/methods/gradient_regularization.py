@@ -1,7 +1,6 @@
 """Gradient regularization: descend the loss and its squared gradient norm."""
 
-from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import jax.numpy as jnp
 import optax
@@ -11,9 +10,9 @@ from pugd_optax._norms import safe_ratio
 from pugd_optax._typing import GradFn, Mask
 from pugd_optax.ascents import restrict
 from pugd_optax.combines import mix
-from pugd_optax.gradients import evaluate_by, hessian_vector_product, two_sided_difference
+from pugd_optax.evaluations import evaluate_by, hessian_vector_product, two_sided_difference
 from pugd_optax.reevaluate import reevaluate
-from pugd_optax.timing import Gate
+from pugd_optax.timing import When
 
 Scheme = Literal["forward", "backward", "central", "exact"]
 
@@ -23,7 +22,7 @@ def gradient_regularization(
     step: optax.ScalarOrSchedule = 0.05,
     scheme: Scheme = "forward",
     *,
-    when: Callable[..., Any] | Gate | bool | None = None,
+    when: When = None,
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""The gradient of $L + \frac{\gamma}{2} \|\nabla L\|^2$, by finite differences along $g$ or exactly.
@@ -83,7 +82,7 @@ def gradient_regularization(
     check_number("strength", strength, low=0, schedule=True)
     check_number("step", step, low=0, schedule=True)
     if isinstance(step, int | float) and step == 0:
-        raise ValueError("step=0: a finite difference needs a step > 0. Mend: step=0.05, or scheme='exact'.")
+        raise ValueError("step=0: a finite difference needs a step > 0. Fix: step=0.05, or scheme='exact'.")
     along = restrict(optax.identity(), mask)
     if scheme == "exact":
         return evaluate_by(_curvature(along), reevaluate(along, mix(1.0, strength), radius=0.0, when=when))

@@ -1,22 +1,19 @@
 """GSAM: surrogate gap guided sharpness-aware minimization."""
 
-from collections.abc import Callable
-from typing import Any
-
 import optax
 
 from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, restrict
 from pugd_optax.combines import decompose
 from pugd_optax.reevaluate import reevaluate
-from pugd_optax.timing import Gate
+from pugd_optax.timing import When
 
 
 def gsam(
     radius: optax.ScalarOrSchedule = 0.05,
     alpha: optax.ScalarOrSchedule = 0.4,
     *,
-    when: Callable[..., Any] | Gate | bool | None = None,
+    when: When = None,
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Surrogate gap guided SAM: descend the perturbed loss, and narrow its gap to the loss itself.

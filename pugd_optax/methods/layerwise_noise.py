@@ -1,6 +1,5 @@
 """Layer-wise noise injection: the gradient at a point where one tensor is randomly perturbed."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
 
@@ -15,7 +14,7 @@ from pugd_optax._typing import Mask
 from pugd_optax.combines import replace
 from pugd_optax.noise import as_key
 from pugd_optax.reevaluate import reevaluate
-from pugd_optax.timing import Gate
+from pugd_optax.timing import When
 
 
 def layerwise_noise(
@@ -23,7 +22,7 @@ def layerwise_noise(
     key: jax.Array | int = 0,
     order: Literal["cyclic", "random"] = "cyclic",
     *,
-    when: Callable[..., Any] | Gate | bool | None = None,
+    when: When = None,
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Layer-wise noise injection: perturb one parameter tensor a step, take the gradient there.
@@ -82,7 +81,7 @@ def _one_tensor(key: jax.Array, at_random: bool, mask: Mask | None) -> optax.Gra
         selected = resolve_mask(mask, updates if params is None else params)
         rounds = [i for i, on in enumerate(jax.tree.leaves(selected)) if on]
         if not rounds:
-            raise ValueError("mask selects no tensor to perturb. Mend: mask=None for all of them.")
+            raise ValueError("mask selects no tensor to perturb. Fix: mask=None for all of them.")
         turn_key, noise_key = jax.random.split(jax.random.fold_in(key, step))
         turn = jax.random.randint(turn_key, (), 0, len(rounds)) if at_random else step % len(rounds)
         chosen = jnp.asarray(rounds)[turn]

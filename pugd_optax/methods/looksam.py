@@ -1,6 +1,5 @@
 """LookSAM: SAM every k steps, its sharpness direction reused in between."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +12,7 @@ from pugd_optax._norms import norm, safe_ratio, select, widen
 from pugd_optax._typing import Mask
 from pugd_optax.combines import projection, weighted_sum
 from pugd_optax.methods.sam import sam
-from pugd_optax.timing import Gate, every as every_k
+from pugd_optax.timing import When, every as every_k
 
 
 class LookSAMState(NamedTuple):
@@ -31,7 +30,7 @@ def looksam(
     alpha: optax.ScalarOrSchedule = 0.7,
     every: int = 10,
     *,
-    when: Callable[..., Any] | Gate | bool | None = None,
+    when: When = None,
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""LookSAM: SAM every few steps; in between, the part of its gradient that points to flatness is reused.

@@ -1,6 +1,5 @@
 """Momentum-SAM: perturb along the momentum, at the price of one gradient."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +12,7 @@ from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, restrict
 from pugd_optax.combines import replace, weighted_sum
 from pugd_optax.reevaluate import reevaluate
-from pugd_optax.timing import Gate
+from pugd_optax.timing import When
 
 
 class MomentumSAMState(NamedTuple):
@@ -27,7 +26,7 @@ def momentum_sam(
     radius: optax.ScalarOrSchedule = 0.3,
     decay: float = 0.9,
     *,
-    when: Callable[..., Any] | Gate | bool | None = None,
+    when: When = None,
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Momentum-SAM: the gradient at a point that momentum, not a first gradient, has chosen.

@@ -1,6 +1,5 @@
 """Multi-step SAM: several normalised ascent steps inside SAM's ball."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,14 +12,14 @@ from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, offset, restrict
 from pugd_optax.combines import replace, weighted_sum
 from pugd_optax.reevaluate import reevaluate
-from pugd_optax.timing import Gate
+from pugd_optax.timing import When
 
 
 def multi_step_sam(
     radius: optax.ScalarOrSchedule = 0.05,
     steps: int = 2,
     *,
-    when: Callable[..., Any] | Gate | bool | None = None,
+    when: When = None,
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""SAM with several ascent steps, each of an equal share of the radius.

@@ -1,8 +1,5 @@
 """Noise injection: the gradient at a randomly perturbed point."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import optax
 
@@ -12,14 +9,14 @@ from pugd_optax.ascents import restrict
 from pugd_optax.combines import replace
 from pugd_optax.noise import gaussian
 from pugd_optax.reevaluate import reevaluate
-from pugd_optax.timing import Gate
+from pugd_optax.timing import When
 
 
 def noise_injection(
     sigma: optax.ScalarOrSchedule = 0.01,
     key: jax.Array | int = 0,
     *,
-    when: Callable[..., Any] | Gate | bool | None = None,
+    when: When = None,
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Noise injection: perturb every parameter at random, take the gradient there.

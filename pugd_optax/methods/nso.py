@@ -1,8 +1,5 @@
 """NSO: noise stability optimization."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import optax
 
@@ -10,17 +7,17 @@ from pugd_optax._checks import check_number
 from pugd_optax._typing import Mask
 from pugd_optax.ascents import restrict
 from pugd_optax.combines import replace
-from pugd_optax.gradients import evaluate_by, two_sided_mean
+from pugd_optax.evaluations import evaluate_by, two_sided_mean
 from pugd_optax.noise import gaussian
 from pugd_optax.reevaluate import reevaluate
-from pugd_optax.timing import Gate
+from pugd_optax.timing import When
 
 
 def nso(
     sigma: optax.ScalarOrSchedule = 0.01,
     key: jax.Array | int = 0,
     *,
-    when: Callable[..., Any] | Gate | bool | None = None,
+    when: When = None,
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Noise stability optimization: the mean gradient of two opposite random points.

@@ -1,6 +1,5 @@
 """PEGR: per-example gradient regularisation."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,9 +10,9 @@ import optax
 from pugd_optax._checks import check_count, check_number
 from pugd_optax._typing import Combine
 from pugd_optax.combines import replace
-from pugd_optax.examples import Evaluator, ghost, micro_batches, regularized
+from pugd_optax.per_example import Evaluator, ghost, micro_batches, regularized
 from pugd_optax.reevaluate import reevaluate
-from pugd_optax.timing import Gate
+from pugd_optax.timing import When
 
 
 def pegr(
@@ -21,7 +20,7 @@ def pegr(
     penalty: Evaluator = ghost,
     *,
     group_size: int = 1,
-    when: Callable[..., Any] | Gate | bool | None = None,
+    when: When = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Per-example gradient regularisation: descend on the loss plus the mean squared gradient norm of its examples.
 
@@ -36,7 +35,7 @@ def pegr(
     Args:
       strength: $\lambda \ge 0$; a number or a schedule. It has the scale of the loss over a squared gradient norm: 0.01
         to 0.1 is a first guess for cross-entropy. Where it is 0 the gradient comes back as it is.
-      penalty: the evaluator (see `pugd_optax.examples`): `ghost`, exact; `signs(key)`, unbiased for any architecture;
+      penalty: the evaluator (see `pugd_optax.per_example`): `ghost`, exact; `signs(key)`, unbiased for any model;
         or `reference`, exact and slow.
       group_size: $b$, the micro-batches that stand for the examples; it divides the batch. 1 is PEGR, the whole batch
         is gradient regularisation, $g + \lambda H g$.
@@ -102,7 +101,7 @@ def pegr(
 
 
 _NO_LOSSES = (
-    "pegr needs losses_fn= in update, the loss of each example as a function of the parameters. Mend: "
+    "pegr needs losses_fn= in update, the loss of each example as a function of the parameters. Fix: "
     "tx.update(grads, state, params, losses_fn=lambda p: losses(p, batch)), a vector [batch], with the batch and the "
     "random key that gave grads."
 )

@@ -1,7 +1,6 @@
 """PUGD: perturbed unit gradient descent."""
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import optax
 
@@ -10,14 +9,14 @@ from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, restrict, scale_by_abs_params
 from pugd_optax.combines import Scale, unit_sum
 from pugd_optax.reevaluate import reevaluate
-from pugd_optax.timing import Gate
+from pugd_optax.timing import When
 
 
 def pugd(
     radius: optax.ScalarOrSchedule = 1.0,
     scale: Scale = 1.0,
     *,
-    when: Callable[..., Any] | Gate | bool | None = None,
+    when: When = None,
     idle: Literal["unit", "raw"] = "unit",
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:

@@ -1,8 +1,7 @@
 """RTS-PUGD: PUGD with a radius, a timing and a scale of its own."""
 
 import math
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import optax
 
@@ -11,7 +10,7 @@ from pugd_optax._typing import Mask
 from pugd_optax.combines import Scale
 from pugd_optax.methods.pugd import pugd
 from pugd_optax.schedules import quarter_wave
-from pugd_optax.timing import Gate, after
+from pugd_optax.timing import When, after
 
 
 def rts_pugd(
@@ -19,7 +18,7 @@ def rts_pugd(
     *,
     radius: optax.ScalarOrSchedule | None = None,
     scale: Scale | None = None,
-    when: Callable[..., Any] | Gate | bool | None = None,
+    when: When = None,
     idle: Literal["unit", "raw"] = "raw",
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:

@@ -1,21 +1,18 @@
 """SAM: sharpness-aware minimization."""
 
-from collections.abc import Callable
-from typing import Any
-
 import optax
 
 from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, restrict
 from pugd_optax.combines import replace
 from pugd_optax.reevaluate import reevaluate
-from pugd_optax.timing import Gate
+from pugd_optax.timing import When
 
 
 def sam(
     radius: optax.ScalarOrSchedule = 0.05,
     *,
-    when: Callable[..., Any] | Gate | bool | None = None,
+    when: When = None,
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Sharpness-aware minimization: the gradient at the worst point of a small ball.

@@ -1,20 +1,17 @@
 """SAM-ON: SAM on the normalization layers only."""
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import optax
 
 from pugd_optax._typing import Mask
 from pugd_optax.methods.sam import sam
-from pugd_optax.timing import Gate
+from pugd_optax.timing import When
 
 
 def sam_on(
     radius: optax.ScalarOrSchedule = 0.5,
     *,
-    when: Callable[..., Any] | Gate | bool | None = None,
+    when: When = None,
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""SAM-ON: SAM that perturbs the gains and shifts of normalization layers, and nothing else.
@@ -69,7 +66,7 @@ def _norm_layers(params: optax.Params):
     if not layers:
         found = ", ".join("/".join(name) for name in names[:5])
         raise ValueError(
-            f"sam_on found none of the names {', '.join(_GAINS)} among {found}, ... Mend: say which to perturb, "
+            f"sam_on found none of the names {', '.join(_GAINS)} among {found}, ... Fix: say which to perturb, "
             "mask=lambda params: jax.tree.map(lambda w: w.ndim == 1, params)."
         )
     chosen = {(*layer, part) for layer in layers for part in _GAINS + _SHIFTS}

@@ -1,8 +1,5 @@
 """StableSAM: SAM whose gradient keeps the length of the plain one."""
 
-from collections.abc import Callable
-from typing import Any
-
 import optax
 
 from pugd_optax._norms import norm, safe_ratio
@@ -10,13 +7,13 @@ from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, restrict
 from pugd_optax.combines import weighted_sum
 from pugd_optax.reevaluate import reevaluate
-from pugd_optax.timing import Gate
+from pugd_optax.timing import When
 
 
 def stable_sam(
     radius: optax.ScalarOrSchedule = 0.05,
     *,
-    when: Callable[..., Any] | Gate | bool | None = None,
+    when: When = None,
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""StableSAM: the direction of SAM's gradient, the length of the plain one.

@@ -1,8 +1,5 @@
 """WSAM: weighted sharpness-aware minimization."""
 
-from collections.abc import Callable
-from typing import Any
-
 import optax
 
 from pugd_optax._checks import check_number
@@ -10,14 +7,14 @@ from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, restrict
 from pugd_optax.combines import mix
 from pugd_optax.reevaluate import reevaluate
-from pugd_optax.timing import Gate
+from pugd_optax.timing import When
 
 
 def wsam(
     radius: optax.ScalarOrSchedule = 0.05,
     gamma: optax.ScalarOrSchedule = 0.9,
     *,
-    when: Callable[..., Any] | Gate | bool | None = None,
+    when: When = None,
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Weighted SAM: sharpness as a regulariser with a weight of its own.

@@ -5,7 +5,7 @@ method built on it take one as `when=`. Gates without memory are pure functions 
 evaluate them ahead, `jax.vmap(gate)(jnp.arange(steps))`, and pass `active=` as a Python bool.
 """
 
-from pugd_optax.timing.gate import Gate as Gate
+from pugd_optax.timing.gate import Gate as Gate, When as When
 from pugd_optax.timing.plans import after as after, bernoulli as bernoulli, between as between, every as every
 from pugd_optax.timing.triggers import (
     generalization_gap as generalization_gap,
@@ -15,6 +15,7 @@ from pugd_optax.timing.triggers import (
 
 __all__ = [
     "Gate",
+    "When",
     "after",
     "bernoulli",
     "between",

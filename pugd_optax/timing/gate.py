@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import optax
 
 
@@ -16,3 +17,7 @@ class Gate(NamedTuple):
 
     init: Callable[[optax.Params], Any]
     update: Callable[..., tuple[Any, Any]]
+
+
+When = Callable[..., Any] | Gate | bool | jax.Array | None
+"""What `when=` takes: `step -> bool`, a `Gate`, a bool, or None for every step."""

@@ -191,7 +191,7 @@ def generalization_gap(warmup: int = 1000, *, factor: float = 3.0, every: int = 
         del grads, extra_args
         if train_loss is None or val_loss is None:
             raise ValueError(
-                "timing.generalization_gap reads train_loss= and val_loss=. Mend: tx.update(grads, state, params, "
+                "timing.generalization_gap reads train_loss= and val_loss=. Fix: tx.update(grads, state, params, "
                 "grad_fn=grad_fn, train_loss=train_loss, val_loss=val_loss)."
             )
         gap = jnp.abs(jnp.asarray(val_loss, jnp.float32) - jnp.asarray(train_loss, jnp.float32))

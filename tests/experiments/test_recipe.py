@@ -12,7 +12,7 @@ import pugd_optax
 from experiments import recipe
 from experiments.config import Config
 from experiments.names import UsageError
-from pugd_optax import examples, timing
+from pugd_optax import per_example, timing
 
 
 def build(**settings) -> Any:
@@ -47,7 +47,7 @@ def test_a_gate_with_memory_is_not():
         (pugd_optax.gradient_regularization(0.1, 0.1), (1, 2)),
         (pugd_optax.gradient_regularization(0.1, 0.1, "exact"), (1, 3)),
         (pugd_optax.pegr(0.1), (1, 2)),
-        (pugd_optax.pegr(0.1, examples.signs(0)), (1, 3)),
+        (pugd_optax.pegr(0.1, per_example.signs(0)), (1, 3)),
     ],
 )
 def test_costs_are_counted_in_gradient_evaluations(tx, cost):

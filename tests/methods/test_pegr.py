@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import pugd_optax
-from pugd_optax import examples
+from pugd_optax import per_example
 
 RANDOM = np.random.default_rng(0)
 X, Y = RANDOM.normal(size=(6, 4)), np.array([0.0, 1.0, 1.0, 0.0, 1.0, 0.0])
@@ -33,7 +33,7 @@ def gradient(w):
     return jax.grad(lambda w: jnp.mean(losses_fn(w)))(w)
 
 
-@pytest.mark.parametrize("penalty", [examples.ghost, examples.reference])
+@pytest.mark.parametrize("penalty", [per_example.ghost, per_example.reference])
 def test_follows_the_formula(penalty, x64):
     strength = lambda t: 0.5 / (1.0 + t)
     tx = pugd_optax.pegr(strength, penalty)
@@ -47,7 +47,7 @@ def test_follows_the_formula(penalty, x64):
 
 
 def test_sign_penalty_draws_anew_each_step_and_is_right_on_average(x64):
-    tx, w = pugd_optax.pegr(0.5, examples.signs(1)), jnp.ones(4)
+    tx, w = pugd_optax.pegr(0.5, per_example.signs(1)), jnp.ones(4)
     state: Any = tx.init(w)
     outputs = jax.vmap(lambda t: tx.update(w, state._replace(step=t), w, losses_fn=losses_fn)[0])(jnp.arange(4000))
     assert len(np.unique(np.asarray(outputs), axis=0)) > 8
@@ -116,7 +116,7 @@ def test_bad_arguments(given, message):
 
 def test_missing_losses_show_the_mend():
     tx, w = pugd_optax.pegr(0.1), jnp.ones(4)
-    with pytest.raises(ValueError, match=r"losses_fn=.*Mend: tx\.update\(grads, state, params, losses_fn="):
+    with pytest.raises(ValueError, match=r"losses_fn=.*Fix: tx\.update\(grads, state, params, losses_fn="):
         tx.update(w, tx.init(w), w)
 
 

@@ -201,7 +201,7 @@ def micro_batches(losses_fn: LossesFn, group_size: int) -> LossesFn:
         if losses.ndim != 1 or len(losses) % group_size:
             raise ValueError(
                 f"group_size={group_size}: losses_fn returns losses of the shape {losses.shape}, which do not split "
-                f"into groups of {group_size}. Mend: a divisor of the batch size."
+                f"into groups of {group_size}. Fix: a divisor of the batch size."
             )
         return jnp.mean(losses.reshape(-1, group_size), axis=1)
 
@@ -251,13 +251,13 @@ def _batch(losses_fn: LossesFn, params: optax.Params) -> int:
         if jnp.iscomplexobj(w):
             raise TypeError(
                 f"params{jax.tree_util.keystr(path)} is {w.dtype}: per-example gradient norms are defined for real "
-                "parameters. Mend: keep real and imaginary parts as two parameters."
+                "parameters. Fix: keep real and imaginary parts as two parameters."
             )
     losses = jax.eval_shape(losses_fn, params)
     one_vector = isinstance(losses, jax.ShapeDtypeStruct) and losses.ndim == 1
     if not one_vector or not losses.size or not jnp.issubdtype(losses.dtype, jnp.floating):
         raise ValueError(
-            f"losses_fn returned {losses}: expected one real loss for each example, a vector [batch]. Mend: leave the "
+            f"losses_fn returned {losses}: expected one real loss for each example, a vector [batch]. Fix: leave the "
             "mean over the batch to the penalty, losses_fn=lambda p: "
             "optax.softmax_cross_entropy_with_integer_labels(model(p, x), y)."
         )

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from pugd_optax import reevaluate, sam
-from pugd_optax.gradients import evaluate_by, hessian_vector_product, two_sided_difference, two_sided_mean
+from pugd_optax.evaluations import evaluate_by, hessian_vector_product, two_sided_difference, two_sided_mean
 
 A = np.array([[2.0, 1.0], [1.0, 3.0]])
 cubic = lambda w: jnp.asarray(A) @ w**2

@@ -10,12 +10,12 @@ import pytest
 from flax import linen as nn, nnx
 from jax.flatten_util import ravel_pytree
 
-from pugd_optax import examples
+from pugd_optax import per_example
 
 RANDOM = np.random.default_rng(0)
 X, Y = RANDOM.normal(size=(8, 5)), RANDOM.integers(0, 3, 8)
-EXACT = pytest.mark.parametrize("evaluator", [examples.reference, examples.ghost])
-ALL = pytest.mark.parametrize("evaluator", [examples.reference, examples.ghost, examples.signs(0)])
+EXACT = pytest.mark.parametrize("evaluator", [per_example.reference, per_example.ghost])
+ALL = pytest.mark.parametrize("evaluator", [per_example.reference, per_example.ghost, per_example.signs(0)])
 
 
 def classifier(dtype=jnp.float64):
@@ -60,20 +60,20 @@ def test_signs_are_exact_in_expectation_over_all_signs(x64):
     g = gradients(classifier())
     squares = [np.sum((np.array(s) @ g) ** 2) / 8 for s in itertools.product([-1, 1], repeat=8)]
     np.testing.assert_allclose(np.mean(squares), np.mean(np.sum(g**2, axis=1)), rtol=1e-12)
-    drawn = jax.vmap(lambda t: examples.signs(0)(losses_fn, classifier(), t)[1])(jnp.arange(64))
+    drawn = jax.vmap(lambda t: per_example.signs(0)(losses_fn, classifier(), t)[1])(jnp.arange(64))
     assert all(np.min(np.abs(np.array(squares) / x - 1)) < 1e-9 for x in np.asarray(drawn))
     assert len(np.unique(np.asarray(drawn))) > 32
 
 
 def test_key_of_signs_is_a_key_or_a_whole_number(x64):
-    estimate = lambda key: float(examples.signs(key)(losses_fn, classifier(), 3)[1])
+    estimate = lambda key: float(per_example.signs(key)(losses_fn, classifier(), 3)[1])
     assert estimate(np.int64(7)) == estimate(7) == estimate(jax.random.key(7)) != estimate(8)
     with pytest.raises(TypeError, match=r"key=0\.5: expected one PRNG key or a whole number"):
-        examples.signs(0.5)  # pyright: ignore[reportArgumentType]
+        per_example.signs(0.5)  # pyright: ignore[reportArgumentType]
 
 
 def test_error_of_signs_falls_as_one_over_the_root_of_the_draws(x64):
-    draw = lambda t: examples.signs(3)(losses_fn, classifier(), t)[1]
+    draw = lambda t: per_example.signs(3)(losses_fn, classifier(), t)[1]
     errors = np.asarray(jax.vmap(draw)(jnp.arange(2**13))) - np.mean(np.sum(gradients(classifier()) ** 2, axis=1))
     rms = [np.sqrt(np.mean(errors.reshape(-1, k).mean(axis=1) ** 2)) for k in (1, 16, 256)]
     np.testing.assert_allclose([rms[0] / rms[1], rms[1] / rms[2]], 4, rtol=0.3)
@@ -86,7 +86,7 @@ def test_gradient_of_signs_is_that_of_its_own_formula(x64):
         g = jax.grad(lambda p: jnp.sum(coins * losses_fn(p)))(params)
         return jnp.mean(losses_fn(params)) + 0.3 / 2 * optax.tree.norm(g, squared=True) / 8
 
-    mine = jax.grad(examples.regularized(losses_fn, 0.3, examples.signs(5), 2))(classifier())
+    mine = jax.grad(per_example.regularized(losses_fn, 0.3, per_example.signs(5), 2))(classifier())
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), mine, jax.grad(objective)(classifier()))
 
 
@@ -94,7 +94,7 @@ def test_gradient_of_signs_is_that_of_its_own_formula(x64):
 @pytest.mark.parametrize("size", [1, 2, 4, 8])
 def test_micro_batches_stand_for_examples(evaluator, size, x64):
     groups = gradients(classifier()).reshape(8 // size, size, -1).mean(axis=1)
-    losses, squares = evaluator(examples.micro_batches(losses_fn, size), classifier())
+    losses, squares = evaluator(per_example.micro_batches(losses_fn, size), classifier())
     np.testing.assert_allclose(losses, losses_fn(classifier()).reshape(-1, size).mean(axis=1), rtol=1e-12)
     np.testing.assert_allclose(squares, np.sum(groups**2, axis=1), rtol=1e-11)
 
@@ -148,7 +148,7 @@ def nnx_losses(train):
 @ALL
 @pytest.mark.parametrize("build", [linen_losses, nnx_losses])
 def test_batch_norm_is_refused_in_training_mode_alone(evaluator, build):
-    with pytest.raises(ValueError, match=r"couples the examples.*BatchNorm.*Mend: use LayerNorm, GroupNorm"):
+    with pytest.raises(ValueError, match=r"couples the examples.*BatchNorm.*Fix: use LayerNorm, GroupNorm"):
         evaluator(*build(train=True))
     losses, _ = evaluator(*build(train=False))
     assert losses.shape == (8,)
@@ -196,4 +196,4 @@ def test_complex_parameters_are_refused(evaluator):
 
 def test_groups_must_divide_the_batch():
     with pytest.raises(ValueError, match=r"group_size=3.*\(8,\)"):
-        examples.micro_batches(losses_fn, 3)(classifier(jnp.float32))
+        per_example.micro_batches(losses_fn, 3)(classifier(jnp.float32))
