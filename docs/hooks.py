@@ -1,6 +1,7 @@
 """What MkDocs lacks for these pages: the repository's own Markdown, a page for each method, equations as MathML."""
 
 import html
+import os
 import re
 from pathlib import Path
 
@@ -27,17 +28,19 @@ def on_config(config):
 
 
 def on_files(files, config):
-    """Add a page for each method, and the files of the repository that the README links to, at the same paths."""
+    """Add a page for each method, and the repository files that README and pages link to, at their paths."""
     for name in methods.__all__:
         block = f"::: pugd_optax.methods.{name}.{name}\n    options: {{heading_level: 1}}\n"
         files.append(File.generated(config, f"methods/{name}.md", content=block))
-    for path in sorted(_linked(Path("README.md"))):
+    pages = (path.relative_to(ROOT) for path in (ROOT / "docs" / "pages").glob("*.md"))
+    for path in sorted(set().union(*map(_linked, (Path("README.md"), *pages)))):
         files.append(File.generated(config, str(path), abs_src_path=str(ROOT / path)))
 
 
 def on_page_markdown(markdown, page, **_):
     """Replace `{{ README.md ## Methods }}` by that section of that file, `{{ README.md }}` by all of it."""
     up = "../" * page.file.src_uri.count("/")
+    markdown = markdown.replace("](../../experiments/", "](experiments/")  # pages link as they lie in the repository
     return INCLUDE.sub(lambda match: LINK.sub(rf"]({up}\1)", _included(match["path"], match["section"])), markdown)
 
 
@@ -47,7 +50,7 @@ def on_page_content(content, **_):
 
 
 def _linked(page: Path) -> set[Path]:
-    found = {page.parent / link for link in LINK.findall((ROOT / page).read_text())}
+    found = {Path(os.path.normpath(page.parent / link)) for link in LINK.findall((ROOT / page).read_text())}
     found = {path for path in found if (ROOT / path).is_file() and path.parts[0] != "docs"}
     return found.union(*(_linked(path) for path in found if path.suffix == ".md"))
 

@@ -1,12 +1,12 @@
 """One trainer for every method of pugd_optax, and the jobs made of it.
 
-Data flow one way, from words to tables:
+A room imports from the rooms below it alone:
 
-    words      cli  options  config  configs/  values  names
-    data       data/  split  corrupt  human  stream  augment
-    model      models  network  convolution  criteria  recipe
-    one step   step  calls  parallel  processes
-    one run    job  epoch  evaluation  record  train  checkpoint  interrupt  progress  board  profiling
-    many runs  grid  sweep  runs  report  figure
-    jobs       demo  bench/  claims/
+    cli                 the command line
+    claims              claims of the papers, each with its verdict
+    bench               what a step costs
+    training  report    one run or many, and the tables and curves made of them
+    runs      data      run folders and checkpoints; data sets, batches, augmentation
+    models    files     networks; files that are written atomically
+    config              settings, their text form, errors, the papers' presets
 """

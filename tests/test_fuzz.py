@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from experiments import cli, recipe
-from experiments.names import UsageError
+from experiments.cli import options
+from experiments.config.errors import UsageError
+from experiments.training import optimizer
 from pugd_optax.per_example import signs
 from tests.problems import classifier, examples, extra_args
 from tests.test_contract import all_finite, build, every_method, plain
@@ -217,7 +218,7 @@ def refused(build: Callable[[], Any], expected: tuple[type[Exception], ...]) -> 
 @settings(max_examples=60)
 @given(pairs=PAIRS)
 def test_words_become_settings_or_one_line(pairs):
-    message = refused(lambda: cli.train_config(list(itertools.chain(*pairs))), (UsageError,))
+    message = refused(lambda: options.train_config(list(itertools.chain(*pairs))), (UsageError,))
     assert len(message.splitlines()) <= 1
 
 
@@ -227,7 +228,7 @@ def test_settings_become_a_chain_or_a_refusal(pairs):
     """The library's own checks are ValueError and TypeError; `job.prepare` shows their first line."""
 
     def chain():
-        config = cli.train_config(list(itertools.chain(*pairs)))
-        return recipe.build(config, steps_per_epoch=2, num_classes=3)
+        config = options.train_config(list(itertools.chain(*pairs)))
+        return optimizer.build(config, steps_per_epoch=2, num_classes=3)
 
     assert "without a word" not in refused(chain, (UsageError, ValueError, TypeError))

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import checkpoint, data
-from experiments.names import UsageError
-from tests.experiments.test_checkpoint import assert_equal, snapshot
+from experiments import data
+from experiments.config.errors import UsageError
+from experiments.runs import checkpoint
+from tests.experiments.runs.test_checkpoint import assert_equal, snapshot
 
 ROOT = Path(__file__).parents[1]
 FILES = [path for package in ("pugd_optax", "experiments") for path in sorted((ROOT / package).rglob("*.py"))]

@@ -17,7 +17,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 import pugd_optax
-from experiments.bench.contenders import base
+from experiments.bench.candidates import base
 from experiments.bench.problems import Problem, mlp
 
 METHODS: dict[str, Callable[[], Any]] = {"SGD": optax.identity, "sam": pugd_optax.sam, "pugd": pugd_optax.pugd}

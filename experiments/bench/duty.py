@@ -15,7 +15,7 @@ from rich.table import Table
 
 import pugd_optax
 from experiments.bench import clock
-from experiments.bench.contenders import ours, plain
+from experiments.bench.candidates import ours, plain
 from experiments.bench.memory import keep_freed
 from experiments.bench.problems import Problem, problem as named_problem
 from experiments.bench.result import check, write

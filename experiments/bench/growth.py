@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.bench import clock
-from experiments.bench.contenders import STEPS
+from experiments.bench.candidates import STEPS
 from experiments.bench.devices import rows_on_enough_devices
 from experiments.bench.memory import keep_freed
 from experiments.bench.problems import Problem, mlp

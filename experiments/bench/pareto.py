@@ -1,7 +1,7 @@
 """Accuracy against cost: what remains of the effect of a perturbed gradient when it costs less than two.
 
 500 handwritten digits, a fifth of their labels wrong, ResNet-8 with GroupNorm, batch 50, momentum 0.9, weight decay
-5e-4, cosine learning rate, as in `experiments.demo`. Every arm chooses among four settings, two learning rates and two
+5e-4, cosine learning rate, as in the demo. Every arm chooses among four settings, two learning rates and two
 strengths, by the mean validation accuracy of the last epoch, on seeds that are not used again. The test set is read
 once a seed, with the last parameters.
 """
@@ -18,8 +18,8 @@ from rich.table import Table
 from experiments.bench import trial
 from experiments.bench.arms import ARMS
 from experiments.bench.result import check, write
-from experiments.claims.claim import interval
-from experiments.names import pick
+from experiments.config.errors import pick
+from experiments.report.stats import interval
 
 RATES = (0.05, 0.15)
 Setting = tuple[float, float]

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from experiments.models import MODELS
-from experiments.names import UsageError, pick
-from experiments.network import network as named_network
+from experiments.config.errors import UsageError, pick
+from experiments.models.functional import network as named_network
+from experiments.models.zoo import MODELS
 
 
 class Problem(NamedTuple):
@@ -56,7 +56,7 @@ def mlp(width: int, batch: int, dtype: str = "float32") -> Problem:
 
 
 def image_model(name: str, batch: int, dtype: str = "float32", *, branches: bool = False) -> Problem:
-    """A network of `experiments.models` with GroupNorm on 32 x 32 colour images; `branches` as in `network`."""
+    """A network of `experiments.models.zoo` with GroupNorm on 32 x 32 colour images; `branches` as in `network`."""
     network = named_network(name, (32, 32, 3), 10, "group", dtype, branches=branches)
     params, rest = network.init(0)
 

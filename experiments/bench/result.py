@@ -13,8 +13,9 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from experiments.names import UsageError
-from experiments.runs import refuse_unwritable, write_whole
+from experiments.config.errors import UsageError
+from experiments.files import write_whole
+from experiments.runs.run_dir import refuse_unwritable
 
 
 def check(options: Any) -> None:

@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.bench import clock
-from experiments.bench.contenders import COMPARISONS, STEPS, Comparison
+from experiments.bench.candidates import COMPARISONS, STEPS, Comparison
 from experiments.bench.memory import keep_freed
 from experiments.bench.problems import Problem, problem as named_problem
 from experiments.bench.result import check, write
-from experiments.names import UsageError, pick
+from experiments.config.errors import UsageError, pick
 
 PEERS = [Comparison("SGD", "PyTorch SGD"), Comparison("sam", "PyTorch SAM"), Comparison("PyTorch SAM", "PyTorch SGD")]
 Peers = Callable[[Problem, int], dict[str, Callable[[], Any]]]

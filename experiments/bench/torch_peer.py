@@ -9,7 +9,7 @@ import torch  # pyright: ignore[reportMissingImports]
 from torch.nn import functional as F  # pyright: ignore[reportMissingImports]
 
 from experiments.bench.problems import Problem
-from experiments.names import UsageError
+from experiments.config.errors import UsageError
 
 Tensor = Any
 CIFAR_RESNETS = ("resnet8", "resnet20", "resnet32", "resnet56")

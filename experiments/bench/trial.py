@@ -11,9 +11,10 @@ import numpy as np
 import optax
 from flax import nnx
 
-from experiments import corrupt, data
+from experiments import data
 from experiments.bench.arms import Arm
-from experiments.network import Network, network
+from experiments.data import corruption
+from experiments.models.functional import Network, network
 
 BATCH, TRAIN, VAL = 50, 500, 400
 
@@ -86,7 +87,7 @@ def load(seed: int) -> tuple[Examples, Examples, Examples]:
     """Training examples with a fifth of the labels wrong, validation examples, test examples."""
     dataset = data.load("digits", None)
     train, val, test = data.divide(dataset, TRAIN, VAL, seed)
-    train = train._replace(labels=corrupt.noisy_labels(train.labels, "symmetric:0.2", 10, seed, "digits"))
+    train = train._replace(labels=corruption.noisy_labels(train.labels, "symmetric:0.2", 10, seed, "digits"))
     mean, std = (f(np.asarray(train.images), (0, 1, 2)) for f in (np.mean, np.std))
     normal = lambda part: jnp.asarray((np.asarray(part.images) - mean) / (std + 1e-6), jnp.float32)
     return tuple(Examples(normal(part), jnp.asarray(part.labels)) for part in (train, val, test))  # pyright: ignore

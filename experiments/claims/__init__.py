@@ -22,5 +22,5 @@ TRAINED = (
     "lpg.noisy",
     "lpg.plugin",
 )
-"""Whole trainings: `run(scale, first_seed, lab)`, see `training`."""
+"""Whole trainings: `run(scale, first_seed, lab)`, see `study`."""
 NAMES = TOY + TRAINED

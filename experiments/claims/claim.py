@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from scipy import stats
 
-from experiments.runs import write_whole
+from experiments.files import write_whole
 
 Scale = Literal["smoke", "full"]
 Rows = dict[str, dict[str, list[float]]]
@@ -75,51 +74,10 @@ class Saved(NamedTuple):
     finding: Finding
 
 
-class Interval(NamedTuple):
-    """Mean of the finite values, half the width of its 95 % confidence interval, and how many were not finite."""
-
-    mean: float
-    half: float
-    diverged: int = 0
-
-
 def verdict(checks: Sequence[Check]) -> str:
     """*holds here* if every condition is met, *does not hold here* if none is, else *holds partly*."""
     met = sum(check.met for check in checks)
     return "holds here" if met == len(checks) else "holds partly" if met else "does not hold here"
-
-
-def interval(values: Any) -> Interval:
-    """Student's t interval of the mean.
-
-    Example:
-      >>> interval([1.0, 2.0, 3.0]).mean
-      2.0
-    """
-    values = np.asarray(values, float)
-    kept = values[np.isfinite(values)]
-    if not len(kept):
-        return Interval(float("nan"), 0.0, len(values))
-    half = stats.t.ppf(0.975, len(kept) - 1) * kept.std(ddof=1) / np.sqrt(len(kept)) if len(kept) > 1 else 0.0
-    return Interval(float(kept.mean()), float(half), len(values) - len(kept))
-
-
-def below(a: Any, b: Any) -> bool:
-    """Whether `a` is below `b`: the 95 % interval of the paired difference lies under 0; never so for a single pair."""
-    gap = interval(np.asarray(a, float) - np.asarray(b, float))
-    return np.size(a) > 1 and not gap.diverged and gap.mean + gap.half < 0
-
-
-def show(values: Any) -> str:
-    """Mean and interval in a few characters.
-
-    Example:
-      >>> show([1.0, 2.0, 3.0])
-      '2 ± 2.5'
-    """
-    mean, half, diverged = interval(values)
-    text = "" if np.isnan(mean) else f"{mean:.3g}" + (f" ± {half:.2g}" if half > 1e-9 * abs(mean) else "")
-    return " ".join(part for part in (text, f"({diverged} diverged)" if diverged else "") if part)
 
 
 def save(saved: Saved, folder: Path) -> None:

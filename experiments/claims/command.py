@@ -12,12 +12,14 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from experiments import claims
 from experiments.claims import NAMES, TRAINED
 from experiments.claims.claim import Finding, Saved, load, save, verdict
 from experiments.claims.page import table, write
-from experiments.claims.training import FRESH_SEED, Lab, Scale, trainings
-from experiments.names import UsageError, pick
-from experiments.runs import environment, refuse_unwritable
+from experiments.claims.study import FRESH_SEED, Lab, Scale, trainings
+from experiments.config.errors import UsageError, pick
+from experiments.runs.environment import environment
+from experiments.runs.run_dir import refuse_unwritable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +57,8 @@ def main(options: Options, console: Console) -> None:
 
 def claim(name: str):
     """The module of a claim: its docstring is the lab note, `run` gives the `Finding`."""
-    return importlib.import_module(f"experiments.claims.{name.replace('.', '_')}")
+    place = name if name in TRAINED else f"theory.{name.replace('.', '_')}"
+    return importlib.import_module(f"{claims.__name__}.{place}")
 
 
 def find(name: str, scale: Scale, first_seed: int, lab: Lab) -> Finding:

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from experiments.claims.claim import Rows, Saved, load, show, verdict
-from experiments.claims.picture import draw
+from experiments.claims.claim import Rows, Saved, load, verdict
+from experiments.claims.figure import draw
+from experiments.report.stats import show
 
 HEAD = """# Claims of the papers, and what was found here
 

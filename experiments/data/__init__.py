@@ -18,17 +18,17 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from experiments.data.cifar import cifar10, cifar100
-from experiments.data.digits import digits
+from experiments.config.errors import pick
+from experiments.data.cache import resident, streamed as streamed
 from experiments.data.divide import divide as divide, divide_by_class as divide_by_class
-from experiments.data.encoded import Encoded as Encoded
 from experiments.data.examples import Dataset as Dataset, Examples as Examples, Split as Split, check
-from experiments.data.folder import Folder
-from experiments.data.idx import idx_set
-from experiments.data.kept import resident, streamed as streamed
-from experiments.data.npz import first_4000, jpeg_set, own_set
-from experiments.data.tfds import tfds_set
-from experiments.names import pick
+from experiments.data.images import Encoded as Encoded
+from experiments.data.sources.cifar import cifar10, cifar100
+from experiments.data.sources.digits import digits
+from experiments.data.sources.files import Folder
+from experiments.data.sources.idx import idx_set
+from experiments.data.sources.npz import first_4000, jpeg_set, own_set
+from experiments.data.sources.tfds import tfds_set
 
 LOADERS: dict[str, Callable[[Folder], Dataset]] = {
     "digits": digits,

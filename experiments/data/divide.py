@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from experiments.config.errors import UsageError
 from experiments.data.examples import Dataset, Split
-from experiments.names import UsageError
 
 
 def divide(dataset: Dataset, train_size: int | None, val_size: int | None, seed: int) -> Split:

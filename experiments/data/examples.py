@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.data.encoded import Encoded
-from experiments.names import UsageError
+from experiments.config.errors import UsageError
+from experiments.data.images import Encoded
 
 
 class Examples(NamedTuple):

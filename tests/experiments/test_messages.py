@@ -11,9 +11,13 @@ import shlex
 import numpy as np
 import pytest
 
-from experiments import cli, data, job, options, record, values
-from experiments.names import Diverged, UsageError
-from experiments.step import Metrics
+from experiments import data
+from experiments.cli import main as cli, options
+from experiments.config import specs
+from experiments.config.errors import Diverged, UsageError
+from experiments.training import experiment
+from experiments.training.metrics import check_finite
+from experiments.training.step import Metrics
 from tests.raises import ROOT, Case, meet, sites
 
 SMALL = "--dataset digits --train-size 40 --val-size 10 --batch 10 --model mlp --epochs 1 --devices 1"
@@ -21,7 +25,7 @@ SMALL = "--dataset digits --train-size 40 --val-size 10 --batch 10 --model mlp -
 
 def settings(words, *, small=SMALL):
     """Settings and everything that is checked before a run begins."""
-    return lambda: job.prepare(options.train_config(shlex.split(f"{small} {words}")))
+    return lambda: experiment.prepare(options.train_config(shlex.split(f"{small} {words}")))
 
 
 def command(words):
@@ -75,7 +79,7 @@ CASES = [
     Case(settings("--dataset mnist --no-checksum"), "train-images-idx3-ubyte", "no data folder given", "--data-dir"),
     Case(settings("--dataset mnsit"), "data set", "'mnsit'", "did you mean 'mnist'?"),
     Case(settings("--dataset mnist --data-dir nowhere"), "nowhere", "no such file", "nor "),
-    Case(lambda: values.schedule("true", 10), "'true'", "neither a number nor a schedule", "such as cosine:0.1:0.0"),
+    Case(lambda: specs.schedule("true", 10), "'true'", "neither a number nor a schedule", "such as cosine:0.1:0.0"),
 ]
 
 
@@ -108,9 +112,9 @@ def test_every_message_holds_a_value_or_an_option(site):
 
 def test_a_run_that_diverges_says_where_and_what_to_try():
     prepared = settings("--lr 0.1")()
-    metrics = Metrics(*(np.array([0.5, np.nan]) for _ in Metrics._fields))
+    reported = Metrics(*(np.array([0.5, np.nan]) for _ in Metrics._fields))
     with pytest.raises(Diverged, match=r"none, seed 7: the loss is nan at step 3 \(epoch 1\); a smaller --lr"):
-        record.check_finite(prepared, metrics, None, seed=7, first=2)
+        check_finite(prepared, reported, None, seed=7, first=2)
 
 
 @pytest.mark.parametrize("words", ["trian", "train --epochs 0", "train --model resnet9", "report nowhere"])

@@ -1,0 +1,71 @@
+"""The panels of a finding as one picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+from experiments.claims.claim import Panel
+from experiments.report.plotting import COLOURS, STYLE
+from experiments.report.stats import interval
+
+matplotlib.use("agg")
+from matplotlib import pyplot as plt, ticker
+from matplotlib.axes import Axes
+
+
+def draw(panels: Sequence[Panel], path: Path) -> None:
+    """Means over seeds with their 95 % intervals, three panels a line."""
+    across = 2 if len(panels) == 4 else min(3, len(panels))
+    down = -(-len(panels) // across)
+    height = max(4.2, *(0.2 * len(panel.lines) for panel in panels if panel.kind == "points"), 0)
+    with plt.rc_context(STYLE):  # pyright: ignore[reportArgumentType]
+        figure, axes = plt.subplots(
+            down, across, figsize=(5.6 * across, height * down), squeeze=False, layout="constrained"
+        )
+        for axis in axes.flat[len(panels) :]:
+            axis.remove()
+        for axis, panel in zip(axes.flat, panels, strict=False):
+            _points(axis, panel) if panel.kind == "points" else _curves(axis, panel)
+            axis.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
+            _scales(axis, panel)
+            axis.grid(color="#dddddd", linewidth=0.6)
+        figure.savefig(path, dpi=120)
+        plt.close(figure)
+
+
+def _scales(axis: Axes, panel: Panel) -> None:
+    """Logarithmic axes with plain numbers; a swept quantity of few values has a tick at each."""
+    if "x" in panel.log:
+        axis.set_xscale("log")
+        swept = sorted({x for line in panel.lines for x in line.x})
+        if panel.kind == "curves" and len(swept) <= 8:
+            axis.set_xticks(swept, [f"{x:.2g}" if x < 10 else f"{x:g}" for x in swept])
+            axis.xaxis.set_minor_locator(ticker.NullLocator())
+    if "y" in panel.log:
+        axis.set_yscale("log")
+        low, high = axis.get_ylim()
+        axis.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.yaxis.set_minor_formatter(ticker.FuncFormatter(lambda value, _: f"{value:.2g}" if high < 10 * low else ""))
+
+
+def _curves(axis: Axes, panel: Panel) -> None:
+    for i, line in enumerate(panel.lines):
+        theory = all(len(values) == 1 for values in line.y)
+        mean, half, _ = np.array([interval(values) for values in line.y]).T
+        colour = COLOURS[i % len(COLOURS)]
+        axis.plot(line.x, mean, "--" if theory else "o-", color=colour, label=line.label, linewidth=1.6, markersize=4)
+        # On a logarithmic axis a band that reaches below 0 would hide the mean.
+        low = np.maximum(mean - half, mean / 10) if "y" in panel.log else mean - half
+        axis.fill_between(line.x, low, mean + half, color=colour, alpha=0.15, linewidth=0)
+    axis.legend(frameon=False, fontsize=8)
+
+
+def _points(axis: Axes, panel: Panel) -> None:
+    """Values along the horizontal axis, a row for each line, named at the left."""
+    for i, line in enumerate(panel.lines):
+        mean, half, _ = interval(line.y[0])
+        axis.errorbar(mean, i, xerr=half, fmt="o", color=COLOURS[2], markersize=4, linewidth=1.2)
+    axis.set_yticks(range(len(panel.lines)), [line.label for line in panel.lines], fontsize=8)
+    axis.set_ylim(len(panel.lines) - 0.5, -0.5)

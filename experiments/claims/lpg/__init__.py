@@ -1,0 +1,1 @@
+"""Claims about LPG, on whole trainings."""

@@ -1,0 +1,1 @@
+"""Claims about PUGD and RTS-PUGD, on whole trainings."""

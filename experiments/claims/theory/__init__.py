@@ -1,0 +1,1 @@
+"""Claims about small problems: equations against measurements."""

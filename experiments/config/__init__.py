@@ -1,0 +1,1 @@
+"""Settings: from text to typed parts, once, at the edge."""

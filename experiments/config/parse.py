@@ -1,0 +1,56 @@
+"""Words of the command line to a dataclass of settings; every mistake is a `UsageError`."""
+
+import contextlib
+import dataclasses
+import io
+import re
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import tyro
+
+from experiments.config.errors import UsageError, nearest
+
+T = TypeVar("T")
+
+
+def parse(
+    kind: type[T],
+    argv: Sequence[str],
+    command: str,
+    default: T | None = None,
+    *,
+    about: str | None = None,
+    also: Sequence[str] = (),
+) -> T:
+    """Settings of that kind; an unknown option or a bad value is a `UsageError`.
+
+    Args:
+      kind: a dataclass.
+      argv: the options.
+      command: what stands before them.
+      default: where the settings start from; those of the class if None.
+      about: what the help begins with; the docstring of the class if None.
+      also: options that are read elsewhere, to be suggested with the others.
+    """
+    said = io.StringIO()
+    words: dict[str, Any] = {"prog": f"python -m experiments {command}".rstrip(), "description": about}
+    start: dict[str, Any] = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(said):
+            made, unknown = tyro.cli(kind, args=list(argv), return_unknown_args=True, **words, **start)
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UsageError(_one_line(said.getvalue())) from None
+    if unknown:
+        known = ["--" + f.name.replace("_", "-") for f in dataclasses.fields(kind) if not f.name.endswith("_options")]  # pyright: ignore
+        raise UsageError(f"unknown option {unknown[0]!r}{nearest(unknown[0], [*known, *also])} --help lists them all")
+    return made
+
+
+def _one_line(box: str) -> str:
+    """The sentences of the parser's box, without its frame."""
+    lines = [line.strip("│╭╰╮╯─ \n") for line in box.splitlines()]
+    text = " ".join(line for line in lines[1:] if line.strip("-"))  # the frame where the output is ASCII
+    return re.split(r"Argument helptext:|For full helptext", text)[0].strip()

@@ -1,0 +1,30 @@
+"""LDAM with deferred re-weighting on long-tailed CIFAR-10, ResNet-32 (Cao, Wei, Gaidon, Arechiga, Ma; NeurIPS 2019).
+
+    python -m experiments train --preset ldam_drw_resnet32 --data-dir DATA --seeds 3
+
+Hardware: one accelerator; minutes: not measured here.
+Score to expect: not measured here. The paper: 22.97 % error at ratio 100; in the tables of Logit Perturbation (AAAI
+2022): 21.88 %.
+
+From the authors' code (kaidic/LDAM-DRW): classes of 5000 down to 50 images, 200 epochs, batch 128, learning rate 0.1
+after five epochs of warm-up, a hundredth of it from epoch 160 on, of that again from 180 on, momentum 0.9, weight decay
+2e-4, margins up to 0.5, class-balanced weights from epoch 160 on, beta 0.9999. Theirs alone: a normalised last layer
+and logits times 30. Here the last layer is a plain one, so the logits are not scaled.
+"""
+
+from experiments.config.schema import Config
+
+CONFIG = Config(
+    dataset="cifar10",
+    model="resnet32",
+    norm="batch",
+    augment="crop_flip",
+    imbalance="exp:100",
+    loss="ldam:0.5:1.0",
+    reweight="drw:0.8:0.9999",
+    epochs=200,
+    batch=128,
+    lr="drops:0.1:0.01:0.8:0.9:warmup=0.025",
+    momentum=0.9,
+    weight_decay=2e-4,
+)

@@ -1,0 +1,27 @@
+"""Layer-wise noise before the gradient on CIFAR-10, ResNet-18 (Orvieto, Raj, Kersting, Bach; AISTATS 2023).
+
+    python -m experiments train --preset noise_injection_resnet18 --data-dir DATA --seeds 3
+
+Hardware: made for one accelerator; minutes: not measured here.
+Score to expect: not measured here; the authors' repository holds no results. Compare with `--method none`.
+
+From the authors' code (aorvieto/noise_injection_overparam, main.py): noise of deviation 0.03 on one parameter tensor a
+step, in turn; 50 epochs, batch 128, learning rate 0.01 on a cosine, momentum 0.9, weight decay 5e-4, crop and flip.
+Theirs: running statistics of the perturbed pass; here of the clean one.
+"""
+
+from experiments.config.schema import Config
+
+CONFIG = Config(
+    dataset="cifar10",
+    model="resnet18",
+    norm="batch",
+    augment="crop_flip",
+    method="layerwise_noise",
+    method_options=(("sigma", "0.03"),),
+    epochs=50,
+    batch=128,
+    lr="cosine:0.01:0.0",
+    momentum=0.9,
+    weight_decay=5e-4,
+)

@@ -1,0 +1,150 @@
+"""The settings of one experiment."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from experiments.config.errors import UsageError
+
+Options = tuple[tuple[str, str], ...]
+ELSEWHERE = (
+    *("preset", "seeds", "first_seed", "out", "resume", "data_dir"),
+    *("checkpoint_every", "checkpoint_minutes", "tensorboard"),
+    *("devices", "distributed", "steps_per_call"),
+)
+"""Settings that a result does not depend on; on `devices` it does where each of them perturbs by itself."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Train one model with one method, once for each seed.
+
+    Options of the method and of the optimizer follow their own signatures: --method.radius cosine:2.0:0.0,
+    --method.when after:0.5, --method.mask matrices, --optimizer.nesterov true. A number may be a schedule,
+    name:argument:argument; where a step count is meant, 0.5 is half of training and 100 is step 100.
+    """
+
+    preset: str = "none"
+    """Start from the recipe of a paper; `presets` lists them. Options given here come on top."""
+    method: str = "none"
+    """Name in pugd_optax.methods, or none: the gradient as it is."""
+    dataset: str = "digits"
+    """digits (inside scikit-learn); mnist, fashion_mnist, cifar10, cifar100, cifar10_jpeg, cifar10_4000 or
+    tiny_imagenet_32, from files in --data-dir; npz:FILE, one's own; or tfds:NAME, prepared by TensorFlow Datasets."""
+    model: str = "resnet8"
+    """resnet8/20/32/56, resnet18/34/50 (CIFAR stem), wrn28_10, vit_tiny, vit_small or mlp."""
+    epochs: int = 20
+    """Passes over the training examples."""
+    batch: int = 50
+    """Examples a step; the last, smaller batch of an epoch is left out."""
+    seeds: int = 1
+    """Number of runs; each draws its own split, label noise, initial weights and order."""
+    first_seed: int = 0
+    """Seed of the first run; the others count on from it."""
+
+    lr: str = "cosine:0.1:0.0"
+    """Learning rate: a number or a schedule."""
+    optimizer: str = "sgd"
+    """Base optimizer: a name in optax or optax.contrib (sgd, adamw, lion, muon, ...)."""
+    momentum: float = 0.9
+    """Momentum in [0, 1), for optimizers that have one."""
+    weight_decay: float = 5e-4
+    """Weight decay: the optimizer's own where it has one (adamw), else added to the gradient after the method."""
+    loss: str = "cross_entropy"
+    """Loss of an example: cross_entropy[:smoothing], focal, balanced_softmax, logit_adjustment, ldam, gce or sce, with
+    options such as ldam:0.5:30. Losses for long tails take the class counts of the training examples."""
+    reweight: str = "none"
+    """Weights of the classes: none, class_balanced[:beta] or, deferred, drw:0.8[:beta], from 80 % of training on."""
+    flooding: str = "none"
+    """What holds the loss up: none, flood:level (mean of the batch), iflood:level or soft_ad:level (every example)."""
+
+    train_size: int | None = None
+    """Training examples. Default: all but the validation examples."""
+    val_size: int | None = None
+    """Validation examples, taken from the training data, labels clean. Default: a tenth."""
+    noise: str = "none"
+    """Wrong training labels: symmetric:0.2, asymmetric:0.4 or pair:0.45, by the share of examples flipped; or those
+    that people gave, human:aggre, random1, random2, random3 or worse (CIFAR-10N), human:noisy (CIFAR-100N)."""
+    imbalance: str = "none"
+    """Long tail of the training classes: exp:100 or step:100, by the ratio of the largest to the smallest class."""
+    augment: Literal["auto", "none", "crop", "flip", "crop_flip"] = "auto"
+    """Random crop after 4 pixels of padding, and left-right flip. Default: what the data set is used with."""
+    cutout: int = 0
+    """Side of the square cut out of every training image, in pixels; 0 for none."""
+    mixup: float = 0.0
+    """Mixup of the training batch, lambda drawn from Beta(mixup, mixup); 0 for none."""
+    data_dir: Path | None = None
+    """Folder of the data files. Default: the environment variable PUGD_DATA_DIR."""
+    checksum: bool = True
+    """Refuse data files that differ from the published ones."""
+    stream: Literal["auto", "on", "off"] = "auto"
+    """Read batches on the host, ahead of the step, instead of keeping all images on the device. auto: above 4 GB."""
+
+    norm: Literal["group", "batch"] = "group"
+    """Normalisation layers of the ResNets."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the computation; parameters are float32 always."""
+
+    parallel: Literal["jit", "pmap", "shard_map"] = "jit"
+    """How devices share a batch. jit: the perturbation is that of the whole batch. shard_map and pmap: each device
+    perturbs with the gradient of its own examples (m-sharpness), and one all-reduce a step takes the mean."""
+    devices: int | None = None
+    """Devices to train on. Default: all there are."""
+    distributed: bool = False
+    """Train together with the other processes of this job: SLURM, Kubernetes, TPU pods, or by JAX_COORDINATOR_ADDRESS,
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
+    accumulate: int = 1
+    """Pieces of a batch that pass through the model one after the other, to save memory; gradient and perturbation are
+    those of the whole batch."""
+    steps_per_call: int | None = None
+    """Steps in one compiled call. Default: 1 on CPU, 10 on accelerators."""
+
+    on_nan: Literal["stop", "skip"] = "stop"
+    """Where a loss, a gradient or a parameter is not finite: stop the run, or drop the step whole and go on."""
+    checkpoint_every: int = 10
+    """Epochs between checkpoints; 0: a checkpoint only when the run is stopped by a signal."""
+    checkpoint_minutes: float = 10.0
+    """Minutes of training after which a checkpoint is made within an epoch too (unless --checkpoint-every is 0)."""
+    tensorboard: bool = True
+    """Write the numbers of every epoch for TensorBoard too, beside metrics.jsonl."""
+
+    out: Path | None = None
+    """Run folder. Default: runs/<time>-<dataset>-<model>-<method>."""
+    resume: bool = False
+    """Go on in a run folder: complete seeds are not run again, others continue from their last checkpoint."""
+    label: str = ""
+    """Name of the row in tables. Default: the method and its options."""
+
+    method_options: Annotated[Options, tyro.conf.Suppress] = ()
+    optimizer_options: Annotated[Options, tyro.conf.Suppress] = ()
+
+    def __post_init__(self):
+        """Refuse what no run can be made of."""
+        for name in ("epochs", "batch", "seeds", "train_size", "val_size", "devices", "accumulate", "steps_per_call"):
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise UsageError(f"{_flag(name)} {count}: expected at least 1")
+        if not 0 <= self.first_seed < 2**31:
+            raise UsageError(f"--first-seed {self.first_seed}: expected a whole number from 0 to 2**31 - 1")
+        if self.checkpoint_every < 0:
+            raise UsageError(f"--checkpoint-every {self.checkpoint_every}: expected a number of epochs, or 0")
+        if not self.checkpoint_minutes > 0:
+            raise UsageError(f"--checkpoint-minutes {self.checkpoint_minutes}: expected a number > 0")
+        if self.distributed and self.out is None:
+            raise UsageError("--distributed: name a folder that every process sees, --out FOLDER")
+        if not 0 <= self.momentum < 1:
+            raise UsageError(f"--momentum {self.momentum}: expected a number in [0, 1)")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise UsageError(f"--weight-decay {self.weight_decay}: expected a number >= 0")
+
+    @property
+    def title(self) -> str:
+        """The label, or the method with its options."""
+        options = ", ".join(f"{k}={v}" for k, v in self.method_options)
+        return self.label or (f"{self.method}({options})" if options else self.method)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")

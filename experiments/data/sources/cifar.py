@@ -1,0 +1,64 @@
+"""CIFAR-10 and CIFAR-100 from the binary archives of their authors.
+
+The Python archives are pickles, and reading one runs whatever code is in it: they are left alone.
+"""
+
+import tarfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from experiments.config.errors import UsageError
+from experiments.data.examples import Dataset, Examples
+from experiments.data.sources.files import Folder
+
+PIXELS = 3 * 32 * 32
+URL = "https://www.cs.toronto.edu/~kriz/"
+
+
+def cifar10(folder: Folder) -> Dataset:
+    """`cifar-10-binary.tar.gz`: a byte of label and 3072 of pixels an image."""
+    train, test = [f"data_batch_{i}.bin" for i in range(1, 6)], ["test_batch.bin"]
+    return _archive(folder, "cifar-10-binary.tar.gz", "cifar-10-batches-bin", [train, test], 10, "cifar10")
+
+
+def cifar100(folder: Folder) -> Dataset:
+    """`cifar-100-binary.tar.gz`: a byte of superclass, one of class, and 3072 of pixels an image."""
+    return _archive(
+        folder, "cifar-100-binary.tar.gz", "cifar-100-binary", [["train.bin"], ["test.bin"]], 100, "cifar100"
+    )
+
+
+def _archive(folder: Folder, file: str, inside: str, parts: list[list[str]], classes: int, family: str) -> Dataset:
+    instead = f"; it comes from {URL}{file} (the -python archive is a pickle and not read); tfds:{family} is a copy"
+    path = folder.find(family, file, instead=instead + ", cifar10_jpeg another" * (classes == 10))
+    folder.verify(file, path)
+    members = _members(path)
+    train, test = (
+        np.concatenate([_rows(path, members, f"{inside}/{m}", 2 if classes == 100 else 1) for m in part])
+        for part in parts
+    )
+    return Dataset(_examples(train), _examples(test), classes, "crop_flip", family)
+
+
+def _members(path: Path) -> dict[str, bytes]:
+    try:
+        with tarfile.open(path) as archive:
+            files = {m.name: archive.extractfile(m) for m in archive.getmembers() if m.name.endswith(".bin")}
+            return {name: file.read() for name, file in files.items() if file}
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise UsageError(f"{path}: cannot be unpacked ({error}); fetch the file again") from error
+
+
+def _rows(path: Path, members: dict[str, bytes], name: str, label_bytes: int) -> np.ndarray:
+    """[images, class and pixels] of one member."""
+    raw, width = members.get(name, b""), label_bytes + PIXELS
+    if not raw or len(raw) % width:
+        raise UsageError(f"{path}: {name} holds {len(raw)} bytes, expected images of {width} bytes")
+    return np.frombuffer(raw, np.uint8).reshape(-1, width)[:, label_bytes - 1 :]
+
+
+def _examples(rows: np.ndarray) -> Examples:
+    images = rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return Examples(np.ascontiguousarray(images), rows[:, 0].astype(np.int32), np.arange(len(rows)))

@@ -1,0 +1,54 @@
+"""The folder of the data files: where each is found, and whether it is the published one."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.config.errors import UsageError
+from experiments.data.sources.checksums import PUBLISHED
+
+
+class Folder(NamedTuple):
+    """Where files are read from.
+
+    Attributes:
+      path: holds a folder for each set, or the files of this one; None if no folder was named, where only the
+        absolute path of a file is found.
+      checksum: whether a file that differs from the published one is refused.
+    """
+
+    path: Path | None
+    checksum: bool = True
+
+    def find(self, folder: str, file: str, *, instead: str = "") -> Path:
+        """The file, gzipped or not; where there is none, a `UsageError` that says what to do `instead`."""
+        if self.path is None and not Path(file).is_absolute():
+            raise UsageError(f"{file}: no data folder given; pass --data-dir or set PUGD_DATA_DIR")
+        root = self.path or Path()
+        ends = ("",) if file.endswith((".gz", ".npz")) else ("", ".gz")
+        for path in (place / (file + end) for place in (root / folder, root) for end in ends):
+            if path.is_file():
+                return path
+        packed = f"{file}.gz or " if len(ends) > 1 else ""
+        nor = f", nor {packed}in {root} itself" if folder else ""
+        raise UsageError(f"{root / folder / file}: no such file{nor}{instead}")
+
+    def verify(self, key: str, path: Path, content: Any = None) -> None:
+        """Refuse content, that of the file unless it is given, that is not what was published under that key."""
+        if not self.checksum:
+            return
+        kind, _, expected = PUBLISHED[key].partition(":")
+        content = path.read_bytes() if content is None else content
+        if hashlib.new(kind, content, usedforsecurity=False).hexdigest() != expected:
+            raise UsageError(f"{path}: not the published file ({kind} differs); fetch it again, or pass --no-checksum")
+
+
+def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Arrays by name; nothing in the file is executed."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in names}
+    except Exception as error:  # numpy and zipfile raise a dozen kinds for a broken file
+        raise UsageError(f"{path}: cannot be read as npz with {', '.join(names)} ({error})") from error

@@ -1,0 +1,113 @@
+"""Data sets that TensorFlow Datasets has prepared as ArrayRecord files, read without TensorFlow.
+
+`tfds:NAME` reads the newest version of `NAME`, or of `NAME/CONFIG`, in the data folder; where none is named, in the
+folder of TFDS itself, `$TFDS_DATA_DIR` or `~/tensorflow_datasets`. Nothing is ever fetched.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.config.errors import UsageError
+from experiments.data.examples import Dataset, Examples
+from experiments.data.images import Encoded, encoded
+from experiments.data.sources.files import Folder
+from experiments.files import cache_folder, write
+
+
+class _Habits(NamedTuple):
+    """How a set is commonly used."""
+
+    augment: str
+    test: str = "test"
+    side: int | None = None
+
+
+HABITS = {
+    "cifar10": _Habits("crop_flip"),
+    "cifar100": _Habits("crop_flip"),
+    "svhn_cropped": _Habits("crop"),
+    "imagenet_resized": _Habits("crop_flip", "validation"),
+    "imagenet2012": _Habits("flip", "validation", 224),  # its images have many sizes, its test set no labels
+}
+
+
+def tfds_set(folder: Folder, name: str) -> Dataset:
+    """The set of that name, such as `cifar100` or `imagenet_resized/64x64`; images stay encoded."""
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise UsageError(f"tfds:{name} needs the extra tfds: pip install '.[tfds]' ({error})") from error
+    path, habits = _newest(_root(folder), name), HABITS.get(name.split("/")[0], _Habits("none"))
+    builder = tfds.builder_from_directory(path)
+    features: Any = builder.info.features
+    if not {"image", "label"} <= set(features):
+        raise UsageError(f"tfds:{name}: expected the features image and label, found {', '.join(features)}")
+    family = name if name in ("cifar10", "cifar100", "mnist") else ""
+
+    def part(split: str) -> Examples:
+        if split not in builder.info.splits:
+            raise UsageError(f"tfds:{name} has no split {split!r}, only {', '.join(builder.info.splits)}")
+        try:
+            source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})  # pyright: ignore[reportCallIssue]
+        except NotImplementedError as error:
+            raise UsageError(f"{path}: not ArrayRecord files; {_command(name, path.parent)}") from error
+        return _examples(source, path, split, habits.side)
+
+    return Dataset(part("train"), part(habits.test), features["label"].num_classes, habits.augment, family)
+
+
+def _root(folder: Folder) -> Path:
+    own = os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets"
+    return folder.path or Path(own)
+
+
+def _newest(root: Path, name: str) -> Path:
+    versions = [p.parent for p in (root / name).glob("*/features.json")]
+    numbered = [p for p in versions if all(x.isdecimal() for x in p.name.split("."))]
+    if not numbered:
+        raise UsageError(f"tfds:{name}: not prepared in {root}; {_command(name, root)}")
+    return max(numbered, key=lambda p: [int(x) for x in p.name.split(".")])
+
+
+def _command(name: str, root: Path) -> str:
+    make = f"tfds.builder('{name}', data_dir='{root}', file_format='array_record').download_and_prepare()"
+    return f'prepare it, where TensorFlow is at hand: python -c "import tensorflow_datasets as tfds; {make}"'
+
+
+class _Records:
+    """The encoded images of a data source."""
+
+    def __init__(self, source: Any):
+        self.source = source
+
+    def __getitem__(self, number: int) -> bytes:
+        return self.source[number]["image"]
+
+
+def _examples(source: Any, path: Path, split: str, side: int | None) -> Examples:
+    images = encoded(_Records(source), len(source))
+    if side is not None:
+        images = Encoded(images.files, images.numbers, (side, side, 3), resize=True)
+    labels, rows = _labels(source, path, split)
+    return Examples(images, labels, rows if (rows >= 0).all() else None)
+
+
+def _labels(source: Any, path: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and original rows (-1 where unknown), kept: to read them is to read all of the files."""
+    made = hashlib.sha256(f"{path}\n{(path / 'dataset_info.json').read_text()}".encode()).hexdigest()[:16]
+    kept = cache_folder() / "labels" / f"{made}-{split}.npy"
+    if not kept.exists():
+        records = (source[i] for i in range(len(source)))
+        write(kept, np.array([(r["label"], _row(r.get("id"))) for r in records], np.int32).reshape(-1, 2))
+    labels, rows = np.load(kept, allow_pickle=False).T
+    return labels, rows
+
+
+def _row(name: bytes | str | None) -> int:
+    """The row in `train_00042`, as TFDS names the images of CIFAR."""
+    digits = (name.decode() if isinstance(name, bytes) else name or "").rpartition("_")[2]
+    return int(digits) if digits.isdecimal() else -1

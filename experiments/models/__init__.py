@@ -1,0 +1,1 @@
+"""Image classifiers in Flax NNX, and their passes as pure functions."""

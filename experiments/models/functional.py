@@ -1,0 +1,53 @@
+"""A model as pure functions of its arrays."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from flax import nnx
+
+from experiments.models.convolution import conv_general_dilated
+from experiments.models.zoo import constructor
+
+
+class Network(NamedTuple):
+    """A model without its arrays, and the function `init(seed) -> (params, rest)` that makes them, jitted."""
+
+    graphdef: nnx.GraphDef
+    init: Callable[[int], tuple[Any, Any]]
+
+
+@functools.cache
+def network(
+    name: str, image_shape: tuple[int, ...], num_classes: int, norm: str, dtype: str, *, branches: bool = False
+) -> Network:
+    """The model as pure functions; the same object for the same settings, so that nothing compiles twice.
+
+    Args:
+      name: one of `MODELS`; this and the next four as in `constructor`.
+      image_shape: height, width and channels.
+      num_classes: number of logits.
+      norm: `group` or `batch`.
+      dtype: `float32` or `bfloat16`.
+      branches: whether gradients will be taken inside branches or loops; on CPU convolutions are then those of
+        `models.convolution`. These have no forward-mode derivative, so not otherwise.
+    """
+    plain = constructor(name, image_shape=image_shape, num_classes=num_classes, norm=norm, dtype=dtype)
+
+    def make(rngs: nnx.Rngs) -> nnx.Module:
+        model = plain(rngs)
+        if branches and jax.default_backend() == "cpu":
+            for _, part in nnx.iter_modules(model):
+                if isinstance(part, nnx.Conv):
+                    part.conv_general_dilated = conv_general_dilated
+        return model
+
+    def init(key: jax.Array) -> tuple[Any, Any]:
+        _, params, rest = nnx.split(make(nnx.Rngs(key)), nnx.Param, ...)
+        return nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
+
+    graphdef = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))[0]
+    jitted = jax.jit(init)
+    # rbg: truncated normals by the default generator take four times as long to compile
+    return Network(graphdef, lambda seed: jitted(jax.random.key(seed, impl="rbg")))

@@ -1,0 +1,1 @@
+"""Statistics, tables and curves from run folders alone."""

@@ -1,0 +1,153 @@
+"""Checkpoints of a run: written whole or not at all, the last two kept, the newest sound one taken up again.
+
+<run folder>/checkpoints/<steps done>/   arrays and progress, by Orbax
+    sha256.json                         the sum of every file, so that a damaged checkpoint is known before it is read
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+from experiments.config.errors import UsageError
+from experiments.runs.distributed import first_alone
+from experiments.runs.state import Progress, Snapshot
+
+KEPT = 2
+SUMS = "sha256.json"
+
+
+def steps(folder: Path) -> list[int]:
+    """Steps of which a run folder holds a checkpoint, the newest last; those half-written do not count."""
+    return sorted(int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdecimal())
+
+
+def save(folder: Path, step: int, snapshot: Snapshot) -> None:
+    """Write the checkpoint of a step and drop all but the last two.
+
+    Raises:
+      OSError: if it cannot be written, as on a full disk; those before it stay what they are.
+    """
+    arrays = ocp.args.StandardSave(_storable((snapshot.state, snapshot.best)))
+    progress = ocp.args.JsonSave(dataclasses.asdict(snapshot.progress))
+    try:
+        with _manager(folder) as manager:
+            manager.save(step, args=ocp.args.Composite(arrays=arrays, progress=progress), force=True)
+        _write_sums(folder / "checkpoints" / str(step))
+    except (OSError, ValueError) as error:  # Orbax passes on what TensorStore raises, a ValueError
+        for part in (folder / "checkpoints").glob("*-tmp*"):  # makes room where the disk is full
+            shutil.rmtree(part, ignore_errors=True)
+        kept = [s for s in steps(folder) if s != step]
+        good = f"the last one is that of step {kept[-1]}" if kept else "there is none before it"
+        what = f"{folder}: the checkpoint of step {step} cannot be written ({_reason(error)}); {good}"
+        raise OSError(what) from error
+
+
+def restore(folder: Path, like: Snapshot) -> Snapshot | None:
+    """The newest sound checkpoint, or None where there never was one; a damaged one is warned of and dropped.
+
+    Args:
+      folder: the run folder.
+      like: a snapshot of the same run; gives structure, types and devices of the arrays.
+
+    Raises:
+      UsageError: if there are checkpoints but none of them can be read.
+    """
+    found, wrong = steps(folder), {}
+    for step in reversed(found):
+        try:
+            snapshot = _read(folder, step, like)
+        except Exception as error:  # Orbax, TensorStore and json raise a dozen kinds for a broken file
+            wrong[step] = _reason(error)
+            continue
+        for bad, reason in wrong.items():
+            what = f"{folder}: the checkpoint of step {bad} is damaged ({reason}); going on from step {step}"
+            print(f"warning: {what}", file=sys.stderr)
+            _drop(folder, bad)
+        return snapshot
+    if not found:
+        return None
+    reasons = "; ".join(f"step {step}: {reason}" for step, reason in wrong.items())
+    raise UsageError(f"{folder}: no checkpoint can be read ({reasons}); remove the folder to start the run again")
+
+
+def _read(folder: Path, step: int, like: Snapshot) -> Snapshot:
+    _check_sums(folder / "checkpoints" / str(step))
+    arrays = (like.state, like.best)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _storable(arrays))
+    with _manager(folder) as manager:
+        args = ocp.args.Composite(arrays=ocp.args.StandardRestore(shapes), progress=ocp.args.JsonRestore())
+        read = manager.restore(step, args=args)
+    state, best = jax.tree.map(_as, read["arrays"], arrays)
+    return Snapshot(state, best, Progress(**read["progress"]))
+
+
+@contextlib.contextmanager
+def _manager(folder: Path) -> Iterator[ocp.CheckpointManager]:
+    """Orbax on the checkpoints of a run folder, silent: it logs what it also raises."""
+    options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with ocp.CheckpointManager((folder / "checkpoints").resolve(), options=options) as manager:
+            yield manager
+    finally:
+        log.setLevel(level)
+
+
+def _drop(folder: Path, step: int) -> None:
+    with _manager(folder) as manager:
+        manager.delete(step)
+
+
+def _is_key(x: jax.Array) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _storable(tree: Any) -> Any:
+    """Random keys as the integers they are made of."""
+    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
+
+
+def _as(read: jax.Array, like: jax.Array) -> jax.Array:
+    return jax.random.wrap_key_data(read, impl=jax.random.key_impl(like)) if _is_key(like) else read
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+@first_alone
+def _write_sums(folder: Path) -> None:
+    part = folder / (SUMS + ".part")
+    sums = _sums(folder)
+    part.write_text(json.dumps(sums, indent=1))
+    part.replace(folder / SUMS)
+
+
+def _check_sums(folder: Path) -> None:
+    """Compare with the sums. Without them (killed after Orbax's commit, before they were written) it is taken as is."""
+    if not (folder / SUMS).exists():
+        return
+    noted, there = json.loads((folder / SUMS).read_text()), _sums(folder)
+    wrong = [name for name in noted if there.get(name) != noted[name]]
+    if wrong:
+        raise ValueError(f"{wrong[0]} is not what was written")
+
+
+def _reason(error: Exception) -> str:
+    """A line of the error; TensorStore's are long, and say at the end what it was."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= 120 else f"... {line[-100:]}"

@@ -1,0 +1,43 @@
+"""Versions, commit and machine of a run."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jax
+
+PACKAGES = ("pugd_optax", "jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, commit and machine."""
+    device = jax.devices()[0]
+    return {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "commit": _commit(),
+        "platform": platform.platform(),
+        "device": f"{len(jax.devices())} x {device.device_kind} ({device.platform})",
+        "cores": os.cpu_count(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

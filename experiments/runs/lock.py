@@ -1,0 +1,52 @@
+"""One training a run folder: a lock that the system gives back when its process dies, by `kill -9` too."""
+
+import contextlib
+import errno
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from experiments.config.errors import UsageError
+from experiments.runs.distributed import agreed, is_first
+
+if sys.platform != "win32":
+    import fcntl
+
+NAME = ".lock"
+WITHOUT_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+"""What file systems answer that know no locks, as those of some clusters."""
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Keep the folder from other trainings until the block ends; the first process does it for all of this one.
+
+    Where the system or its file system has no locks, nothing is kept. The file stays: whoever removed it could remove
+    that of the next.
+
+    Raises:
+      UsageError: in every process of this training, if another training holds the folder.
+    """
+    with contextlib.ExitStack() as stack:
+        taken = False
+        if is_first():
+            folder.mkdir(parents=True, exist_ok=True)
+            taken = not _lock(stack.enter_context((folder / NAME).open("w")))
+        if agreed(taken):
+            raise UsageError(f"{folder}: another process is training there; wait for it, or name another folder")
+        yield
+
+
+def _lock(file: IO[str]) -> bool:
+    """Whether nobody else has it now."""
+    if sys.platform == "win32":
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in WITHOUT_LOCKS:
+            raise
+    return True

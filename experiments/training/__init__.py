@@ -1,0 +1,1 @@
+"""One trainer for every method: objective, optimizer, step, epoch, run, sweep."""

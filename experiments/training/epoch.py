@@ -1,0 +1,66 @@
+"""One pass over the training examples, with the compiled step of each kind."""
+
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.data.pipeline import Source
+from experiments.runs.state import State
+from experiments.training import parallel
+from experiments.training.experiment import Job
+
+
+def compile_steps(job: Job, state: State, train: Source, key: jax.Array) -> float:
+    """Run a call of every kind once on a copy, so that what is timed later is training alone."""
+    begun = time.perf_counter()
+    for steps, active in job.variants:
+        rows = _own_rows(job, np.zeros((steps, job.config.batch), np.int32))
+        feed, copy = next(train.read([rows])), jax.tree.map(jnp.copy, state)
+        jax.block_until_ready(job.step(copy, train.data, feed, key, jnp.float32(0), active=active))
+    return time.perf_counter() - begun
+
+
+def never(done: int) -> bool:
+    """Do not pause."""
+    del done
+    return False
+
+
+def run_epoch(
+    job: Job,
+    state: State,
+    train: Source,
+    key: jax.Array,
+    val_loss: jax.Array,
+    seed: int,
+    epoch: int,
+    start: int = 0,
+    pause: Callable[[int], bool] = never,
+):
+    """A pass in an order that follows from seed and epoch, from step `start` of it to its end or a `pause(done)`.
+
+    `pause` is told after every call of the step how many steps of the epoch are done.
+
+    Returns:
+      The state and the metrics of every step taken, at least one.
+    """
+    order = np.random.default_rng([seed, 4, epoch]).permutation(len(train.data.labels)).astype(np.int32)
+    order = order[: job.steps_per_epoch * job.config.batch].reshape(job.steps_per_epoch, job.config.batch)
+    kept = []
+    calls = [call for call in job.calls(epoch) if call.stop > start]
+    rows = [_own_rows(job, order[max(call.start, start) : call.stop]) for call in calls]
+    for call, feed in zip(calls, train.read(rows, (seed, epoch)), strict=True):
+        state, metrics = job.step(state, train.data, feed, key, val_loss, active=call.active)
+        kept.append(metrics)
+        if pause(call.stop):
+            break
+    jax.block_until_ready(state)
+    return state, jax.tree.map(lambda *x: np.concatenate(x), *jax.device_get(kept))
+
+
+def _own_rows(job: Job, positions: np.ndarray) -> np.ndarray:
+    """Of the batches [steps, batch], the rows that the devices of this process work on."""
+    return positions[:, parallel.local_rows(job.layout.mesh, job.config.batch)]

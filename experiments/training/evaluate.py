@@ -1,0 +1,50 @@
+"""What a model makes of examples it is not trained on."""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+
+from experiments.data.batch import Data
+from experiments.data.pipeline import Source
+from experiments.training.parallel import AXIS
+
+
+def evaluate(
+    graphdef: nnx.GraphDef, params: Any, rest: Any, source: Source, mesh: Mesh | None = None, chunk: int = 1000
+) -> tuple[float, float]:
+    """Mean cross-entropy and accuracy on all of the examples."""
+    losses, right = examine(graphdef, params, rest, source, mesh, chunk)
+    return float(losses.mean(dtype=np.float64)), float(right.mean())
+
+
+def examine(
+    graphdef: nnx.GraphDef, params: Any, rest: Any, source: Source, mesh: Mesh | None = None, chunk: int = 1000
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cross-entropy of every example, float32 [n], and whether it is classified rightly, bool [n].
+
+    About `chunk` examples at a time, divided over the devices of `mesh`.
+    """
+    count, devices = len(source.data.labels), 1 if mesh is None else mesh.size
+    chunk = -(-min(chunk, count) // devices) * devices
+    # The last chunk, filled up with the last example, is as long as the others: one program does for all.
+    positions = (np.minimum(np.arange(i, i + chunk), count - 1) for i in range(0, count, chunk))
+    feeds = source.read(positions)
+    parts = [jax.device_get(_examine(graphdef, mesh, params, rest, source.data, feed)) for feed in feeds]
+    losses, right = (np.concatenate(part)[:count] for part in zip(*parts, strict=True))
+    return losses, right
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _examine(graphdef: nnx.GraphDef, mesh: Mesh | None, params: Any, rest: Any, data: Data, chosen: Any):
+    lay = lambda tree, spec: tree if mesh is None else jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, spec))
+    chosen = lay(chosen, P(AXIS))
+    model, (images, labels) = nnx.merge(graphdef, params, rest), data.batch(chosen)
+    model.eval()
+    logits = model(data.normalised(images))
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    return lay((losses, logits.argmax(-1) == labels), P())

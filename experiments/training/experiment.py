@@ -1,0 +1,130 @@
+"""A job: what every seed of an experiment shares, prepared and checked before anything is written."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import data
+from experiments.config.errors import UsageError
+from experiments.config.schema import Config
+from experiments.data.augment import pipeline
+from experiments.data.pipeline import Source, channels, source
+from experiments.data.split import class_counts, split
+from experiments.models.functional import Network, network
+from experiments.runs.state import initial
+from experiments.training import optimizer, parallel
+from experiments.training.chunks import Call, calls
+from experiments.training.gate_plan import reevaluations
+from experiments.training.objective import criterion
+from experiments.training.step import make_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One experiment, ready to train any number of seeds; nothing compiles again from seed to seed."""
+
+    config: Config
+    dataset: data.Dataset
+    network: Network
+    recipe: optimizer.Recipe
+    steps_per_epoch: int
+    layout: parallel.Layout
+    step: parallel.Call
+
+    def calls(self, epoch: int) -> list[Call]:
+        """The calls of the step in that epoch, the first of which is 1."""
+        plan, last = self.recipe.plan, epoch * self.steps_per_epoch
+        plan = None if plan is None else plan[last - self.steps_per_epoch : last]
+        return calls(plan, self.steps_per_epoch, steps_per_call(self.config))
+
+    @property
+    def variants(self) -> list[tuple[int, bool | None]]:
+        """What the run compiles: steps of a call and their `active`, each a program of its own."""
+        return list(dict.fromkeys(call.variant for i in range(self.config.epochs) for call in self.calls(i + 1)))
+
+    def source(self, examples: data.Examples, scale: tuple[np.ndarray, np.ndarray]) -> Source:
+        """The examples ready to be read: on every device, or streamed to them."""
+        found = source(examples, scale, data.streamed(self.dataset, self.config.stream))
+        return found._replace(data=self.place(found.data))
+
+    def place(self, tree: Any) -> Any:
+        """The arrays, on every device of the job."""
+        return parallel.everywhere(self.layout.mesh, tree)
+
+
+load = functools.cache(data.load)
+
+
+def prepare(config: Config) -> Job:
+    """Everything that can be wrong with the settings is found here, before anything is written.
+
+    Raises:
+      UsageError: naming what is wrong.
+    """
+    try:
+        return _prepare(config)
+    except (ValueError, TypeError) as error:  # the library's own checks: one line that names the argument
+        raise UsageError(f"{config.title}: {str(error).splitlines()[0]}") from error
+
+
+def _prepare(config: Config) -> Job:
+    dataset = load(config.dataset, config.data_dir, config.checksum, config.stream)
+    train = split(config, dataset, config.first_seed).train
+    if config.batch > len(train.labels):
+        raise UsageError(f"--batch {config.batch}: larger than the {len(train.labels)} training examples")
+    steps_per_epoch, classes = len(train.labels) // config.batch, dataset.num_classes
+    layout = parallel.layout(config.parallel, config.batch, config.devices, config.accumulate)
+    made = optimizer.build(config, steps_per_epoch=steps_per_epoch, num_classes=classes, axis_name=layout.axis_name)
+    loops = made.plan is None or steps_per_call(config) > 1 or config.accumulate > 1
+    net = network(config.model, train.images.shape[1:], classes, config.norm, config.dtype, branches=loops)
+    make = functools.partial(_step, config, dataset, net, made, layout, config.epochs * steps_per_epoch)
+    step = layout.compiled(make(pieces=config.accumulate))
+    job = Job(config, dataset, net, made, steps_per_epoch, layout, step)
+    if config.accumulate > 1:  # a method cannot look into the loop over pieces for what couples the examples
+        _trace(job, layout.compiled(make(pieces=1)).trace, train)
+    _trace(job, step.trace, train)
+    return job
+
+
+def _step(
+    config: Config,
+    dataset: data.Dataset,
+    net: Network,
+    made: optimizer.Recipe,
+    layout: parallel.Layout,
+    steps: int,
+    *,
+    pieces: int,
+) -> parallel.Call:
+    """The pure step of a run of so many, its batch in that many pieces."""
+    geometry = dataset.augment if config.augment == "auto" else config.augment
+    return make_step(
+        net.graphdef,
+        made.method,
+        made.base,
+        pipeline(geometry, config.cutout, config.mixup, dataset.num_classes),
+        criterion(config.loss, config.reweight, config.flooding, class_counts(config, dataset), steps),
+        drop=config.on_nan == "skip",
+        pieces=pieces,
+        average=layout.average,
+    )
+
+
+def _trace(job: Job, step: parallel.Call, train: data.Examples) -> None:
+    """Meet what a method says of this model while it is traced; nothing is computed."""
+    few = job.source(train.take(slice(2)), channels(train.images[:2]))
+    state = jax.eval_shape(lambda: initial(job.recipe.tx, *job.network.init(0), seed=0))
+    if job.layout.axis_name and any(jax.tree.leaves(found.gate) for found in reevaluations(state.opt_state)):
+        raise UsageError(f"--parallel {job.layout.mode}: a gate would decide anew on every device; use --parallel jit")
+    for steps, active in job.variants:
+        feed = next(few.read([np.zeros((steps, job.config.batch), np.int32)]))
+        jax.eval_shape(functools.partial(step, active=active), state, few.data, feed, jax.random.key(0), jnp.float32(0))
+
+
+def steps_per_call(config: Config) -> int:
+    """As asked for; by default 1 on CPU, where a call costs little and loops cost more, and 10 on accelerators."""
+    return config.steps_per_call or (1 if jax.default_backend() == "cpu" else 10)

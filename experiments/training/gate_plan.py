@@ -1,0 +1,94 @@
+"""What a chain will do, known ahead: when it perturbs and what a step costs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import pugd_optax
+import pugd_optax.methods
+
+
+def reevaluations(state: optax.OptState) -> list[pugd_optax.ReevaluateState]:
+    """The states of all re-evaluating transformations in a chain."""
+    return [x for x in jax.tree.leaves(state, is_leaf=is_reevaluation) if is_reevaluation(x)]
+
+
+def is_reevaluation(x: object) -> bool:
+    """Whether this part of a state belongs to `pugd_optax.reevaluate`."""
+    return isinstance(x, pugd_optax.ReevaluateState)
+
+
+class _Probe:
+    """A small classification problem on which to see ahead what a transformation does.
+
+    Two hidden layers: to go back through a gradient costs something only where there is depth.
+    """
+
+    def __init__(self, num_classes: int, width: int):
+        self.params = {
+            "hidden": {"kernel": jnp.ones((width, width)), "scale": jnp.ones((1, width))},
+            "second": {"kernel": jnp.ones((width, width))},
+            "head": {"kernel": jnp.ones((width, num_classes))},
+        }
+        self.labels = jnp.arange(256) % num_classes
+        self.inputs = jnp.ones((256, width))
+
+    def logits(self, params: Any) -> jax.Array:
+        hidden = jnp.tanh(self.inputs @ params["hidden"]["kernel"] * params["hidden"]["scale"])
+        return jnp.tanh(hidden @ params["second"]["kernel"]) @ params["head"]["kernel"]
+
+    def losses(self, params: Any) -> jax.Array:
+        return optax.softmax_cross_entropy_with_integer_labels(self.logits(params), self.labels)
+
+    def gradient(self, params: Any) -> Any:
+        return jax.grad(lambda p: self.losses(p).mean())(params)
+
+    def update(self, tx: optax.GradientTransformation, state: optax.OptState, active: bool | None = None):
+        zero = jnp.zeros(())
+        extra = {"grad_fn": self.gradient, "losses_fn": self.losses, "logits_fn": self.logits, "labels": self.labels}
+        extra |= {"train_loss": zero, "val_loss": zero}
+        tx = optax.with_extra_args_support(tx)
+        return tx.update(self.gradient(self.params), state, self.params, active=active, **extra)
+
+
+def plan(tx: optax.GradientTransformation, steps: int, num_classes: int = 2) -> np.ndarray | None:
+    """Whether each step is active, for gates that follow from the step count alone.
+
+    The transformation is asked ahead on a small problem, every step by itself; its state tells when it is active. A
+    gate with memory depends on the real gradients, so None; without a re-evaluation no step is active.
+    """
+    probe = _Probe(num_classes, width=1)
+    start = tx.init(probe.params)
+    found = reevaluations(start)
+    if not found:
+        return np.zeros(steps, bool)
+    if len(found) > 1 or jax.tree.leaves(found[0].gate):
+        return None
+
+    def active(step: jax.Array) -> jax.Array:
+        at = jax.tree.map(lambda x: x._replace(step=step) if is_reevaluation(x) else x, start, is_leaf=is_reevaluation)
+        return reevaluations(probe.update(tx, at)[1])[0].active
+
+    return np.asarray(jax.jit(jax.vmap(active))(jnp.arange(steps)))
+
+
+def cost(tx: optax.GradientTransformation, num_classes: int = 2) -> tuple[int, int]:
+    """Gradient evaluations of an idle and an active step, from the operations of a small problem.
+
+    Counting calls would be wrong for methods that never read the first gradient: it is dropped as dead code.
+    """
+    probe = _Probe(num_classes, width=256)  # so wide that little but the network counts
+    one = _flops(probe.gradient, probe.params)
+    state = tx.init(probe.params)
+    idle, active = (round(_flops(lambda s, a=a: probe.update(tx, s, a), state) / one) for a in (False, True))
+    return idle, active
+
+
+def _flops(function: Callable, *args: Any) -> float:
+    analysis = jax.jit(function).lower(*args).cost_analysis()
+    assert analysis is not None
+    return analysis["flops"]

@@ -1,0 +1,151 @@
+"""What a run minimises: a loss by name, weights of the classes, and what holds the loss up, each written as text.
+
+| option | text | function |
+|---|---|---|
+| `--loss` | `cross_entropy`, `cross_entropy:0.1` | `optax.softmax_cross_entropy`, labels smoothed by 0.1 |
+| | `focal:2`, `focal:2:0.25` | `optax.sigmoid_focal_loss` over the classes, by gamma and alpha |
+| | `balanced_softmax`, `logit_adjustment:1`, `ldam:0.5:30` | `pugd_optax.losses`, with the class counts filled in |
+| | `gce:0.7`, `sce:0.1:1` | `pugd_optax.losses` |
+| `--reweight` | `class_balanced:0.9999`, `drw:0.8` | weights by class, from the first step or from 80 % of the run |
+| `--flooding` | `flood:0.1` | on the mean of the batch |
+| | `iflood:0.1`, `soft_ad:0.1:1` | on every example |
+
+Weights multiply the loss of an example; the mean is over the number of examples, not over the weights.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from experiments.config import specs
+from experiments.config.errors import UsageError
+from pugd_optax import losses
+
+Losses = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+"""`(logits, labels, step) -> losses` [batch]; labels are indices [batch] or soft [batch, classes]."""
+
+
+class Criterion(NamedTuple):
+    """What a run minimises, as a function of logits, labels and the step.
+
+    Attributes:
+      losses: the loss of each example, [batch]; a `UsageError` where only that of a batch is defined.
+      mean: their mean, or what is minimised in its place.
+    """
+
+    losses: Losses
+    mean: Losses
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
+    """Softmax cross-entropy; `smoothing` in [0, 1) is the share of the label spread over all classes."""
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"smoothing={smoothing}: expected a number in [0, 1)")
+    plain = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if not smoothing:
+        return plain
+    return (1 - smoothing) * plain - smoothing * jax.nn.log_softmax(logits).mean(-1)
+
+
+def focal(logits: jax.Array, labels: jax.Array, gamma: float = 2.0, alpha: float | None = None) -> jax.Array:
+    """Focal loss of every class against the rest, summed over the classes."""
+    one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    return optax.sigmoid_focal_loss(logits, one_hot, alpha=alpha, gamma=gamma).sum(-1)
+
+
+def none(step: jax.Array, labels: jax.Array) -> float:
+    """Equal weights."""
+    del step, labels
+    return 1.0
+
+
+def class_balanced(step: jax.Array, labels: jax.Array, counts: np.ndarray, beta: float = 0.9999) -> jax.Array:
+    """Weights by the effective number of examples, at every step."""
+    del step
+    return losses.class_balanced_weights(counts, beta)[labels]
+
+
+def drw(step: jax.Array, labels: jax.Array, counts: np.ndarray, start: int, beta: float = 0.9999) -> jax.Array:
+    """The weights of `class_balanced` from step `start` on, equal ones before."""
+    return losses.drw_weights(counts, step, start, beta)[labels]
+
+
+def _later(function: Callable[..., Any], *later: str) -> Callable[..., Any]:
+    """The function in two calls: its options now, the arguments named here later."""
+    signature = inspect.signature(function)
+    made: Any = lambda **options: functools.partial(function, **options)
+    made.__signature__ = signature.replace(parameters=[p for k, p in signature.parameters.items() if k not in later])
+    return made
+
+
+LOSSES = {
+    f.__name__: _later(f, "logits", "labels")
+    for f in (
+        cross_entropy,
+        focal,
+        losses.balanced_softmax,
+        losses.logit_adjustment,
+        losses.ldam,
+        losses.gce,
+        losses.sce,
+    )
+}
+REWEIGHTS = {f.__name__: _later(f, "step", "labels") for f in (none, class_balanced, drw)}
+OF_EXAMPLES = {f.__name__: _later(f, "loss_fn", "has_aux") for f in (losses.iflood, losses.soft_ad)}
+OF_BATCHES = {"none": lambda: lambda loss_fn: loss_fn, "flood": _later(losses.flood, "loss_fn", "has_aux")}
+
+
+def criterion(loss: str, reweight: str, flooding: str, counts: np.ndarray, steps: int) -> Criterion:
+    """What `--loss`, `--reweight` and `--flooding` spell, for a run of `steps` steps on so many examples a class.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> made = criterion("ldam:0.5:1", "drw:0.8", "none", np.array([16, 1]), steps=10)
+      >>> logits, labels = jnp.array([[0.5, 0.0], [0.0, 0.5]]), jnp.array([0, 1])
+      >>> print(jnp.array_str(made.losses(logits, labels, jnp.int32(0)), precision=3))
+      [0.576 0.693]
+    """
+    known = {"counts": counts}
+    plain = specs.spell("loss", loss, LOSSES, steps, known)
+    weights = specs.spell("reweighting", reweight, REWEIGHTS, steps, known)
+    flooded = specs.spell("flooding", flooding, OF_BATCHES | OF_EXAMPLES, steps)
+    each = _of_soft_labels(lambda logits, labels, step: weights(step, labels) * plain(logits, labels))
+    if flooding.partition(":")[0] in OF_BATCHES:
+        return Criterion(each if flooding == "none" else _refuse(flooding), flooded(_mean(each)))
+    one = jax.vmap(flooded(lambda loss: loss[None]))
+    each = lambda *args, each=each: one(each(*args))
+    return Criterion(each, _mean(each))
+
+
+def _mean(each: Losses) -> Losses:
+    return lambda logits, labels, step: each(logits, labels, step).mean()
+
+
+def _of_soft_labels(loss: Losses) -> Losses:
+    """For an example with two labels, as mixup makes it: the loss with each, by its share."""
+
+    def mixed(logits: jax.Array, labels: jax.Array, step: jax.Array) -> jax.Array:
+        if labels.ndim == 1:
+            return loss(logits, labels, step)
+        shares, indices = jax.lax.top_k(labels, 2)
+        return sum(shares[:, k] * loss(logits, indices[:, k], step) for k in range(2))  # pyright: ignore
+
+    return mixed
+
+
+def _refuse(flooding: str) -> Losses:
+    def losses(logits: jax.Array, labels: jax.Array, step: jax.Array) -> jax.Array:
+        raise UsageError(
+            f"--flooding {flooding} is of the mean of a batch, but this method needs a loss of each example; "
+            f"use {flooding.replace('flood', 'iflood')}"
+        )
+
+    return losses
+
+
+CROSS_ENTROPY = criterion("cross_entropy", "none", "none", np.ones(0), steps=0)

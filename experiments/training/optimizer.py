@@ -1,0 +1,112 @@
+"""From names and options to an Optax chain, and what the chain will do: when it perturbs and what a step costs."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import optax
+
+import pugd_optax.methods
+from experiments.config import specs
+from experiments.config.errors import UsageError, pick
+from experiments.config.schema import Config, Options
+from experiments.training.gate_plan import cost, plan
+from pugd_optax import classes, logits, per_example
+
+METHODS: dict[str, Callable[..., Any]] = {
+    "none": optax.identity,
+    **{name: getattr(pugd_optax, name) for name in pugd_optax.methods.__all__},
+}
+RULES = {"balanced": classes.balanced, "long_tail": classes.long_tail, "noisy": classes.noisy}
+EDITS = {"multiplicative": logits.multiplicative, "additive": logits.additive}
+PENALTIES = {"ghost": lambda: per_example.ghost, "signs": per_example.signs, "reference": lambda: per_example.reference}
+UNFIT = {
+    **dict.fromkeys(("lbfgs", "sophia"), "needs the loss as a function, which a step does not hand it"),
+    **dict.fromkeys(
+        ("schedule_free", "schedule_free_adamw", "schedule_free_sgd"),
+        "has other parameters for evaluation than for training, of which only the latter are kept",
+    ),
+}
+
+
+class Recipe(NamedTuple):
+    """The chain of one experiment.
+
+    Attributes:
+      method: the perturbation.
+      base: weight decay and base optimizer.
+      lr: step -> learning rate.
+      plan: bool [steps], whether the gradient is evaluated again on a step; None where it is not known ahead.
+      cost: gradient evaluations of an idle and of an active step.
+    """
+
+    method: optax.GradientTransformation
+    base: optax.GradientTransformation
+    lr: Callable[[int], Any]
+    plan: np.ndarray | None
+    cost: tuple[int, int]
+
+    @property
+    def tx(self) -> optax.GradientTransformationExtraArgs:
+        """Both in one."""
+        return optax.chain(self.method, self.base)
+
+
+def build(config: Config, *, steps_per_epoch: int, num_classes: int, axis_name: str | None = None) -> Recipe:
+    """The chain that the settings describe, for a run of `config.epochs * steps_per_epoch` steps.
+
+    With `axis_name` the step will run side by side on several devices, each with its part of the batch.
+    """
+    steps = config.epochs * steps_per_epoch
+    make = functools.partial(_method, config, steps, steps_per_epoch, num_classes)
+    lr, alone = specs.rate(config.lr, steps), make(None)
+    rate = lr if callable(lr) else lambda step: lr
+    known = plan(alone, steps, num_classes), cost(alone, num_classes)
+    return Recipe(make(axis_name), _base(config, lr, steps), rate, *known)
+
+
+def _method(config: Config, steps: int, steps_per_epoch: int, num_classes: int, axis_name: str | None) -> Any:
+    function = pick("method", config.method, METHODS)
+    fills = {"total_steps": steps, "num_classes": num_classes, "key": 0, "axis_name": axis_name}
+    readers = {
+        "when": lambda text: specs.gate(text, steps, steps_per_epoch),
+        "mask": specs.mask,
+        "rule": lambda text: specs.spell("rule", text, RULES, steps),
+        "edit": lambda text: pick("edit", text, EDITS),
+        "penalty": lambda text: specs.spell("penalty", text, PENALTIES, steps, fills),
+        "inner": lambda text: specs.spell("method", text, METHODS, steps, fills),
+    }
+    return _call(f"method {config.method}", function, config.method_options, fills, readers, steps)
+
+
+def _base(config: Config, lr: optax.ScalarOrSchedule, steps: int) -> optax.GradientTransformation:
+    known = {**_optimizers(optax.contrib), **_optimizers(optax)}
+    function = pick("optimizer", config.optimizer, known)
+    if config.optimizer in UNFIT:
+        reason = UNFIT[config.optimizer]
+        raise UsageError(f"--optimizer {config.optimizer}: {reason}; choose another, such as sgd or adamw")
+    for name, text in config.optimizer_options:
+        if name == "learning_rate":
+            raise UsageError(f"--optimizer.learning_rate {text}: use --lr {text}")
+    fills = {"learning_rate": lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
+    base = _call(f"optimizer {config.optimizer}", function, config.optimizer_options, fills, {}, steps)
+    if "weight_decay" in inspect.signature(function).parameters:
+        return base
+    return optax.chain(optax.add_decayed_weights(config.weight_decay), base)
+
+
+def _optimizers(module: Any) -> dict[str, Callable[..., Any]]:
+    return {
+        name: f
+        for name, f in vars(module).items()
+        if inspect.isfunction(f) and "learning_rate" in inspect.signature(f).parameters
+    }
+
+
+def _call(
+    what: str, function: Callable, options: Options, fills: Mapping[str, Any], readers: Mapping[str, Any], steps: int
+) -> Any:
+    read = {k: readers.get(k, lambda text: specs.value(text, steps))(text) for k, text in options}
+    return specs.call(what, function, read, fills)

@@ -1,0 +1,74 @@
+"""Several experiments in one go, their seeds interleaved."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from experiments.config.errors import Stopped, UsageError
+from experiments.config.schema import Config
+from experiments.runs import checkpoint, progress, run_dir
+from experiments.runs.lock import held
+from experiments.training import trainer
+from experiments.training.experiment import Job, prepare
+
+
+def run(
+    experiments: Sequence[tuple[Path, Config]], console: Console, tolerated: tuple[type[Exception], ...] = ()
+) -> list[str]:
+    """Train every experiment with every one of its seeds.
+
+    All settings are checked before the first run starts. Seeds are the outer loop, so that a slow spell of the machine
+    meets every method.
+
+    Args:
+      experiments: where the runs of a setting go, and the settings.
+      console: where progress is shown.
+      tolerated: errors that end one run alone: they are noted in its folder, and the others are trained all the same.
+
+    Returns:
+      A line for each run that failed.
+    """
+    todo, failed = _todo(experiments), []
+    with progress.reporter(console, sum(_epochs(job, folder) for job, _, folder in todo)) as report:
+        for job, seed, folder in todo:
+            with held(folder):
+                if _done(job, folder):  # by another process, meanwhile
+                    continue
+                try:
+                    trainer.run(job, seed, folder, report)
+                except Stopped:
+                    raise
+                except tolerated as error:
+                    run_dir.fail(folder, error)
+                    failed.append(f"{folder}: {error}")
+    return failed
+
+
+def _todo(experiments: Sequence[tuple[Path, Config]]) -> list[tuple[Job, int, Path]]:
+    """Job, seed and folder of every run that is not complete, one seed after the other."""
+    for root, _ in experiments:
+        run_dir.refuse_unwritable(root)
+    jobs = [(root, prepare(config)) for root, config in experiments]
+    turns = [
+        (job, seed, run_dir.folder_of(root, job.config, seed))
+        for i in range(max(config.seeds for _, config in experiments))
+        for root, job in jobs
+        if i < job.config.seeds
+        for seed in [job.config.first_seed + i]
+    ]
+    folders = [folder for _, _, folder in turns]
+    twice = next((folder for folder in folders if folders.count(folder) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{twice}: two of the experiments would be written there; are they the same?")
+    return [(job, seed, folder) for job, seed, folder in turns if not _done(job, folder)]
+
+
+def _done(job: Job, folder: Path) -> bool:
+    return job.config.resume and run_dir.complete(folder, job.config)
+
+
+def _epochs(job: Job, folder: Path) -> int:
+    """Epochs that are left, from the last checkpoint on."""
+    done = checkpoint.steps(folder) if job.config.resume else []
+    return job.config.epochs - (done[-1] // job.steps_per_epoch if done else 0)

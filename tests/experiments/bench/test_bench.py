@@ -1,0 +1,256 @@
+"""The benchmark: what it compares, what it computes from times and programs, what it writes."""
+
+import json
+import re
+import resource
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from rich.console import Console
+
+import pugd_optax
+from experiments.bench import clock, command, devices, duty, growth, memory, pareto, problems, steps, trial
+from experiments.bench.arms import ARMS, Arm, every, first_part, late, most_raised
+from experiments.bench.candidates import COMPARISONS, STEPS
+from experiments.bench.reuse import reuse
+from experiments.config.errors import UsageError
+
+QUIET = Console(quiet=True)
+
+
+def test_every_comparison_is_of_known_steps():
+    assert {name for c in COMPARISONS for name in (c.name, c.against)} == set(STEPS)
+    assert len({(c.name, c.against) for c in COMPARISONS}) == len(COMPARISONS)
+
+
+def test_ratio_is_taken_repeat_by_repeat():
+    """A machine that slows down for both alike leaves every ratio at 2."""
+    reference = np.array([1.0, 5.0, 2.0, 9.0])
+    assert clock.ratio(2 * reference, reference) == (2.0, 2.0, 2.0)
+
+
+def test_interleaving_runs_all_in_turn_forth_and_back():
+    seen = []
+    runs = {name: lambda name=name: seen.append(name) for name in "abc"}
+    assert {len(times) for times in clock.interleave(runs, repeats=3).values()} == {3}
+    assert "".join(seen) == "abc" + "cba" + "abc" + "cba"
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_every_step_compiles_and_moves_the_parameters(name):
+    problem = problems.problem("mlp8:8")
+    compiled = clock.compile_step(STEPS[name], problem)
+    params, _ = compiled.run(*compiled.start, problem.inputs, problem.labels)
+    assert all(np.isfinite(layer["kernel"]).all() for layer in params)
+    assert not np.array_equal(params[-1]["kernel"], problem.params[-1]["kernel"])
+
+
+def test_flops_show_one_and_two_gradients():
+    problem = problems.mlp(32, 64)
+    flops = {name: clock.compile_step(STEPS[name], problem).flops for name in ("SGD", "pugd", "lpg")}
+    assert 1.8 < flops["pugd"] / flops["SGD"] < 2.3
+    assert 0.9 < flops["lpg"] / flops["SGD"] < 1.2
+
+
+def test_what_is_not_reported_is_not_computed():
+    problem = problems.mlp(32, 8)
+    told, silent = (clock.compile_step(STEPS[name], problem) for name in ("sam", "sam, no report"))
+    assert silent.bytes < told.bytes
+    assert silent.temporary_bytes <= told.temporary_bytes - 4 * problem.size
+
+
+def test_steps_writes_rows_with_their_references_and_a_picture(tmp_path):
+    command.main(
+        ["steps", "--problems", "mlp8:8", "--only", "pugd", "--repeats", "2", "--calls", "1", "--out", str(tmp_path)],
+        QUIET,
+    )
+    report = json.loads((tmp_path / "steps.json").read_text())
+    (row,) = report["results"][0]["rows"]
+    assert (row["name"], row["against"]) == ("pugd", "two gradients")
+    assert row["ratio"] > 0
+    assert (tmp_path / "steps.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_a_network_of_accelerators_is_the_same_command(tmp_path):
+    words = ["--problems", "resnet18:1:bfloat16", "--only", "sam, no report", "--repeats", "1", "--calls", "1"]
+    command.main(["steps", *words, "--out", str(tmp_path)], QUIET)
+    (result,) = json.loads((tmp_path / "steps.json").read_text())["results"]
+    assert "bfloat16" in result["problem"]
+    assert result["parameters"] > 5e6
+
+
+@pytest.mark.parametrize(("text", "parameters"), [("resnet50:2:bfloat16", 2e7), ("vit_tiny:2:bfloat16", 5e6)])
+def test_networks_of_accelerators_compute_in_bfloat16_and_keep_float32_gradients(text, parameters):
+    def gradient():
+        problem = problems.problem(text)
+        return jax.grad(problem.loss)(problem.params, problem.inputs, problem.labels)
+
+    gradients = jax.tree.leaves(jax.eval_shape(gradient))
+    assert sum(x.size for x in gradients) > parameters
+    assert {x.dtype for x in gradients} == {np.dtype("float32")}
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["steps", "--problems", "resnt8:128"], "resnet8"),
+        (["steps", "--problems", "mlp8"], "network:batch"),
+        (["steps", "--problems", "mlp8:0"], "network:batch"),
+        (["steps", "--problems", "mlp8:8:float16"], "network:batch:dtype"),
+        (["steps", "--problems", "mlp8:8", "--only", "pgud"], "pugd"),
+        (["pareto", "--only", "PUGDD"], "PUGD"),
+        (["dutty"], "duty"),
+    ],
+)
+def test_unknown_names_suggest_the_nearest(argv, said, tmp_path):
+    with pytest.raises(UsageError, match=said):
+        command.main([*argv, "--out", str(tmp_path / "new")], QUIET)
+    assert not (tmp_path / "new").exists()
+
+
+def test_bare_command_measures_steps_duty_and_growth(monkeypatch, tmp_path):
+    done = []
+    for part in (steps, duty, growth):
+        monkeypatch.setattr(part, "main", lambda options, console, part=part: done.append((part, options.out)))
+    command.main(["--out", str(tmp_path)], QUIET)
+    assert done == [(part, tmp_path) for part in (steps, duty, growth)]
+
+
+@pytest.mark.parametrize("share", duty.DUTIES)
+def test_plan_has_the_duty_it_is_named_after(share):
+    assert duty.spread_out(share, 20).sum() == round(20 * share)
+
+
+def test_every_gate_runs_the_same_training():
+    problem = problems.problem("mlp8:8")
+    plan = duty.spread_out(0.5, 4)
+    ends = []
+    for gate in (duty.static, duty.traced, duty.scanned):
+        once = gate(problem, plan)
+        once()
+        ends.append(once())
+    for end in ends[1:]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), end, ends[0])
+
+
+def test_duty_writes_a_row_for_each_gate_and_duty(tmp_path, monkeypatch):
+    monkeypatch.setattr(duty, "DUTIES", (0.0, 0.5))
+    options = ["--problems", "mlp8:8", "--steps", "4", "--repeats", "1", "--out", str(tmp_path)]
+    command.main(["duty", *options], QUIET)
+    (result,) = json.loads((tmp_path / "duty.json").read_text())["results"]
+    gates = ("two steps", "cond", "cond in scan")
+    assert [(row["gate"], row["duty"]) for row in result["rows"]] == [(gate, d) for gate in gates for d in (0.0, 0.5)]
+    assert (tmp_path / "duty.png").stat().st_size > 1000
+
+
+def test_growth_writes_curves_and_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "COUNTS", (2,))
+    options = ["--widths", "4", "--batches", "2", "--repeats", "1", "--out", str(tmp_path)]
+    command.main(["growth", *options], QUIET)
+    report = json.loads((tmp_path / "growth.json").read_text())["results"]
+    assert {row["axis"] for row in report if "axis" in row} == {"parameters", "batch"}
+    assert (tmp_path / "growth.png").stat().st_size > 1000
+    sent = {(row["method"], row["perturbation"]): row for row in report if row.get("devices") == 2}
+    assert [sent[method, "global"]["all_reduces"] for method in ("SGD", "sam", "pugd")] == [1, 2, 2]
+    assert [sent[method, "local"]["all_reduces"] for method in ("SGD", "sam", "pugd")] == [1, 1, 1]
+    assert sent["sam", "local"]["floats_sent"] < 0.51 * sent["sam", "global"]["floats_sent"] + 10
+
+
+def test_freed_memory_is_kept():
+    memory.keep_freed()
+    np.ones(8_000_000)  # 64 MB, taken and freed: 16 000 pages
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(8_000_000)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1000
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["steps", "--repeats", "0"], "--repeats 0: expected at least 1"),
+        (["duty", "--steps", "-1"], "--steps -1: expected at least 1"),
+        (["growth", "--repeats", "0"], "--repeats 0"),
+        (["pareto", "--epochs", "0"], "--epochs 0"),
+        (["steps", "--out", "file"], "file is not a folder"),
+    ],
+)
+def test_what_would_fail_in_the_end_fails_at_once(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(clock, "interleave", lambda *_: pytest.fail("measured"))
+    with pytest.raises(UsageError, match=re.escape(message)):
+        command.main(words, QUIET)
+
+
+def test_arms_choose_among_as_many_settings():
+    assert {len(arm.strengths) for arm in ARMS.values()} == {2}
+    assert late(0.25)(8).tolist() == [False] * 6 + [True] * 2
+    assert every(3)(4).tolist() == [True, False, False, True]
+
+
+X, Y = np.array([1.0, 2.0, 3.0, 4.0]), np.array([0.0, 1.0, 5.0, 0.0])
+
+
+def squares(w, x, y):
+    return (x * w - y) ** 2
+
+
+def test_second_gradient_on_a_part_of_the_batch():
+    half = first_part(0.5)(squares, 1.0, X, Y)(0.5)
+    np.testing.assert_allclose(half, np.mean(2 * X[:2] * (0.5 * X[:2] - Y[:2])))
+    raised = squares(0.5, X, Y) - squares(1.0, X, Y)
+    top = np.argsort(raised)[-2:]
+    np.testing.assert_allclose(most_raised(0.5)(squares, 1.0, X, Y)(0.5), np.mean(2 * X[top] * (0.5 * X[top] - Y[top])))
+
+
+def test_reuse_turns_the_next_gradient_as_the_second_one_turned_the_first():
+    tx = reuse(pugd_optax.pugd(0.5))
+    w, grad_fn = jnp.array([1.0, 2.0]), jax.grad(lambda w: w[0] ** 4 + w[0] * w[1])
+    g = grad_fn(w)
+    u, state = tx.update(g, tx.init(w), w, grad_fn=grad_fn, active=True)
+    turned = u - (u @ g) / (g @ g) * g
+    np.testing.assert_allclose(state.direction, turned, atol=1e-6)
+    now = jnp.array([0.3, -0.4])
+    u, state = tx.update(now, state, w, grad_fn=grad_fn, active=False)
+    expected = now + 0.5 * turned
+    np.testing.assert_allclose(u, expected / np.linalg.norm(expected), atol=1e-6)
+    np.testing.assert_allclose(state.direction, turned, atol=1e-6)
+
+
+def test_pareto_chooses_trains_and_draws(monkeypatch, tmp_path):
+    linear = lambda params, images: images.reshape(len(images), -1) @ params
+    monkeypatch.setattr(trial, "initial", lambda seed: jax.random.normal(jax.random.key(seed), (64, 10)) / 8)
+    monkeypatch.setattr(trial, "logits", linear)
+    monkeypatch.setattr(pareto, "ARMS", {"SGD": ARMS["SGD"], "half": Arm(lambda r, _: pugd_optax.sam(r), (0.1, 0.2))})
+    command.main(["pareto", "--epochs", "1", "--choosing", "1", "--seeds", "2", "--out", str(tmp_path)], QUIET)
+    plain, half = json.loads((tmp_path / "pareto.json").read_text())["results"]
+    assert (plain["cost"], len(half["test"]), len(half["validation"])) == (1.0, 2, 4)
+    assert 1.5 < half["cost"] < 3
+    assert (tmp_path / "pareto.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("text", ["mlp16:4", "resnet8:2"])
+def test_pytorch_peer_has_the_same_loss_and_takes_the_same_steps(text):
+    torch_peer = pytest.importorskip("experiments.bench.torch_peer", reason="PyTorch is not installed")
+    problem = problems.problem(text)
+    params, loss = torch_peer.loss_function(problem)
+    batch = (problem.inputs, problem.labels)
+    np.testing.assert_allclose(loss().item(), problem.loss(problem.params, *batch), rtol=1e-5)
+    tx = optax.chain(pugd_optax.sam(0.05), optax.sgd(0.1, momentum=0.9))
+    grad_fn = lambda p: jax.grad(problem.loss)(p, *batch)
+    u, _ = tx.update(grad_fn(problem.params), tx.init(problem.params), problem.params, grad_fn=grad_fn)
+    torch_peer.sam_step(params, loss, torch_peer.torch.optim.SGD(params, lr=0.1, momentum=0.9))
+    expected = jax.tree.leaves(optax.apply_updates(problem.params, u))
+    for mine, theirs in zip(expected, params, strict=True):
+        np.testing.assert_allclose(theirs.detach().numpy(), mine, atol=2e-5)
+
+
+def test_missing_pytorch_is_said_in_one_line(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "experiments.bench.torch_peer", None)
+    options = ["--problems", "mlp8:8", "--only", "lpg", "--repeats", "1", "--torch", "--out", str(tmp_path)]
+    command.main(["steps", *options], Console(width=200))
+    assert "pip install '.[torch]'" in capsys.readouterr().out

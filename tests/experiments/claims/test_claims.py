@@ -1,0 +1,165 @@
+"""Every claim at smoke scale on seeds that nobody has looked at, and what is written of it."""
+
+import functools
+import json
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from experiments.claims import NAMES, TOY, command, page
+from experiments.claims.claim import Check, Finding, Line, Panel, Saved, Trainings, load, save, verdict
+from experiments.config.errors import UsageError
+from experiments.report.stats import below, interval, show
+
+FRESH = 7_000
+
+
+@functools.cache
+def smoke(name: str) -> Finding:
+    with jax.numpy_rank_promotion("allow"):
+        return command.claim(name).run("smoke", FRESH)
+
+
+def mean(name: str, row: str, column: str) -> float:
+    return float(np.mean(smoke(name).rows[row][column]))
+
+
+@pytest.mark.parametrize("name", TOY)
+def test_finds_numbers_panels_and_conditions(name):
+    finding = smoke(name)
+    assert finding.checks
+    assert finding.reading
+    for panel in finding.panels:
+        assert all(len(line.x) == len(line.y) for line in panel.lines)
+    assert all(np.isfinite(values).all() for row in finding.rows.values() for values in row.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lab_note_says_what_decides(name):
+    note = command.claim(name).__doc__
+    assert "https://" in note
+    assert all(word in note for word in ("**Setting", "**Chosen.**", "**Decides.**"))
+
+
+def test_pegr_learns_the_signal():
+    error = functools.partial(mean, "pegr.signal", column="test error")
+    assert error("PEGR 0.03") < 0.1 < 0.4 < error("gradient descent")
+
+
+def test_noise_is_an_l1_penalty():
+    error = functools.partial(mean, "noise.explicit", column="error")
+    assert error("noise, sigma 0.1") < 0.01 < 10 < error("descent")
+
+
+def test_noise_is_a_nuclear_norm():
+    found, theory = (mean("noise.explicit", "two layers, sigma 0.2", c) for c in ("norm", "of theory"))
+    assert abs(found / theory - 1) < 0.1
+
+
+def test_noise_is_a_group_norm():
+    found, theory = (mean("noise.explicit", "groups, sigma 0.3", c) for c in ("norm", "of theory"))
+    assert abs(found / theory - 1) < 0.1
+
+
+def test_noise_on_all_weights_grows_with_the_width():
+    deviation = functools.partial(mean, "noise.variance", column="deviation")
+    assert deviation("all weights, width 6000") > 1.5 * deviation("all weights, width 20")
+    assert deviation("all weights, width 6000") > 1.5 * deviation("layer by layer, width 6000")
+
+
+def test_order_of_regularisers():
+    start = functools.partial(mean, "gr.bias", column="effective start")
+    order = ("backward, step 1", "descent", "exact", "forward, step 0.3", "forward, step 3")
+    assert sorted(order, key=start, reverse=True) == list(order)
+    assert mean("gr.bias", "exact", "error") < mean("gr.bias", "descent", "error")
+
+
+def test_flooding_is_gradient_regularisation():
+    assert smoke("gr.flooding").checks[0].met
+
+
+def test_difference_needs_fewer_operations():
+    flops = functools.partial(mean, "gr.cost", column="FLOPs")
+    assert flops("MLP 64, forward") < flops("MLP 64, double backpropagation")
+
+
+def test_delta_is_proportional_to_a_small_radius():
+    assert smoke("unify.table").checks[-1].met
+
+
+def test_bound_holds():
+    assert smoke("bound.pac").checks[0].met
+
+
+def made(met: bool) -> Saved:
+    line = Line("a", [1.0, 2.0], [[1.0, 2.0], [3.0, float("nan")]])
+    finding = Finding({"r": {"c": [1.0, 3.0]}}, [Panel("t", "x", "y", [line])], [Check("so", met, "1 and 2")], "Read.")
+    about = {"packages": {"jax": "1.2.3"}, "device": "1 x cpu (cpu)", "cores": 2, "commit": "0123456789abcdef"}
+    trained = Trainings(12, 34.5, ["abc"])
+    return Saved("pegr.signal", "A statement.\n\nMore.", "command", "full", 1.0, trained, about, finding)
+
+
+def test_saved_finding_comes_back(tmp_path):
+    save(made(True), tmp_path)
+    json.loads((tmp_path / "pegr.signal.json").read_text(), parse_constant=pytest.fail)
+    np.testing.assert_equal(load(tmp_path / "pegr.signal.json"), made(True))
+
+
+def test_page_is_written_from_what_was_saved(tmp_path):
+    save(made(True), tmp_path)
+    text = page.write(tmp_path).read_text()
+    assert "holds here" in text
+    assert "2 ± 13" in text
+    assert "12 trainings, 34 s, at commit abc; JAX 1.2.3, 1 x cpu (cpu), 2 cores, commit 0123456789ab." in text
+    assert (tmp_path / "pegr.signal.png").stat().st_size > 1000
+
+
+def test_verdict_counts_conditions():
+    yes, no = Check("", True, ""), Check("", False, "")
+    assert [verdict(c) for c in ([yes, yes], [yes, no], [no])] == ["holds here", "holds partly", "does not hold here"]
+
+
+def test_interval_is_students():
+    values = [1.0, 2.0, 4.0, 7.0, float("inf")]
+    half = 3.182446305284263 * np.std(values[:4], ddof=1) / 2
+    np.testing.assert_allclose(interval(values), (3.5, half, 1))
+    assert show(values) == "3.5 ± 4.2 (1 diverged)"
+
+
+def test_below_needs_the_whole_interval():
+    assert below([1.0, 2.0, 3.0], [2.0, 3.1, 3.9])
+    assert not below([1.0, 2.0, 3.0], [2.0, 3.0, 2.0])
+    assert not below([1.0], [2.0])
+
+
+def test_unknown_claim_and_empty_folder_are_answered(tmp_path):
+    with pytest.raises(UsageError, match=r"did you mean 'pegr\.signal'"):
+        command.main(command.Options("pegr.signl", out=tmp_path), Console())
+    with pytest.raises(UsageError, match="holds no findings"):
+        command.main(command.Options("report", out=tmp_path), Console())
+
+
+def test_what_cannot_be_kept_is_refused_before_it_is_computed(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "find", lambda *_: pytest.fail("computed"))
+    (tmp_path / "file").touch()
+    save(made(True), tmp_path)
+    for options, message in (
+        (command.Options("gr.bias", out=tmp_path / "file"), "not a folder"),
+        (command.Options("pegr.signal", scale="smoke", out=tmp_path), "holds pegr.signal at --scale full"),
+        (command.Options("rts.all", first_seed=199, out=tmp_path), "--first-seed 199: settings are chosen on seeds"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            command.main(options, Console())
+
+
+def test_a_claim_leaves_finding_page_and_provenance(tmp_path, capsys):
+    with jax.numpy_rank_promotion("allow"):
+        command.main(command.Options("lpg.balanced", "smoke", FRESH, tmp_path), Console(width=200))
+    saved = load(tmp_path / "lpg.balanced.json")
+    assert saved.command == f"python -m experiments claims lpg.balanced --scale smoke --first-seed {FRESH}"
+    assert saved.trainings.count == len(list(tmp_path.rglob("result.json"))) == 8
+    assert saved.trainings.commits == [saved.environment["commit"]]
+    assert f"{saved.trainings.count} trainings" in (tmp_path / "results.md").read_text()
+    assert "lpg.balanced: " in capsys.readouterr().out

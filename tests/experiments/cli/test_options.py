@@ -1,0 +1,39 @@
+"""Words of the command line: what the help says, and what an error looks like where no box can be drawn."""
+
+import contextlib
+import io
+
+import pytest
+
+from experiments.cli.main import main
+from experiments.config.errors import UsageError
+from experiments.config.parse import parse
+from experiments.config.schema import Config
+
+INTRODUCTIONS = {
+    "demo": "Train SGD, SAM, PUGD and RTS-PUGD on handwritten digits",
+    "train": "Train one model with one method",
+    "sweep": "with a choice at every comma",
+    "presets": "the papers' recipes",
+    "report": "rebuild tables",
+    "profile": "Where the seconds of an epoch go",
+    "claims": "Run a claim of the papers",
+    "bench": "Step costs, then duty",
+}
+
+
+@pytest.mark.parametrize("word", ["-h", "--help"])
+@pytest.mark.parametrize("command", INTRODUCTIONS)
+def test_help_names_its_command_and_introduces_it(command, word, capsys):
+    with contextlib.suppress(SystemExit):
+        main([command, word])
+    said = capsys.readouterr()
+    assert said.out.startswith(f"usage: python -m experiments {command} ")
+    assert INTRODUCTIONS[command] in said.out
+    assert ("Train one model" in said.out) == (command == "train")
+    assert not said.err
+
+
+def test_an_error_has_no_frame_where_it_would_be_of_dashes():
+    with contextlib.redirect_stdout(io.StringIO()), pytest.raises(UsageError, match=r"^[^-].*--epochs.*[^-]$"):
+        parse(Config, ["--epochs", "many"], "train")

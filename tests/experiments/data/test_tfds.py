@@ -1,0 +1,102 @@
+"""Sets prepared by TensorFlow Datasets, made by its own API here and read without TensorFlow."""
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import data
+from experiments.config.errors import UsageError
+
+tfds = pytest.importorskip("tensorflow_datasets")
+SIDE, CLASSES = 8, 3
+
+
+def png(level: int, side: int = SIDE) -> io.BytesIO:
+    file = io.BytesIO()
+    Image.fromarray(np.full((side, side, 3), level, np.uint8)).save(file, "png")
+    file.seek(0)
+    return file
+
+
+def prepare(folder: Path, name: str, parts: dict[str, int], side: int | None = SIDE, **options) -> None:
+    """Grey images of the level 7 i, of class i mod 3 and the id of row i."""
+
+    def info(self):
+        features = {"id": tfds.features.Text(), "image": tfds.features.Image(shape=(side, side, 3))}
+        features["label"] = tfds.features.ClassLabel(num_classes=CLASSES)
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def examples(split: str, count: int):
+        for i in range(count):
+            yield i, {"id": f"{split}_{i:05d}", "image": png(7 * i, side or 12 + i), "label": i % CLASSES}
+
+    body = {
+        "name": name,
+        "pkg_dir_path": folder,
+        "VERSION": tfds.core.Version(options.pop("version", "1.0.0")),
+        "_info": info,
+        "_split_generators": lambda self, manager: {k: examples(k, n) for k, n in parts.items()},
+        "_generate_examples": lambda self: iter(()),
+    }
+    builder = type(name, (tfds.core.GeneratorBasedBuilder,), body, skip_registration=True)
+    builder(data_dir=folder, file_format="array_record").download_and_prepare()
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("PUGD_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+
+
+def test_a_prepared_set_is_read_without_tensorflow(tmp_path):
+    prepare(tmp_path, "cifar10", {"train": 30, "test": 10})
+    dataset = data.load("tfds:cifar10", tmp_path)
+    assert "tensorflow" not in sys.modules
+    assert dataset.train.images.shape == (30, SIDE, SIDE, 3)
+    assert dataset.test.images.shape == (10, SIDE, SIDE, 3)
+    assert (dataset.num_classes, dataset.augment, dataset.family) == (CLASSES, "crop_flip", "cifar10")
+    rows = dataset.train.rows
+    assert sorted(rows) == list(range(30))
+    assert rows.tolist() != list(range(30))  # TFDS shuffles; the id tells where an image was
+    np.testing.assert_array_equal(np.asarray(dataset.train.images)[:, 0, 0, 0], 7 * rows)
+    np.testing.assert_array_equal(dataset.train.labels, rows % CLASSES)
+
+
+def test_the_newest_version_is_read_and_its_labels_only_once(tmp_path, monkeypatch):
+    prepare(tmp_path, "some_set", {"train": 4, "test": 2})
+    prepare(tmp_path, "some_set", {"train": 5, "test": 2}, version="1.10.0")
+    first = data.load("tfds:some_set", tmp_path, stream="on")
+    assert len(first.train.labels) == 5
+    assert first.augment == "none"
+    from experiments.data.sources import tfds as reader
+
+    monkeypatch.setattr(reader, "_row", None)  # reading the labels again would fail
+    np.testing.assert_array_equal(data.load("tfds:some_set", tmp_path, stream="on").train.labels, first.train.labels)
+
+
+def test_images_of_imagenet_are_cut_to_one_size(tmp_path):
+    prepare(tmp_path, "imagenet2012", {"train": 4, "validation": 2, "test": 2}, side=None)
+    dataset = data.load("tfds:imagenet2012", tmp_path, stream="on")
+    assert dataset.train.images.shape == (4, 224, 224, 3)
+    assert len(dataset.test.labels) == 2
+    image = dataset.train.images.decode(1, np.random.default_rng(0))
+    np.testing.assert_array_equal(image, 7 * dataset.train.rows[1])
+
+
+def test_what_is_not_prepared_is_told_with_the_command(tmp_path, monkeypatch):
+    with pytest.raises(UsageError, match=r"not prepared in .*tfds.builder\('cifar100', .*download_and_prepare"):
+        data.load("tfds:cifar100", tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "elsewhere"))
+    with pytest.raises(UsageError, match="elsewhere"):
+        data.load("tfds:cifar100", None)
+    prepare(tmp_path, "no_test", {"train": 4})
+    with pytest.raises(UsageError, match="no split 'test', only train"):
+        data.load("tfds:no_test", tmp_path)
+    info = tmp_path / "no_test" / "1.0.0" / "dataset_info.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"fileFormat": "tfrecord"}))
+    with pytest.raises(UsageError, match="not ArrayRecord files"):
+        data.load("tfds:no_test", tmp_path)

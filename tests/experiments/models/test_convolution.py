@@ -1,0 +1,109 @@
+"""The convolution with the fast gradient equals JAX's, value and both gradients."""
+
+import itertools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import lax
+
+from experiments.models.convolution import conv_general_dilated
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+CASES = list(itertools.product([(1, 1), (2, 2), (3, 2)], ["SAME", "VALID", ((2, 1), (0, 3))], [(1, 1), (2, 1)], [3, 1]))
+
+
+def arrays(size, dtype=jnp.float32):
+    keys = jax.random.split(jax.random.key(0), 2)
+    return jax.random.normal(keys[0], (2, 9, 8, 3), dtype), jax.random.normal(keys[1], (size, size, 3, 4), dtype)
+
+
+@pytest.mark.parametrize(("strides", "padding", "dilation", "size"), CASES)
+def test_equals_jax_for_strides_paddings_and_dilations(strides, padding, dilation, size):
+    x, w = arrays(size)
+
+    def total(conv, x, w):
+        y = conv(x, w, strides, padding, None, dilation, LAYOUT)
+        return jnp.sum(jnp.sin(y) * y), y
+
+    grad = lambda conv: jax.jit(jax.grad(lambda x, w: total(conv, x, w), (0, 1), has_aux=True))(x, w)
+    (dx, dw), y = grad(conv_general_dilated)
+    (dx_jax, dw_jax), y_jax = grad(lax.conv_general_dilated)
+    np.testing.assert_array_equal(y, y_jax)
+    np.testing.assert_allclose(dx, dx_jax, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(dw, dw_jax, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_equals_jax_in_half_precision(dtype):
+    (x, w), (strides, padding, dilation) = arrays(3, dtype), ((2, 1), "SAME", (1, 2))
+    total = lambda conv: lambda x, w: jnp.sum(conv(x, w, strides, padding, None, dilation, LAYOUT).astype(jnp.float32))
+    found, expected = (jax.grad(total(conv), (0, 1))(x, w) for conv in (conv_general_dilated, lax.conv_general_dilated))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.dtype == theirs.dtype == dtype
+        np.testing.assert_allclose(ours.astype(jnp.float32), theirs.astype(jnp.float32), rtol=0.02, atol=0.1)
+
+
+def test_float32_results_of_half_precision_arguments():
+    x, w = arrays(3, jnp.bfloat16)
+
+    def total(conv, x, w):
+        return jnp.sum(conv(x, w, (1, 1), "SAME", None, None, LAYOUT, preferred_element_type=jnp.float32) ** 2)
+
+    found, expected = (
+        jax.grad(lambda w, conv=conv: total(conv, x, w))(w) for conv in (conv_general_dilated, lax.conv_general_dilated)
+    )
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(found.astype(jnp.float32), expected.astype(jnp.float32), rtol=0.05, atol=1)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"strides": 2},
+        {"strides": (1, 3), "padding": "VALID"},
+        {"padding": ((2, 0), (1, 3))},
+        {"padding": 1},
+        {"padding": "CIRCULAR"},
+        {"padding": "REFLECT", "strides": 2},
+        {"kernel_dilation": 2},
+        {"input_dilation": 2, "padding": 1},
+        {"feature_group_count": 3},
+        {"use_bias": False, "dtype": jnp.bfloat16},
+    ],
+    ids=str,
+)
+def test_flax_convolution_takes_it(settings):
+    make = lambda **kwargs: nnx.Conv(3, 6, (3, 3), rngs=nnx.Rngs(0), **settings, **kwargs)
+    x, _ = arrays(3)
+    loss = lambda model, x: jnp.sum(model(x).astype(jnp.float32) ** 2)
+    grad = nnx.value_and_grad(loss, argnums=(0, 1))
+    plain, fast = grad(make(), x), grad(make(conv_general_dilated=conv_general_dilated), x)
+    tolerance = 0.03 if "dtype" in settings else 1e-3
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * max(1, np.abs(b).max()))
+    jax.tree.map(close, fast, plain)
+
+
+@pytest.mark.parametrize("loop", ["scan", "cond"])
+def test_the_same_inside_a_loop_and_a_branch(loop):
+    x, w = arrays(3)
+    grad = lambda w: jax.grad(lambda w: jnp.sum(conv_general_dilated(x, w, (2, 2), "SAME", None, None, LAYOUT) ** 2))(w)
+    inside = {
+        "scan": lambda w: lax.scan(lambda w, _: (w - 1e-3 * grad(w), None), w, None, length=2)[0],
+        "cond": lambda w: lax.cond(jnp.sum(w) < jnp.inf, grad, jnp.zeros_like, w),
+    }
+    first = w - 1e-3 * grad(w)
+    expected = {"scan": first - 1e-3 * grad(first), "cond": grad(w)}
+    np.testing.assert_allclose(jax.jit(inside[loop])(w), expected[loop], rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_in_a_branch_are_all_in_the_fast_layout():
+    x, w = arrays(3)
+    grad = jax.grad(lambda w: jnp.sum(conv_general_dilated(x, w, (2, 2), "SAME", None, None, LAYOUT) ** 2))
+    text = str(jax.make_jaxpr(lambda w, p: lax.cond(p, grad, jnp.zeros_like, w))(w, True))
+    specs = set(re.findall(r"(\w+)_spec=\(([\d, ]+)\)", text))
+    assert specs == {("lhs", "0, 3, 1, 2"), ("rhs", "3, 2, 0, 1"), ("out", "0, 3, 1, 2")}

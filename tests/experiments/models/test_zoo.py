@@ -1,0 +1,115 @@
+"""Sizes of the models against the papers, and what they compute."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from experiments.config.errors import UsageError
+from experiments.models.functional import network
+from experiments.models.zoo import MODELS, constructor
+
+
+def size(name: str, **settings) -> int:
+    make = constructor(name, **({"image_shape": (32, 32, 3), "num_classes": 10, "norm": "batch"} | settings))
+    return sum(x.size for x in jax.tree.leaves(nnx.state(nnx.eval_shape(lambda: make(nnx.Rngs(0))), nnx.Param)))
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [
+        ("resnet20", 0.27),
+        ("resnet32", 0.46),
+        ("resnet56", 0.85),
+        ("resnet18", 11.17),
+        ("resnet34", 21.28),
+        ("resnet50", 23.52),
+        ("wrn28_10", 36.48),
+        ("vit_tiny", 5.36),
+        ("vit_small", 21.34),
+    ],
+)
+def test_parameters_are_those_of_the_papers(name, millions):
+    assert size(name) / 1e6 == pytest.approx(millions, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [("resnet18", 11.690), ("resnet34", 21.798), ("resnet50", 25.557), ("vit_tiny", 5.717), ("vit_small", 22.050)],
+)
+def test_parameters_are_those_of_the_papers_on_imagenet(name, millions):
+    assert size(name, image_shape=(224, 224, 3), num_classes=1000) / 1e6 == pytest.approx(millions, abs=0.0006)
+
+
+@pytest.mark.parametrize("name", ["mlp", "vit_tiny", "vit_small"])
+def test_images_that_a_model_wants_square(name):
+    with pytest.raises(UsageError, match=f"--model {name}: wants square images, not 9 x 8; choose a ResNet"):
+        constructor(name, image_shape=(9, 8, 1), num_classes=3)
+
+
+@pytest.mark.parametrize("name", ["resnet8", "resnet18", "wrn28_10"])
+def test_images_that_need_not_be_square(name):
+    make = constructor(name, image_shape=(9, 8, 1), num_classes=3)
+    assert jax.eval_shape(lambda: make(nnx.Rngs(0))(jnp.zeros((2, 9, 8, 1)))).shape == (2, 3)
+
+
+def test_large_images_are_halved_twice_before_the_first_block():
+    make = constructor("resnet8", image_shape=(128, 128, 3), num_classes=10)
+    text = str(jax.make_jaxpr(lambda x: make(nnx.Rngs(0))(x))(jnp.zeros((1, 128, 128, 3))))
+    assert "f32[1,8,8,64]" in text
+    assert "f32[1,32,32,64]" not in text
+
+
+def test_resnet18_by_hand():
+    convs = 3 * 64 * 9 + 64 * 64 * 9 * 4
+    for i, o in ((64, 128), (128, 256), (256, 512)):
+        convs += i * o * 9 + 3 * o * o * 9 + i * o
+    norms = 2 * (64 + 4 * 64 + sum(5 * o for o in (128, 256, 512)))
+    assert size("resnet18") == convs + norms + 512 * 10 + 10
+
+
+@pytest.mark.parametrize("norm", ["group", "batch"])
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_every_model_maps_images_to_float32_logits(name, norm):
+    make = constructor(name, image_shape=(16, 16, 1), num_classes=7, norm=norm, dtype="bfloat16")
+    model = nnx.eval_shape(lambda: make(nnx.Rngs(0)))
+    logits = nnx.eval_shape(lambda m: m(jnp.zeros((2, 16, 16, 1))), model)
+    assert logits.shape == (2, 7)
+    assert logits.dtype == jnp.float32
+    assert {x.dtype for x in jax.tree.leaves(nnx.state(model, nnx.Param))} == {jnp.dtype("float32")}
+
+
+def test_bfloat16_is_the_type_of_the_computation():
+    convolutions = {}
+    for dtype in ("float32", "bfloat16"):
+        make = constructor("resnet8", image_shape=(8, 8, 1), num_classes=3, dtype=dtype)
+        text = str(jax.make_jaxpr(lambda x, make=make: make(nnx.Rngs(0))(x))(jnp.zeros((2, 8, 8, 1))))
+        convolutions[dtype] = [line for line in text.splitlines() if "conv_general_dilated[" in line]
+    assert all("f32[" in line for line in convolutions["float32"])
+    assert all("bf16[" in line for line in convolutions["bfloat16"])
+    assert len(convolutions["bfloat16"]) == 7
+
+
+def test_a_network_is_made_once_and_its_arrays_by_seed():
+    settings = ("mlp", (4, 4, 1), 3, "group", "float32")
+    assert network(*settings) is network(*settings)
+    (first, _), (again, _), (other, _) = (network(*settings).init(seed) for seed in (0, 0, 1))
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), first, again))
+    assert not jnp.array_equal(first["hidden"]["kernel"], other["hidden"]["kernel"])
+
+
+def test_a_gradient_inside_a_branch_uses_the_convolution_made_for_it():
+    settings, images = ("resnet8", (8, 8, 1), 3, "group", "float32"), jnp.ones((2, 8, 8, 1))
+    plain, special = network(*settings), network(*settings, branches=True)
+    params, rest = plain.init(0)
+    logits = [nnx.merge(net.graphdef, params, rest)(images) for net in (plain, special)]
+    np.testing.assert_allclose(*logits, atol=1e-5)
+    for net, convolutions in ((plain, 0), (special, 7)):
+        text = str(jax.make_jaxpr(lambda net=net: nnx.merge(net.graphdef, params, rest)(images))())
+        assert text.count("custom_vjp_call[") == convolutions
+
+
+def test_unknown_models_and_norms():
+    with pytest.raises(UsageError, match="did you mean 'resnet8'"):
+        constructor("restnet8", image_shape=(8, 8, 1), num_classes=10)

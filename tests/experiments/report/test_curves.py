@@ -1,0 +1,39 @@
+"""Curves show the numbers of the table."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib import pyplot as plt
+
+from experiments.report import curves, rows
+from experiments.runs.run_dir import Run
+
+CONFIG = {"dataset": "digits", "model": "mlp", "train_size": None, "noise": "none", "imbalance": "none"}
+
+
+def run(seed, accuracies):
+    metrics = [
+        {"epoch": i + 1, "gradient_evaluations": i + 1, "val_accuracy": accuracy}
+        for i, accuracy in enumerate(accuracies)
+    ]
+    result = {"test_accuracy": accuracies[-1], "last_test_accuracy": accuracies[-1], "gradient_evaluations": 2}
+    return Run("", "SGD", CONFIG, str(seed), seed, metrics, {**result, "seconds": 1.0}, Path(f"seed{seed}"))
+
+
+def test_the_band_is_the_deviation_of_the_table():
+    found = [run(0, [0.5, 0.9]), run(1, [0.6, 0.7]), run(2, [0.6, 0.8])]
+    (row,) = rows.rows({"SGD": found})
+    with plt.ioff():
+        canvas, panel = plt.subplots()
+        curves._panel(panel, {"SGD": found}, "epoch", "epoch")
+        corners = np.asarray(panel.collections[0].get_paths()[0].vertices)
+        plt.close(canvas)
+    ends = corners[corners[:, 0] == 2, 1]
+    np.testing.assert_allclose([ends.min(), ends.max()], [row.last.mean - row.last.std, row.last.mean + row.last.std])
+    assert row.last.std > 9.9
+
+
+def test_the_axis_says_what_the_band_is(tmp_path):
+    with plt.rc_context({"svg.fonttype": "none"}):
+        path = curves.draw({"": {"SGD": [run(0, [0.5, 0.9])]}}, tmp_path / "curves.svg")
+    assert "mean ± standard deviation over seeds" in path.read_text()

@@ -1,0 +1,136 @@
+"""Checkpoints: what is read is what was written, or it is said why not."""
+
+import dataclasses
+import errno
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+
+from experiments.config.errors import UsageError
+from experiments.runs import checkpoint
+from experiments.runs.state import Progress, Snapshot, State
+
+
+def snapshot(number: float) -> Snapshot:
+    params = {"w": jnp.full((64, 64), number), "b": jnp.full(3, number, jnp.bfloat16)}
+    opt_state = (
+        optax.EmptyState(),
+        optax.adam(0.1).init(params),
+        None,
+        jax.random.key(7),
+        jax.random.key(8, impl="rbg"),
+    )
+    state = State(jnp.int32(number), params, {"mean": jnp.zeros(2)}, opt_state)
+    progress = Progress(epoch=2, within=1, seconds=0.1, val_loss=1 / 3, metrics={"loss": [number, float("nan")]})
+    return Snapshot(state, (params, {"mean": jnp.ones(2)}), progress)
+
+
+def assert_equal(one: Snapshot, two: Snapshot):
+    for a, b in zip(*(jax.tree.leaves(checkpoint._storable(x[:2])) for x in (one, two)), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+    assert str(one.progress) == str(two.progress)  # nan is not equal to itself
+
+
+@pytest.fixture
+def two(tmp_path) -> Path:
+    """A run folder with the checkpoints of steps 10 and 20."""
+    for step in (10, 20):
+        checkpoint.save(tmp_path, step, snapshot(step))
+    return tmp_path
+
+
+def test_what_is_restored_is_what_was_saved(two):
+    found = checkpoint.restore(two, snapshot(0))
+    assert found is not None
+    assert_equal(found, snapshot(20))
+    key = found.state.opt_state[4]  # pyright: ignore
+    assert jax.random.key_impl(key) == jax.random.key_impl(jax.random.key(0, impl="rbg"))
+    assert jax.tree.structure(found.state) == jax.tree.structure(snapshot(0).state)
+
+
+def test_the_last_two_are_kept(two):
+    checkpoint.save(two, 30, snapshot(30))
+    assert checkpoint.steps(two) == [20, 30]
+
+
+def test_there_need_not_be_any(tmp_path):
+    assert checkpoint.restore(tmp_path, snapshot(0)) is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_half_written_one_does_not_count(two):
+    (two / "checkpoints" / "30.orbax-checkpoint-tmp-0").mkdir()
+    assert checkpoint.steps(two) == [10, 20]
+    assert_equal(checkpoint.restore(two, snapshot(0)), snapshot(20))  # pyright: ignore
+
+
+def damage(folder: Path, how: str):
+    """Damage the largest file, the numbers of the arrays."""
+    path = max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    raw = bytearray(path.read_bytes())
+    if how == "flipped":
+        raw[len(raw) // 2] ^= 1
+        path.write_bytes(bytes(raw))
+    elif how == "cut":
+        path.write_bytes(bytes(raw[: len(raw) // 2]))
+    else:
+        path.unlink()
+
+
+@pytest.mark.parametrize("how", ["flipped", "cut", "removed"])
+def test_a_damaged_one_falls_back_to_the_one_before_with_a_warning(how, two, capsys):
+    damage(two / "checkpoints" / "20", how)
+    found = checkpoint.restore(two, snapshot(0))
+    assert_equal(found, snapshot(10))  # pyright: ignore
+    said = capsys.readouterr().err
+    assert said.startswith("warning: ")
+    assert "checkpoint of step 20 is damaged" in said
+    assert said.endswith("going on from step 10\n")
+    assert said.count("\n") == 1
+    checkpoint.save(two, 20, snapshot(21))
+    assert_equal(checkpoint.restore(two, snapshot(0)), snapshot(21))  # pyright: ignore
+
+
+def test_without_a_sound_one_nothing_is_made_up(two):
+    for step in (10, 20):
+        damage(two / "checkpoints" / str(step), "flipped")
+    with pytest.raises(UsageError, match=r"no checkpoint can be read \(step 20: .*; step 10: .*\); remove the folder"):
+        checkpoint.restore(two, snapshot(0))
+    assert checkpoint.steps(two) == [10, 20]
+
+
+def test_one_that_was_committed_but_not_summed_is_taken(two):
+    (two / "checkpoints" / "20" / checkpoint.SUMS).unlink()
+    assert_equal(checkpoint.restore(two, snapshot(0)), snapshot(20))  # pyright: ignore
+
+
+def test_a_full_disk_is_one_line_and_the_last_one_stays(two, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", full)
+    with pytest.raises(
+        OSError, match=r"step 30 cannot be written \(.*No space left.*\); the last one is that of step 20"
+    ):
+        checkpoint.save(two, 30, snapshot(30))
+    assert_equal(checkpoint.restore(two, snapshot(0)), snapshot(20))  # pyright: ignore
+
+
+def test_nothing_is_pickled(two):
+    names = {path.suffix for path in two.rglob("*") if path.is_file()}
+    assert not names & {".pkl", ".pickle", ".npy"}
+    for path in two.rglob("*"):
+        assert not path.is_file() or not path.read_bytes().startswith(b"\x80\x04")
+
+
+def test_progress_survives_as_numbers(two):
+    found = checkpoint.restore(two, snapshot(0))
+    assert found is not None
+    assert {f.name for f in dataclasses.fields(Progress)} == set(vars(found.progress))
+    assert found.progress.val_loss == 1 / 3

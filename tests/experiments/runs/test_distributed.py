@@ -1,0 +1,76 @@
+"""Two processes of two devices each train as one process with four."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from experiments.cli.main import main
+from experiments.config.errors import UsageError
+from experiments.config.schema import Config
+from experiments.runs import distributed
+
+TRAIN = [
+    *("train", "--model", "mlp", "--method", "pugd", "--lr", "0.1", "--epochs", "2", "--batch", "16"),
+    *("--train-size", "48", "--val-size", "40", "--checkpoint-every", "1", "--no-tensorboard"),
+]
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return found.getsockname()[1]
+
+
+def two_processes(folder: Path, *options: str) -> list[str]:
+    """What the first and the second process print, after both have ended well."""
+    joint = {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}",
+        "JAX_NUM_PROCESSES": "2",
+        "PUGD_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),  # pyright: ignore
+    }
+    command = [sys.executable, "-m", "experiments", *TRAIN, "--distributed", "--out", str(folder), *options]
+    places = [os.environ | joint | {"JAX_PROCESS_ID": str(i)} for i in range(2)]
+    started = [subprocess.Popen(command, env=place, stdout=subprocess.PIPE, text=True) for place in places]
+    printed = [process.communicate(timeout=300)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    return ["\n".join(line for line in text.splitlines() if not line.startswith("[Gloo]")) for text in printed]
+
+
+def numbers(folder: Path) -> list[dict[str, float]]:
+    """The lines of the metrics and the result, without times."""
+    texts = [*(folder / "metrics.jsonl").read_text().splitlines(), (folder / "result.json").read_text()]
+    keep = ("train_loss", "train_accuracy", "grad_norm", "cosine", "val_loss", "val_accuracy", "test_accuracy", "step")
+    return [{k: v for k, v in json.loads(text).items() if k in keep} for text in texts]
+
+
+@pytest.mark.slow
+def test_two_processes_of_two_devices_are_one_of_four(tmp_path):
+    first, second = two_processes(tmp_path / "two")
+    assert "pugd" in first
+    assert second == ""
+    assert main([*TRAIN, "--devices", "4", "--out", str(tmp_path / "one")]) == 0
+    (two,), (one,) = (list((tmp_path / out).rglob("seed0")) for out in ("two", "one"))
+    for found, expected in zip(numbers(two), numbers(one), strict=True):
+        assert found == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+def test_without_others_to_join_there_is_one_line(monkeypatch):
+    monkeypatch.setenv("JAX_PROCESS_ID", "one")
+    with pytest.raises(UsageError, match="JAX_PROCESS_ID=one"):
+        distributed.join()
+    with pytest.raises(UsageError, match="--out FOLDER"):
+        Config(distributed=True)
+
+
+def test_one_process_agrees_with_itself_and_writes():
+    assert distributed.agreed(True)
+    assert not distributed.agreed(False)
+    assert distributed.first_alone(lambda x: x + 1)(1) == 2

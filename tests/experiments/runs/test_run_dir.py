@@ -1,0 +1,101 @@
+"""Run folders: which runs belong together, and which are refused."""
+
+import dataclasses
+import json
+
+import jax
+import pytest
+
+from experiments.config.errors import UsageError
+from experiments.config.schema import Config
+from experiments.report import rows
+from experiments.runs import run_dir
+
+BASE = Config(model="mlp", epochs=2)
+RESULT = {"test_accuracy": 0.5, "last_test_accuracy": 0.5, "gradient_evaluations": 8, "seconds": 1.0}
+
+
+def made(root, config, seed, epochs=(1, 2)):
+    """A complete run, its numbers made up."""
+    folder = run_dir.folder_of(root, config, seed)
+    run_dir.start(folder, config, seed)
+    for epoch in epochs:
+        run_dir.append(folder, {"epoch": epoch, "gradient_evaluations": 4 * epoch, "val_accuracy": 0.5 + seed / 10})
+    run_dir.finish(folder, RESULT)
+    return folder
+
+
+def test_runs_of_one_row_that_differ_in_more_than_their_seed_are_refused(tmp_path):
+    first = made(tmp_path, BASE, 0)
+    second = made(tmp_path, dataclasses.replace(BASE, lr="0.9", weight_decay=0.0, first_seed=1), 1)
+    with pytest.raises(UsageError) as refused:
+        rows.groups(run_dir.read(tmp_path))
+    assert str(refused.value).startswith(f"{second}: has another lr, weight_decay than {first}, in one row")
+
+
+def test_runs_that_differ_in_what_no_result_depends_on_share_a_row(tmp_path):
+    made(tmp_path, BASE, 0)
+    made(tmp_path, dataclasses.replace(BASE, label="none", first_seed=1, checkpoint_every=0, devices=1), 1)
+    (row,) = rows.groups(run_dir.read(tmp_path))[""].values()
+    assert [run.seed for run in row] == [0, 1]
+
+
+def test_a_run_is_refused_beside_another_seed_with_other_settings(tmp_path):
+    made(tmp_path, BASE, 0)
+    asked = dataclasses.replace(BASE, lr="0.9")
+    with pytest.raises(UsageError, match="none/seed0: holds a run with another lr; name another folder"):
+        run_dir.complete(run_dir.folder_of(tmp_path, asked, 1), asked)
+    assert not run_dir.complete(run_dir.folder_of(tmp_path, BASE, 1), BASE)
+
+
+def test_devices_that_perturb_by_themselves_are_counted(tmp_path):
+    config = dataclasses.replace(BASE, parallel="shard_map")
+    folder = made(tmp_path, config, 0)
+    every = jax.device_count()
+    assert run_dir.complete(folder, dataclasses.replace(config, devices=every))
+    with pytest.raises(UsageError, match="another devices"):
+        run_dir.complete(folder, dataclasses.replace(config, devices=every // 2))
+
+
+def without(folder, setting):
+    """The run as one from before there was that setting."""
+    about = json.loads((folder / "run.json").read_text())
+    del about["config"][setting]
+    (folder / "run.json").write_text(json.dumps(about))
+
+
+def test_an_older_run_that_did_not_count_its_devices_is_complete(tmp_path):
+    config = dataclasses.replace(BASE, parallel="shard_map")
+    folder = made(tmp_path, config, 0)
+    without(folder, "devices")
+    assert run_dir.complete(folder, dataclasses.replace(config, devices=2))
+
+
+def test_a_setting_that_is_newer_than_a_run_had_its_default(tmp_path):
+    folder = made(tmp_path, BASE, 0)
+    without(folder, "mixup")
+    assert run_dir.complete(folder, BASE)
+    with pytest.raises(UsageError, match="another mixup"):
+        run_dir.complete(folder, dataclasses.replace(BASE, mixup=0.2))
+
+
+def test_under_jit_the_number_of_devices_is_no_setting(tmp_path):
+    folder = made(tmp_path, dataclasses.replace(BASE, devices=1), 0)
+    assert run_dir.complete(folder, dataclasses.replace(BASE, devices=2))
+
+
+@pytest.mark.parametrize("epochs", [(1,), (1, 2, 2), (1, 1, 2, 2), (2, 1), (1, 2, 3)])
+def test_lines_that_are_not_the_epochs_of_a_run_are_refused(epochs, tmp_path):
+    made(tmp_path, BASE, 0, epochs)
+    with pytest.raises(
+        UsageError, match=r"none/seed0: not a readable run.*its epochs 1 to \d+, once each and in order"
+    ):
+        run_dir.read(tmp_path)
+
+
+def test_runs_of_a_title_are_removed_and_others_kept(tmp_path):
+    other = made(tmp_path, dataclasses.replace(BASE, label="other"), 0)
+    gone = [made(tmp_path, BASE, seed) for seed in (0, 7)]
+    run_dir.remove(tmp_path, BASE)
+    assert other.exists()
+    assert not any(folder.exists() for folder in gone)

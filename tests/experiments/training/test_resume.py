@@ -1,0 +1,226 @@
+"""A run that is stopped and resumed ends bit by bit where an undisturbed one does."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.config.errors import Diverged, Stopped
+from experiments.config.schema import Config
+from experiments.runs import checkpoint, run_dir, signals
+from experiments.training import trainer
+from experiments.training.experiment import prepare
+
+BASE = Config(
+    model="mlp", train_size=80, val_size=40, batch=20, epochs=3, noise="symmetric:0.2", augment="crop", devices=1
+)
+CASES = {
+    "pugd": {"method": "pugd"},
+    "rts_pugd": {"method": "rts_pugd", "method_options": (("when", "after:0.5"),)},
+    "random keys": {"method": "noise_injection", "method_options": (("sigma", "0.01"),)},
+    "two chains of state": {"method": "friendly_sam", "optimizer": "adamw", "lr": "0.001"},
+    "a gate with memory": {"method": "sam", "method_options": (("when", "large_gradient"),)},
+    "BatchNorm": {"method": "none", "model": "resnet8", "norm": "batch"},
+}
+
+
+def stopping(job, after, number=signal.SIGTERM):
+    """The job, and a signal in the course of its step `after`; compilation calls each variant once."""
+    calls = 0
+
+    def step(*args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == len(job.variants) + after:
+            signal.raise_signal(number)
+        return job.step(*args, **kwargs)
+
+    return dataclasses.replace(job, step=step)
+
+
+def resumed(job):
+    return dataclasses.replace(job, config=dataclasses.replace(job.config, resume=True))
+
+
+def end(job, folder):
+    """The last checkpoint, and what the folder says beside times."""
+    snapshot = checkpoint.restore(folder, trainer._fresh(job, 0))
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    timeless = [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
+    result = json.loads((folder / "result.json").read_text())
+    kept = {k: v for k, v in result.items() if "second" not in k}
+    assert snapshot is not None
+    return checkpoint._storable((snapshot.state, snapshot.best)), timeless, kept
+
+
+def assert_same_bits(one, two):
+    assert jax.tree.structure(one) == jax.tree.structure(two)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(two), strict=True):
+        assert a.dtype == b.dtype
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_stopped_within_an_epoch_and_resumed(case, tmp_path):
+    job = prepare(dataclasses.replace(BASE, **CASES[case]))
+    trainer.run(job, 0, tmp_path / "whole")
+    with pytest.raises(Stopped, match="SIGTERM at step 6; saved"):
+        trainer.run(stopping(job, 6), 0, tmp_path / "parts")
+    assert checkpoint.steps(tmp_path / "parts") == [6]
+    assert not (tmp_path / "parts" / "result.json").exists()
+    trainer.run(resumed(job), 0, tmp_path / "parts")
+    (whole, lines, result), (parts, lines_of_parts, result_of_parts) = (
+        end(job, tmp_path / name) for name in ("whole", "parts")
+    )
+    assert_same_bits(whole, parts)
+    assert lines == lines_of_parts
+    assert result == result_of_parts
+
+
+def test_lines_after_the_checkpoint_are_cut_and_written_once(tmp_path):
+    job = prepare(dataclasses.replace(BASE, checkpoint_every=2, epochs=4))
+    with pytest.raises(Stopped):
+        trainer.run(stopping(job, 13), 0, tmp_path)  # checkpoints of steps 8 and 13
+    run_dir.append(tmp_path, {"epoch": 4})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 5, "st')
+    trainer.run(resumed(job), 0, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
+
+
+def test_a_step_count_within_an_epoch_is_due_by_the_clock(tmp_path, monkeypatch):
+    job = prepare(dataclasses.replace(BASE, epochs=1, checkpoint_minutes=1e-9))
+    saved = []
+    monkeypatch.setattr(checkpoint, "save", lambda folder, step, snapshot: saved.append(step))
+    trainer.run(job, 0, tmp_path)
+    assert saved == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("settings", "hint"),
+    [({"out": Path("out")}, "--resume goes on"), ({"resume": True}, "the same command goes on"), ({}, "saved")],
+)
+def test_a_signal_during_the_last_checkpoint_ends_a_run_that_is_complete(settings, hint, tmp_path, monkeypatch):
+    job = prepare(dataclasses.replace(BASE, epochs=1, **settings))
+    save = checkpoint.save
+
+    def signalled(*args):
+        signal.raise_signal(signal.SIGTERM)
+        save(*args)
+
+    monkeypatch.setattr(checkpoint, "save", signalled)
+    with pytest.raises(Stopped, match=f"SIGTERM at step 4; {hint}$"):
+        trainer.run(job, 0, tmp_path)
+    assert run_dir.complete(tmp_path, job.config)
+    assert checkpoint.steps(tmp_path) == [4]
+
+
+def test_without_an_interval_only_a_signal_makes_a_checkpoint(tmp_path):
+    job = prepare(dataclasses.replace(BASE, epochs=2, checkpoint_every=0))
+    trainer.run(job, 0, tmp_path / "whole")
+    assert not (tmp_path / "whole" / "checkpoints").exists()
+    with pytest.raises(Stopped) as stop:
+        trainer.run(stopping(job, 3, signal.SIGINT), 0, tmp_path / "parts")
+    assert stop.value.status == 130
+    assert checkpoint.steps(tmp_path / "parts") == [3]
+
+
+@pytest.fixture
+def plain_signals():
+    """The handlers of a Python started by hand; a worker of pytest-xdist ignores Ctrl-C."""
+    plain = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in plain.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("plain_signals")
+def test_a_second_signal_is_not_held_back():
+    with signals.interrupts() as asked:
+        signal.raise_signal(signal.SIGINT)
+        assert asked == [signal.SIGINT]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.usefixtures("plain_signals")
+def test_outside_the_main_thread_signals_are_left_alone():
+    def work():
+        with signals.interrupts() as asked:
+            found.append((asked, signal.getsignal(signal.SIGTERM)))
+
+    found: list = []
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [([], signal.SIG_DFL)]
+
+
+def failing_once(job, step):
+    """The job with one training batch of which the images cannot be normalised: their mean is not a number."""
+    calls = 0
+
+    def broken(state, data, *args, **kwargs):
+        nonlocal calls
+        calls += 1
+        if calls == len(job.variants) + step:
+            data = data._replace(mean=data.mean * np.float32("nan"))
+        return job.step(state, data, *args, **kwargs)
+
+    return dataclasses.replace(job, step=broken)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_never_reaches_a_checkpoint(tmp_path):
+    job = prepare(dataclasses.replace(BASE, checkpoint_every=1))
+    with pytest.raises(Diverged, match=r"the loss is nan at step 5 \(epoch 2\)"):
+        trainer.run(failing_once(job, 6), 0, tmp_path)
+    assert checkpoint.steps(tmp_path) == [4]
+
+
+def test_a_step_that_is_not_finite_is_dropped_whole_when_asked(tmp_path):
+    job = prepare(dataclasses.replace(BASE, on_nan="skip", norm="batch", method="pugd"))
+    result = trainer.run(failing_once(job, 6), 0, tmp_path)
+    assert result["skipped_steps"] == 1
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["skipped"] for line in lines] == [0, 1, 0]
+    assert all(np.isfinite(line["train_loss"]) for line in lines)
+    state, _, _ = end(job, tmp_path)
+    assert all(np.isfinite(w).all() for w in jax.tree.leaves(state[0].params))
+    assert int(state[0].step) == 12
+
+
+def test_parameters_that_are_not_finite_are_found_though_the_loss_before_was(tmp_path):
+    job = prepare(dataclasses.replace(BASE, epochs=1, batch=80, lr="3e38", weight_decay=1e10))
+    with pytest.raises(Diverged, match=r"a parameter is not finite after the update at step 0"):
+        trainer.run(job, 0, tmp_path)
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_it_loses_an_interval_at_most_and_ends_where_an_undisturbed_run_does(tmp_path):
+    env = {**os.environ, "PUGD_CACHE_DIR": str(jax.config.jax_compilation_cache_dir)}  # pyright: ignore
+    env["PYTHONPATH"] = str(Path(__file__).parents[3])
+    kill = Path(__file__).with_name("kill.py")
+    done = subprocess.run(
+        [sys.executable, kill, tmp_path, "20", "0"], env=env, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert len(told["lost"]) == 20
+    assert max(told["lost"]) <= 1
+    assert 0 < told["epochs_before_the_last_turn"] < 60
+    assert "error" not in done.stderr
+    whole, killed = (run_dir.read(tmp_path / name)[0] for name in ("whole", "killed"))
+    assert [{**line, "seconds": 0} for line in killed.metrics] == [{**line, "seconds": 0} for line in whole.metrics]
+    timed = ("seconds", "images_per_second", "compile_seconds")
+    assert {**killed.result, **dict.fromkeys(timed)} == {**whole.result, **dict.fromkeys(timed)}

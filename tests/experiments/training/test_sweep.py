@@ -1,0 +1,179 @@
+"""Sweeps: a choice at every comma, runs skipped when done, failures noted, tables from the folders."""
+
+import csv
+import json
+
+import jax
+import pytest
+from rich.console import Console
+
+from experiments.cli import sweep_options
+from experiments.cli.main import main
+from experiments.config.errors import Stopped, UsageError
+from experiments.config.schema import Config
+from experiments.runs import run_dir
+from experiments.training import sweep, trainer
+
+SMALL = ["--model", "mlp", "--train-size", "80", "--val-size", "30", "--batch", "40", "--epochs", "1", "--devices", "1"]
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PUGD_CACHE_DIR", str(jax.config.jax_compilation_cache_dir))  # pyright: ignore
+
+
+def labels(*argv):
+    return [config.label for _, config in sweep_options.settings(argv)]
+
+
+def test_every_comma_is_a_choice():
+    assert labels("--method", "sam,pugd", "--lr", "cosine:0.1:0.0,0.05") == [
+        "sam, lr=cosine:0.1:0.0",
+        "sam, lr=0.05",
+        "pugd, lr=cosine:0.1:0.0",
+        "pugd, lr=0.05",
+    ]
+
+
+def test_an_option_goes_to_the_methods_that_take_it():
+    assert labels("--method=none,sam,pugd", "--method.radius", "0.05,0.1") == [
+        "none",
+        "sam(radius=0.05)",
+        "sam(radius=0.1)",
+        "pugd(radius=0.05)",
+        "pugd(radius=0.1)",
+    ]
+
+
+def test_an_option_of_one_method_comes_before_that_of_all():
+    assert labels("--method", "sam,pugd", "--pugd.radius", "1", "--method.radius", "0.1") == [
+        "sam(radius=0.1)",
+        "pugd(radius=1)",
+    ]
+
+
+def test_options_of_the_optimizer_are_choices_too():
+    assert labels("--method", "sam", "--optimizer.nesterov", "true,false") == [
+        "sam, optimizer_options=(nesterov=true)",
+        "sam, optimizer_options=(nesterov=false)",
+    ]
+
+
+def test_other_problems_are_other_tables():
+    made = sweep_options.settings(["--noise", "none,symmetric:0.2", "--out", "out", "--method", "none,sam"])
+    assert [str(folder) for folder, _ in made] == ["out/noise=none", "out/noise=symmetric_0.2"] * 2
+    assert [config.label for _, config in made] == ["none", "none", "sam", "sam"]
+
+
+def test_presets_are_choices():
+    made = sweep_options.settings(["--preset", "asam,gnp", "--method.radius", "0.1", "--epochs", "1"])
+    assert [config.label for _, config in made] == [
+        "asam, asam(radius=0.1, eta=0.01)",
+        "gnp, gnp(radius=0.1, alpha=0.8)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("argv", "complaint"),
+    [
+        (
+            ["--method", "none,sam", "--method.radus", "1"],
+            "--method.radus: no method of this sweep takes radus; did you",
+        ),
+        (["--method", "none,sam", "--pugd.radius", "1"], "--pugd.radius: pugd is no method of this sweep"),
+        (["--method", "sam,pudg"], "unknown method 'pudg'; did you mean 'pugd'"),
+        (["--label", "x"], "--label: a sweep names its rows itself"),
+        (["--seeds", "1,2"], "--seeds"),
+        (["--epochs", "1,0"], "--epochs 0: expected at least 1"),
+    ],
+)
+def test_what_makes_no_sweep_is_refused(argv, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        sweep_options.settings(argv)
+
+
+def test_the_same_experiment_twice_is_refused(capsys):
+    assert main(["sweep", "--method", "sam,sam", *SMALL, "--out", "out"]) == 2
+    assert "two of the experiments would be written there" in capsys.readouterr().err
+
+
+def test_a_sweep_trains_all_and_is_not_run_again(tmp_path, capsys, monkeypatch):
+    argv = ["sweep", "--method", "none,sam", "--sam.radius", "0.1", *SMALL, "--seeds", "2", "--out", "out"]
+    assert main(argv) == 0
+    found = run_dir.read(tmp_path / "out")
+    assert sorted((run.title, run.seed) for run in found) == [
+        ("none", 0),
+        ("none", 1),
+        ("sam(radius=0.1)", 0),
+        ("sam(radius=0.1)", 1),
+    ]
+    assert main(argv) == 2
+    assert "holds results already" in capsys.readouterr().err
+    monkeypatch.setattr(trainer, "run", lambda *args: pytest.fail("nothing was left to train"))
+    assert main([*argv, "--resume"]) == 0
+
+
+def test_what_another_process_has_completed_meanwhile_is_not_run_again(tmp_path, monkeypatch):
+    trained = []
+
+    def both(job, seed, folder, report):
+        for k in (0, 1):
+            run_dir.start(tmp_path / f"out/none/seed{k}", job.config, k)
+            run_dir.finish(tmp_path / f"out/none/seed{k}", {})
+        trained.append(seed)
+
+    monkeypatch.setattr(trainer, "run", both)
+    sweep.run([(tmp_path / "out", Config(model="mlp", batch=40, seeds=2, devices=1, resume=True))], Console(quiet=True))
+    assert trained == [0]
+
+
+def test_a_run_that_fails_is_noted_and_the_others_go_on(tmp_path, capsys):
+    argv = ["sweep", "--method", "none", "--lr", "1e30,0.1", *SMALL, "--epochs", "3", "--out", "out"]
+    assert main(argv) == 1
+    noted = json.loads((tmp_path / "out/none_lr=1e30/seed0/failure.json").read_text())
+    assert "the loss is" in noted["error"]
+    assert "Diverged" in noted["traceback"]
+    (run,) = run_dir.read(tmp_path / "out")
+    assert run.title == "none, lr=0.1"
+    said = capsys.readouterr().out
+    assert "not in the table: none_lr=1e30/seed0: none, lr=1e30, seed 0: the loss is" in said
+    assert "none_lr=1e30/seed0" in (tmp_path / "out" / "report.md").read_text()
+
+
+def test_it_ends_at_the_first_failure_when_asked(tmp_path):
+    argv = ["sweep", "--lr", "1e30,0.1", *SMALL, "--epochs", "3", "--out", "out", "--stop-on-failure"]
+    assert main(argv) == 1
+    assert not list((tmp_path / "out").rglob("result.json"))
+
+
+def test_a_signal_ends_the_whole_sweep(monkeypatch, capsys):
+    def stopped(*args):
+        raise Stopped("sam, seed 0: SIGTERM at step 3; --resume goes on", 15)
+
+    monkeypatch.setattr(trainer, "run", stopped)
+    assert main(["sweep", "--method", "none,sam", *SMALL, "--out", "out"]) == 143
+    assert capsys.readouterr().err == "stopped: sam, seed 0: SIGTERM at step 3; --resume goes on\n"
+
+
+def test_tables_in_markdown_and_csv(tmp_path):
+    main(["sweep", "--method", "none,sam", *SMALL, "--seeds", "2", "--out", "out"])
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "| method | seeds | test % | 95 % CI | last epoch % | gradients | seconds | time / none | images/s |" in text
+    rows = list(csv.DictReader((tmp_path / "out" / "report.csv").read_text().splitlines()))
+    assert [(row["method"], row["seeds"]) for row in rows] == [("none", "2"), ("sam", "2")]
+    assert [float(row["evaluations"]) for row in rows] == [2, 4]
+    accuracies = [100 * run.result["test_accuracy"] for run in run_dir.read(tmp_path / "out") if run.title == "sam"]
+    assert float(rows[1]["test_mean"]) == pytest.approx(sum(accuracies) / 2)
+    # two values: t quantile of one degree of freedom times half their distance
+    assert float(rows[1]["test_ci95"]) == pytest.approx(12.7062 * abs(accuracies[0] - accuracies[1]) / 2, rel=1e-4)
+    assert float(rows[0]["images_per_second"]) > 0
+
+
+def test_help_explains_the_grammar(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["sweep", "--help"])
+    said = capsys.readouterr().out
+    assert "a choice at every comma" in said
+    assert "--stop-on-failure" in said
+    assert "--method.radius cosine:2.0:0.0" in said
