@@ -1,5 +1,8 @@
 """Every method that perturbs gradients, as one composable Optax transformation."""
 
+import importlib
+import typing
+
 from pugd_optax import (
     classes as classes,
     diagnostics as diagnostics,
@@ -50,3 +53,18 @@ __all__ = [
     "value_and_grad",
     *_methods,
 ]
+
+_FRONT_DOORS = ("equinox", "linen", "nnx")
+"""Modules that import a framework, so that they are imported when they are first used."""
+
+if typing.TYPE_CHECKING:
+    from pugd_optax import equinox as equinox, linen as linen, nnx as nnx
+else:
+
+    def __getattr__(name: str) -> typing.Any:
+        if name in _FRONT_DOORS:
+            return importlib.import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_FRONT_DOORS})

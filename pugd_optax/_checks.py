@@ -8,11 +8,8 @@ import jax.core
 import numpy as np
 import optax
 
-NO_GRADIENT_SOURCE = (
-    "A method that evaluates the gradient again needs grad_fn= (or value_fn=) in update. Fix: "
-    "tx.update(grads, state, params, grad_fn=lambda p: jax.grad(loss_fn)(p, batch)), with the batch and the random "
-    "key that gave grads."
-)
+from pugd_optax._frameworks import fix
+
 NO_PARAMS = (
     "params is None, but a perturbation of the parameters needs them. Fix: "
     "tx.update(grads, state, params, grad_fn=grad_fn)."
@@ -71,16 +68,14 @@ def check_trees(grads: optax.Updates, params: optax.Params | None) -> None:
         nodes = jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, optax.MaskedNode))
         if any(isinstance(node, optax.MaskedNode) for node in nodes):
             raise ValueError(MASKED.format(name=name))
-    check_same("grads", grads, "params", params, "pass the gradient of the loss with respect to these parameters")
+    mend = fix(params, "pass the gradient of the loss with respect to these parameters")
+    check_same("grads", grads, "params", params, mend)
 
 
 def check_same(name: str, tree: Any, like_name: str, like: Any, mend: str) -> None:
     """Refuse a tree whose structure or shapes differ from those of another."""
     if jax.tree.structure(tree) != jax.tree.structure(like):
-        raise ValueError(
-            f"{name} has the structure {jax.tree.structure(tree)}, {like_name} has {jax.tree.structure(like)}. "
-            f"Fix: {mend}."
-        )
+        raise ValueError(f"{name} {difference(tree, like_name, like)}. Fix: {mend}.")
     for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(like), strict=True):
         if jax.numpy.shape(x) != jax.numpy.shape(y):
             where = jax.tree_util.keystr(path)
@@ -88,6 +83,25 @@ def check_same(name: str, tree: Any, like_name: str, like: Any, mend: str) -> No
                 f"{name}{where} has the shape {jax.numpy.shape(x)}, {like_name}{where} has {jax.numpy.shape(y)}. "
                 f"Fix: {mend}."
             )
+
+
+def difference(tree: Any, like_name: str, like: Any) -> str:
+    """How the structure of a tree differs from another's, in few words: leaves of one alone, or other containers."""
+    mine, theirs = _paths(tree), _paths(like)
+    if missing := [path for path in theirs if path not in set(mine)]:
+        return f"has another structure: no {_listed(missing)}, which {like_name} has"
+    if beside := [path for path in mine if path not in set(theirs)]:
+        return f"has another structure: {_listed(beside)}, which {like_name} lacks"
+    return f"has another structure: the leaves of {like_name}, but in other containers"
+
+
+def _paths(tree: Any) -> list[str]:
+    return [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def _listed(paths: list[str]) -> str:
+    shown = ", ".join(path or "leaf" for path in paths[:3])
+    return shown + f" and {len(paths) - 3} more" * (len(paths) > 3)
 
 
 def _is_traced(value: Any) -> bool:

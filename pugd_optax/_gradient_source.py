@@ -8,14 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pugd_optax._checks import NO_GRADIENT_SOURCE, check_same
+from pugd_optax._checks import check_same
+from pugd_optax._frameworks import explained, fix, isolated
 from pugd_optax._norms import cast_like
 from pugd_optax._typing import GradFn, ValueFn
-
-_GRAD_FN_MEND = (
-    "return gradients alone, grad_fn=lambda p: jax.grad(loss_fn)(p, batch), or with has_aux "
-    "grad_fn=lambda p: jax.grad(loss_fn, has_aux=True)(p, batch)[0]"
-)
 
 
 def gradient_function(
@@ -24,14 +20,44 @@ def gradient_function(
     """The gradient function of the caller, its result checked against the first gradient and cast to its dtypes."""
     if grad_fn is None:
         if value_fn is None:
-            raise ValueError(NO_GRADIENT_SOURCE)
+            raise ValueError(_NO_SOURCE.format(call=fix(like, _UPDATE)))
         named = {k: extra_args[k] for k in list(inspect.signature(value_fn).parameters)[1:] if k in extra_args}
         slope = jax.grad(functools.partial(value_fn, **named))
-        return lambda params: cast_like(jax.tree.map(jnp.conj, slope(params)), like)
+        return lambda p: cast_like(jax.tree.map(jnp.conj, explained("value_fn", isolated(slope, p), p)), like)
 
     def checked(params: optax.Params) -> optax.Updates:
-        g_star = grad_fn(params)
-        check_same("the result of grad_fn", g_star, "grads", like, _GRAD_FN_MEND)
+        g_star = with_structure(explained("grad_fn", isolated(grad_fn, params), params), like)
+        check_same("the result of grad_fn", g_star, "grads", like, fix(params, _GRADIENTS_ALONE))
         return cast_like(g_star, like)
 
     return checked
+
+
+def with_structure(tree: Any, like: Any) -> Any:
+    """The leaves in the containers of `like`, where both name and shape them alike; else the tree as it is.
+
+    What differs is the containers: `nnx.grad` returns a `Param` around each array where `nnx.Optimizer` has the array.
+    """
+    found, wanted = jax.tree_util.tree_leaves_with_path(tree), jax.tree_util.tree_leaves_with_path(like)
+    alike = len(found) == len(wanted) and all(
+        _name(path) == _name(other) and jnp.shape(x) == jnp.shape(y)
+        for (path, x), (other, y) in zip(found, wanted, strict=True)
+    )
+    return jax.tree.unflatten(jax.tree.structure(like), [x for _, x in found]) if alike else tree
+
+
+def _name(path: tuple[Any, ...]) -> list[str]:
+    """Keys from the root, whatever kind of container they are of; without the `.value` that is a wrapper's own."""
+    keys = [str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path]
+    return keys[:-1] if path and path[-1] == jax.tree_util.GetAttrKey("value") else keys
+
+
+_UPDATE = (
+    "tx.update(grads, state, params, grad_fn=lambda p: jax.grad(loss_fn)(p, batch)), with the batch and the random key "
+    "that gave grads. In place of Flax's TrainState, which drops it: pugd_optax.linen.TrainState"
+)
+_NO_SOURCE = "A method that evaluates the gradient again needs grad_fn= (or value_fn=) in update. Fix: {call}."
+_GRADIENTS_ALONE = (
+    "return gradients alone, grad_fn=lambda p: jax.grad(loss_fn)(p, batch), or with has_aux "
+    "grad_fn=lambda p: jax.grad(loss_fn, has_aux=True)(p, batch)[0]"
+)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from pugd_optax._checks import difference
 from pugd_optax._typing import Mask
 
 
@@ -16,8 +17,8 @@ def resolve_mask(mask: Mask | None, params: optax.Params):
     selected = mask(params) if callable(mask) else mask
     if jax.tree.structure(selected) != jax.tree.structure(params):
         raise ValueError(
-            f"mask has the structure {jax.tree.structure(selected)}, the parameters have "
-            f"{jax.tree.structure(params)}. Fix: mask=lambda params: jax.tree.map(lambda w: w.ndim > 1, params)."
+            f"mask {difference(selected, 'params', params)}. "
+            "Fix: mask=lambda params: jax.tree.map(lambda w: w.ndim > 1, params)."
         )
     return selected
 

@@ -68,7 +68,7 @@ def test_restrict_hides_the_rest_from_inner_gradients():
 
 
 def test_restrict_refuses_another_structure():
-    with pytest.raises(ValueError, match="mask has the structure"):
+    with pytest.raises(ValueError, match="mask has another structure"):
         ascend(restrict(normalize(), {"a": True}))
 
 

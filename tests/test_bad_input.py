@@ -182,7 +182,7 @@ def test_constant_out_of_range(make, error, text):
 )
 def test_grad_fn_that_returns_another_structure(name, grad_fn):
     with pytest.raises(
-        ValueError, match=r"the result of grad_fn has the structure.*Fix: return gradients alone.*\[0\]"
+        ValueError, match=r"the result of grad_fn has another structure.*Fix: return gradients alone.*\[0\]"
     ):
         step(build(name, **{"steps": 2} if name == "amp" else {}), grad_fn=grad_fn)
 
@@ -196,7 +196,7 @@ def test_grad_fn_that_returns_another_shape(name):
 @gated_method
 def test_gradients_of_other_parameters(name):
     tx, others = build(name), {"grad_fn": as_is, "losses_fn": lambda p: p["a"], "labels": jnp.zeros(2, int)}
-    with pytest.raises(ValueError, match=r"grads has the structure.*params has.*Fix"):
+    with pytest.raises(ValueError, match=r"grads has another structure.*params.*Fix"):
         step(tx, grads=(jnp.float32(0.0), W), **others)
     with pytest.raises(ValueError, match=r"grads\['a'\] has the shape \(1, 2\), params\['a'\] has \(2,\)"):
         step(tx, grads=W | {"a": jnp.ones((1, 2))}, **others)

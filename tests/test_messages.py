@@ -7,11 +7,16 @@ A new `raise` in the package needs a case here. Which case meets which `raise` i
 # pyright: reportArgumentType=false, reportCallIssue=false
 
 import functools
+import importlib
+import sys
+from unittest import mock
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from flax import nnx
 
 import pugd_optax
 from pugd_optax import classes, diagnostics, losses, methods, per_example, schedules, timing
@@ -90,7 +95,7 @@ UPDATES = [
         "MaskedNode",
         "Fix: put it in front",
     ),
-    Case(lambda: step(methods.sam(), grads={"a": W["a"]}), "grads", "PyTreeDef({'a': *})", "Fix: pass the gradient"),
+    Case(lambda: step(methods.sam(), grads={"a": W["a"]}), "grads", "no ['b']", "Fix: pass the gradient"),
     Case(
         lambda: step(methods.sam(), grad_fn=lambda p: p | {"a": jnp.ones(3)}),
         "the result of grad_fn['a']",
@@ -106,7 +111,7 @@ UPDATES = [
     Case(
         lambda: step(methods.sam(mask={"a": True}), grad_fn=lambda p: p),
         "mask",
-        "PyTreeDef({'a': *})",
+        "no ['b'], which params has",
         "Fix: mask=lambda params:",
     ),
     Case(
@@ -245,12 +250,77 @@ GHOST = [
 ]
 
 
-CASES = ARGUMENTS + UPDATES + DATA + GHOST
+def install(door, framework):
+    """Import a front door where its framework is not installed."""
+    with mock.patch.dict(sys.modules, {framework: None}):
+        sys.modules.pop(f"pugd_optax.{door}", None)
+        importlib.import_module(f"pugd_optax.{door}")
+
+
+def in_chain(grad_fn):
+    """A step by `nnx.Optimizer` with dropout, `grad_fn(params, rngs, graphdef, rest)`."""
+    model, rngs = nnx.Sequential(nnx.Dropout(0.5), nnx.Linear(3, 1, rngs=nnx.Rngs(0))), nnx.Rngs(1)
+    optimizer = nnx.Optimizer(model, optax.chain(methods.sam(), optax.sgd(0.1)), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(model, optimizer, rngs):
+        graphdef, _, rest = nnx.split(model, nnx.Param, ...)
+        grads = nnx.grad(nnx_loss)(model, rngs)
+        optimizer.update(model, grads, grad_fn=lambda params: grad_fn(params, rngs, graphdef, rest))
+
+    step(model, optimizer, rngs)
+
+
+def nnx_loss(model, rngs):
+    return jnp.sum(model(X, rngs=rngs))
+
+
+def train_state(**given):
+    state = pugd_optax.linen.TrainState.create(apply_fn=None, params=W, tx=methods.sam())
+    state.apply_gradients(grads=W, **given)
+
+
+MLP = eqx.nn.MLP(3, 1, 4, 1, key=jax.random.key(0))
+MLP_PARAMS = eqx.filter(MLP, eqx.is_inexact_array)
+
+FRAMEWORKS = [
+    Case(lambda: install("nnx", "flax"), "pugd_optax.nnx", "needs Flax", "Fix: pip install 'pugd_optax[flax]'"),
+    Case(lambda: install("linen", "flax.training"), "pugd_optax.linen", "needs Flax", "Fix: pip install"),
+    Case(lambda: install("equinox", "equinox"), "pugd_optax.equinox", "needs Equinox", "pugd_optax[equinox]"),
+    Case(lambda: methods.sam(rho=0.1), "sam", "rho=0.1", "Fix: pugd_optax.sam(radius=0.1)"),
+    Case(lambda: pugd_optax.gibberish, "pugd_optax", "'gibberish'", "no attribute"),
+    Case(lambda: pugd_optax.nnx.value_and_grad(nnx_loss, methods.sam(), argnums=1), "argnums", "1", "Fix: loss_fn("),
+    Case(
+        lambda: in_chain(lambda p, rngs, graphdef, rest: nnx.grad(lambda model: nnx_loss(model, None))(p)),
+        "grad_fn",
+        "'State' object is not callable",
+        "Fix: loss, grads, state = pugd_optax.nnx.value_and_grad(loss_fn, tx)(model, state, *args)",
+    ),
+    Case(
+        lambda: in_chain(lambda p, rngs, graphdef, rest: nnx.grad(nnx_loss)(nnx.merge(graphdef, p, rest), rngs)),
+        "grad_fn",
+        "random counters",
+        "Fix: loss, grads, state = pugd_optax.nnx.value_and_grad(loss_fn, tx)(model, state, *args)",
+    ),
+    Case(
+        lambda: step(methods.sam(), MLP_PARAMS, MLP_PARAMS, grad_fn=lambda m: eqx.filter_grad(lambda m: m(X[0]))(m)),
+        "grad_fn",
+        "'NoneType' object is not callable",
+        "Fix: loss, grads, state = pugd_optax.equinox.filter_value_and_grad(loss_fn, tx)(model, state, *args)",
+    ),
+    Case(lambda: step(methods.sam(), MLP_PARAMS, MLP), "grads", ".activation", "eqx.partition(model, eqx.is_inexact"),
+    Case(lambda: step(methods.sam(), MLP_PARAMS, MLP_PARAMS), "grad_fn", "needs", "eqx.combine(p, static)"),
+    Case(lambda: train_state(), "grad_fn", "needs", "pugd_optax.linen.TrainState"),
+    Case(lambda: train_state(grad_fn=lambda p: p, parms=W), "parms", "no field", "Fix: params="),
+]
+
+
+CASES = ARGUMENTS + UPDATES + DATA + GHOST + FRAMEWORKS
 
 
 @functools.cache
 def place(case):
-    return meet(case, (ValueError, TypeError))
+    return meet(case, (ValueError, TypeError, ImportError, AttributeError))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.argument}-{case.value}")

@@ -16,6 +16,9 @@ import pugd_optax
 
 ROOT = Path(__file__).parents[1]
 SOURCES = {str(p.relative_to(ROOT)) for p in (ROOT / "pugd_optax").rglob("*.py")} | {"pugd_optax/py.typed"}
+DOORS = {"equinox": "equinox", "linen": "flax", "nnx": "flax"}
+"""Modules that import a framework, and the extra that installs it."""
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -64,6 +67,7 @@ def test_lower_bounds_are_the_versions_that_were_tested():
     oldest = dict(line.split("==") for line in (ROOT / ".github" / "oldest.txt").read_text().split())
     extras = PROJECT["optional-dependencies"]
     bounds = dict(r.split(">=") for r in [*PROJECT["dependencies"], *extras["experiments"]] if ">=" in r)
+    assert extras["flax"] == [f"flax>={bounds['flax']}"]
     assert {name: bounds[name] for name in ("jax", "optax", "flax")} == {k: oldest[k] for k in ("jax", "optax", "flax")}
     assert oldest["jaxlib"] == oldest["jax"]
     assert extras["cuda"] == [f"jax[cuda12]>={oldest['jax']}"]
@@ -86,7 +90,14 @@ assert pugd_optax.__file__.startswith({wheel!r}), pugd_optax.__file__
 new = {{name for name in set(sys.modules) - before if name.split(".")[0] != "pugd_optax"}}
 assert not {{name.split(".")[0] for name in new}} - sys.stdlib_module_names, sorted(new)
 for module in pkgutil.walk_packages(pugd_optax.__path__, "pugd_optax."):
-    __import__(module.name)
+    if module.name.split(".")[1] not in {doors!r}:
+        __import__(module.name)
+for door, extra in {doors!r}.items():
+    try:
+        getattr(pugd_optax, door)
+        raise AssertionError(door)
+    except ImportError as error:
+        assert f"Fix: pip install 'pugd_optax[{{extra}}]'." in str(error), error
 tx = optax.chain(pugd_optax.pugd(0.1), optax.sgd(0.1))
 w = jnp.array([1.0, 2.0])
 updates, state = tx.update(w, tx.init(w), w, grad_fn=lambda w: 2 * w)
@@ -100,7 +111,7 @@ def test_jax_and_optax_are_enough(built):
     tops = importlib.metadata.packages_distributions()
     foreign = {top for top, owners in tops.items() if not {normal(o) for o in owners} & allowed} - {"pugd_optax"}
     assert {"flax", "numpy"} & foreign == {"flax"}
-    code = ALONE.format(wheel=str(built[0]), foreign=foreign)
+    code = ALONE.format(wheel=str(built[0]), foreign=foreign, doors=DOORS)
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=built[0].parent)
     assert ran.stdout.strip() == "True", ran.stderr
 

@@ -1,5 +1,8 @@
 """One paper, one file, one public function."""
 
+import sys
+
+from pugd_optax._argument_names import answer_other_names
 from pugd_optax.methods.ae_sam import ae_sam as ae_sam
 from pugd_optax.methods.amp import amp as amp
 from pugd_optax.methods.anti_pgd import anti_pgd as anti_pgd
@@ -55,3 +58,7 @@ __all__ = [
     "stable_sam",
     "wsam",
 ]
+
+for _name in __all__:  # in their own files as well, so that they can be pickled
+    globals()[_name] = answer_other_names(globals()[_name])
+    setattr(sys.modules[f"{__name__}.{_name}"], _name, globals()[_name])

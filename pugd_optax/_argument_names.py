@@ -1,0 +1,51 @@
+"""Arguments as papers, Keras and PyTorch call them, answered with the name they have here."""
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+_THEIRS = {
+    "radius": {"rho", "r", "eps", "epsilon", "rho_max"},
+    "epsilon": {"rho", "r", "eps", "radius"},
+    "step": {"rho", "r", "h", "eps", "epsilon", "radius"},
+    "strength": {"lambda", "lambda_", "lam", "lmbda", "weight", "coefficient"},
+    "decay": {"lambda", "lambda_", "lam", "lmbda", "beta", "momentum"},
+    "sigma": {"std", "stddev", "noise_scale"},
+    "every": {"k", "period", "sync_period"},
+    "steps": {"k", "n", "num_steps", "inner_iter"},
+    "step_size": {"inner_lr", "lr", "learning_rate"},
+    "probability": {"p", "prob"},
+    "key": {"seed", "rng", "rng_key"},
+}
+"""Of each argument here, the names that stand for it elsewhere; the first one that the method has is meant."""
+
+_OF_THE_BASE = {"lr", "learning_rate", "base_optimizer", "optimizer", "momentum", "weight_decay", "b1", "b2"}
+
+
+def answer_other_names(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The same method, which names the argument that is meant by one it does not have."""
+    signature = inspect.signature(method)
+
+    @functools.wraps(method)
+    def answering(*args: Any, **kwargs: Any) -> Any:
+        for name, value in kwargs.items():
+            if name not in signature.parameters:
+                mend = _mend(method.__name__, name, value, signature.parameters)
+                raise TypeError(f"{method.__name__}({name}={value!r}): no such argument. Fix: {mend}.")
+        return method(*args, **kwargs)
+
+    return answering
+
+
+def _mend(method: str, name: str, value: Any, parameters: Iterable[str]) -> str:
+    meant = [ours for ours, theirs in _THEIRS.items() if ours in parameters and name.lower() in theirs]
+    meant += difflib.get_close_matches(name, parameters, 1)
+    if meant:
+        return f"pugd_optax.{method}({meant[0]}={value!r})"
+    if name in _OF_THE_BASE:
+        return f"it belongs to the base optimizer, optax.chain(pugd_optax.{method}(), optax.sgd(0.1))"
+    if name == "adaptive":
+        return "pugd_optax.asam()"
+    return f"one of {', '.join(parameters)}"

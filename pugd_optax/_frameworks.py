@@ -1,0 +1,55 @@
+"""Models of Flax NNX and of Equinox are no trees of arrays: what to write instead. Imports neither."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.core import Tracer
+
+NNX, EQUINOX = "flax.nnx", "equinox"
+_CALLS = {
+    NNX: (
+        "loss, grads, state = pugd_optax.nnx.value_and_grad(loss_fn, tx)(model, state, *args); or in a chain, with "
+        "graphdef, _, rest = nnx.split(model, nnx.Param, ...) before the first pass, "
+        "grad_fn=lambda p: nnx.grad(loss_fn)(nnx.merge(graphdef, p, rest, copy=True), *args)"
+    ),
+    EQUINOX: (
+        "loss, grads, state = pugd_optax.equinox.filter_value_and_grad(loss_fn, tx)(model, state, *args); or in a "
+        "chain, with params, static = eqx.partition(model, eqx.is_inexact_array), "
+        "grad_fn=lambda p: eqx.filter_grad(loss_fn)(eqx.combine(p, static), *args)"
+    ),
+}
+_MOVES_TWICE = "an nnx variable from outside it (random counters, running statistics), which moves once a step"
+_NO_MODEL = re.compile("not callable|[Nn]o attribute|not iterable")
+
+
+def framework(tree: Any) -> str | None:
+    """The module of the framework whose object the tree is, if it is one's."""
+    modules = [cls.__module__ for cls in type(tree).__mro__]
+    return next((name for name in _CALLS if any(module.startswith(name) for module in modules)), None)
+
+
+def fix(tree: Any, otherwise: str) -> str:
+    """The call to write for an object of a framework, and for other trees the one that is given."""
+    return _CALLS.get(framework(tree) or "", otherwise)
+
+
+def explained(name: str, function: Callable[..., Any], params: Any, *args: Any, **kwargs: Any) -> Any:
+    """`function(params, ...)`; where parameters were taken for a model, the error names the right call."""
+    try:
+        return function(params, *args, **kwargs)
+    except Exception as error:
+        said = f"{type(error).__name__}: {str(error).splitlines()[0].partition(' (http')[0]}"
+        if "trace level" in str(error):
+            raise ValueError(f"{name} changes {_MOVES_TWICE} ({said}). Fix: {_CALLS[NNX]}.") from error
+        if framework(params) and _NO_MODEL.search(str(error)):
+            raise ValueError(f"{name} is given parameters, no model ({said}). Fix: {fix(params, '')}.") from error
+        raise
+
+
+def isolated(grad_fn: Callable[..., Any], params: Any) -> Callable[..., Any]:
+    """The same function in a trace of its own, where NNX refuses that it moves the variables of the first pass."""
+    if framework(params) == NNX and any(isinstance(x, Tracer) for x in jax.tree.leaves(params)):
+        return jax.jit(grad_fn, inline=True)
+    return grad_fn

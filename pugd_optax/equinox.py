@@ -1,0 +1,94 @@
+"""Equinox: a perturbed `eqx.filter_value_and_grad`. `pugd_optax.equinox` imports Equinox when it is first used."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import optax
+
+from pugd_optax import functional
+
+try:
+    import equinox as eqx
+except ModuleNotFoundError as error:
+    raise ImportError("pugd_optax.equinox needs Equinox. Fix: pip install 'pugd_optax[equinox]'.") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class PerturbedValueAndGrad:
+    """What `filter_value_and_grad` returns: `init` makes the state, a call gives value, gradient and next state."""
+
+    loss_fn: Callable[..., Any]
+    tx: optax.GradientTransformationExtraArgs
+    has_aux: bool
+
+    def init(self, model: Any) -> optax.OptState:
+        """State of the perturbation for this model."""
+        return self.tx.init(eqx.filter(model, eqx.is_inexact_array))
+
+    def __call__(
+        self,
+        model: Any,
+        state: optax.OptState,
+        *args: Any,
+        active: bool | jax.Array | None = None,
+        extra_args: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> tuple[Any, Any, optax.OptState]:
+        """Value at `model`, perturbed gradient and next state; see `filter_value_and_grad`."""
+        params, static = eqx.partition(model, eqx.is_inexact_array)
+
+        def loss_fn(params: Any) -> Any:
+            return self.loss_fn(eqx.combine(params, static), *args, **kwargs)
+
+        vg = functional.value_and_grad(loss_fn, self.tx, has_aux=self.has_aux)
+        return vg(params, state, active=active, extra_args=extra_args)
+
+
+def filter_value_and_grad(
+    loss_fn: Callable[..., Any], tx: optax.GradientTransformation, has_aux: bool = False
+) -> PerturbedValueAndGrad:
+    r"""`eqx.filter_value_and_grad` with a perturbed gradient.
+
+    $$\epsilon = \epsilon(g, w), \qquad g^* = \nabla L(w + \epsilon), \qquad u = \mathrm{combine}(g, g^*)$$
+
+    Value and auxiliary output are those of the **first** pass, at the model itself: an `eqx.nn.State` that travels in
+    the auxiliary output moves once a step. Both passes see the same arguments, so a `key` drops the same units in both.
+
+    Args:
+      loss_fn: `loss_fn(model, *args, **kwargs)` returns a scalar, or `(scalar, aux)` with `has_aux`.
+      tx: a transformation of this package, or a chain that starts with one.
+      has_aux: whether `loss_fn` returns auxiliary output.
+
+    Returns:
+      A callable with `init(model) -> state` and
+
+          value, grads, state = vg(model, state, *args, active=None, extra_args=None, **kwargs)
+
+      where `value` is the loss, or `(loss, aux)`, and `grads` is a model of gradients, as Equinox returns it: `None`
+      beside the floating-point arrays. `active` overrides the gate, `extra_args` are extra arguments of `tx.update`.
+
+    Example:
+      >>> import equinox as eqx, jax, jax.numpy as jnp, optax, pugd_optax
+      >>> model, x = eqx.nn.MLP(1, 1, 8, 1, key=jax.random.key(0)), jnp.linspace(-1.0, 1.0, 8)[:, None]
+      >>> loss_fn = lambda model, x: jnp.mean((jax.vmap(model)(x) - 2 * x) ** 2)
+      >>> vg, base = pugd_optax.equinox.filter_value_and_grad(loss_fn, pugd_optax.sam(0.05)), optax.sgd(0.1)
+      >>> state, opt_state = vg.init(model), base.init(eqx.filter(model, eqx.is_inexact_array))
+      >>> @eqx.filter_jit
+      ... def step(model, state, opt_state, x):
+      ...     loss, grads, state = vg(model, state, x)
+      ...     updates, opt_state = base.update(grads, opt_state)
+      ...     return eqx.apply_updates(model, updates), state, opt_state, loss
+      >>> losses = []
+      >>> for _ in range(30):
+      ...     model, state, opt_state, loss = step(model, state, opt_state, x)
+      ...     losses.append(loss)
+      >>> bool(losses[-1] < 0.1 * losses[0])
+      True
+
+    References:
+      Kidger and Garcia, Equinox: neural networks in JAX via callable PyTrees and filtered transformations,
+      https://arxiv.org/abs/2111.00254
+    """
+    return PerturbedValueAndGrad(loss_fn, optax.with_extra_args_support(tx), has_aux)

@@ -1,0 +1,124 @@
+"""Flax NNX: a perturbed `nnx.value_and_grad`. `pugd_optax.nnx` imports Flax when it is first used."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import optax
+
+from pugd_optax import functional
+
+try:
+    from flax import nnx
+except ModuleNotFoundError as error:
+    raise ImportError("pugd_optax.nnx needs Flax. Fix: pip install 'pugd_optax[flax]'.") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class PerturbedValueAndGrad:
+    """What `value_and_grad` returns: `init` makes the state, a call gives value, gradient and next state."""
+
+    loss_fn: Callable[..., Any]
+    tx: optax.GradientTransformationExtraArgs
+    has_aux: bool
+    wrt: Callable[[Any, Any], bool]
+
+    def init(self, model: nnx.Module) -> optax.OptState:
+        """State of the perturbation for this model."""
+        return self.tx.init(nnx.to_pure_dict(nnx.state(model, self.wrt)))
+
+    def __call__(
+        self,
+        model: nnx.Module,
+        state: optax.OptState,
+        *args: Any,
+        active: bool | jax.Array | None = None,
+        extra_args: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> tuple[Any, Any, optax.OptState]:
+        """Value at `model`, perturbed gradient and next state; see `value_and_grad`."""
+        live = (model, args, kwargs)
+        graphdef, (params, moving, rest) = _split(live, self._of_model)
+
+        def loss_fn(params: Any, moving: Any) -> tuple[Any, Any]:
+            copies = nnx.merge(graphdef, nnx.State({0: params}), moving, rest, copy=True)
+            out = self.loss_fn(copies[0], *copies[1], **copies[2])
+            loss, aux = out if self.has_aux else (out, None)
+            return loss, (aux, _split(copies, self._of_model)[1][1])
+
+        vg = functional.value_and_grad(loss_fn, self.tx, has_aux=True)
+        pure = nnx.to_pure_dict(params[0])
+        (loss, (aux, moved)), grads, state = vg(pure, state, moving, active=active, extra_args=extra_args)
+        nnx.update(live, moved)
+        grads = jax.tree.unflatten(jax.tree.structure(params[0]), jax.tree.leaves(grads))
+        return (loss, aux) if self.has_aux else loss, grads, state
+
+    def _of_model(self, path: tuple[Any, ...], value: Any) -> bool:
+        return path[0] == 0 and self.wrt(path[1:], value)
+
+
+def value_and_grad(
+    loss_fn: Callable[..., Any],
+    tx: optax.GradientTransformation,
+    has_aux: bool = False,
+    *,
+    argnums: int | nnx.DiffState = 0,
+) -> PerturbedValueAndGrad:
+    r"""`nnx.value_and_grad` with a perturbed gradient.
+
+    $$\epsilon = \epsilon(g, w), \qquad g^* = \nabla L(w + \epsilon;\ \text{same batch, same random counters}), \qquad
+      u = \mathrm{combine}(g, g^*)$$
+
+    Both passes start from the variables as they were before the step: the model's, and those of an `nnx.Rngs` or
+    another module among the further arguments. So both drop the same units, and what the loss changes (BatchNorm
+    statistics, random counters, metrics) changes once a step, as the **first** pass left it.
+
+    Args:
+      loss_fn: `loss_fn(model, *args, **kwargs)` returns a scalar, or `(scalar, aux)` with `has_aux`.
+      tx: a transformation of this package, or a chain that starts with one. The optimizer stays in `nnx.Optimizer`.
+      has_aux: whether `loss_fn` returns auxiliary output.
+      argnums: 0, or `nnx.DiffState(0, filter)` for the variables to differentiate. Default: `nnx.Param`. Give the
+        filter to `nnx.Optimizer` as `wrt` too.
+
+    Returns:
+      A callable with `init(model) -> state` and
+
+          value, grads, state = vg(model, state, *args, active=None, extra_args=None, **kwargs)
+
+      where `value` is the loss at the parameters themselves, or `(loss, aux)`, and `grads` is an `nnx.State`, as
+      `nnx.value_and_grad` returns it. `active` overrides the gate, `extra_args` are extra arguments of `tx.update`.
+
+    Raises:
+      ValueError: if `argnums` is not 0.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, pugd_optax
+      >>> from flax import nnx
+      >>> model, x = nnx.Linear(1, 1, rngs=nnx.Rngs(0)), jnp.linspace(-1.0, 1.0, 8)[:, None]
+      >>> loss_fn = lambda model, x: jnp.mean((model(x) - 2 * x) ** 2)
+      >>> vg = pugd_optax.nnx.value_and_grad(loss_fn, pugd_optax.sam(radius=0.05))
+      >>> optimizer, state = nnx.Optimizer(model, optax.sgd(0.2), wrt=nnx.Param), vg.init(model)
+      >>> @nnx.jit
+      ... def step(model, optimizer, state, x):
+      ...     loss, grads, state = vg(model, state, x)
+      ...     optimizer.update(model, grads)
+      ...     return loss, state
+      >>> for _ in range(30):
+      ...     loss, state = step(model, optimizer, state, x)
+      >>> print(f"{model.kernel[0, 0]:.1f}")
+      2.0
+
+    References:
+      Flax NNX, https://flax.readthedocs.io/en/latest/api_reference/flax.nnx/transforms.html
+    """
+    argnum, wrt = (argnums.argnum, argnums.filter) if isinstance(argnums, nnx.DiffState) else (argnums, nnx.Param)
+    if argnum != 0:
+        raise ValueError(f"argnums={argnums}: expected the model to come first. Fix: loss_fn(model, *args), argnums=0.")
+    return PerturbedValueAndGrad(loss_fn, optax.with_extra_args_support(tx), has_aux, nnx.filterlib.to_predicate(wrt))
+
+
+def _split(live: Any, of_model: Callable[..., bool]) -> tuple[Any, tuple[Any, Any, Any]]:
+    """Graph, and the states of the parameters, of all other variables, and of arrays."""
+    graphdef, params, moving, rest = nnx.split(live, of_model, nnx.Variable, ...)
+    return graphdef, (params, moving, rest)
