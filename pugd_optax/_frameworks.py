@@ -11,7 +11,7 @@ NNX, EQUINOX = "flax.nnx", "equinox"
 _CALLS = {
     NNX: (
         "loss, grads, state = pugd_optax.nnx.value_and_grad(loss_fn, tx)(model, state, *args); or in a chain, with "
-        "graphdef, _, rest = nnx.split(model, nnx.Param, ...) before the first pass, "
+        "graphdef, _, rest = nnx.split(nnx.clone(model), nnx.Param, ...) before the first pass, "
         "grad_fn=lambda p: nnx.grad(loss_fn)(nnx.merge(graphdef, p, rest, copy=True), *args)"
     ),
     EQUINOX: (
@@ -33,6 +33,14 @@ def framework(tree: Any) -> str | None:
 def fix(tree: Any, otherwise: str) -> str:
     """The call to write for an object of a framework, and for other trees the one that is given."""
     return _CALLS.get(framework(tree) or "", otherwise)
+
+
+def refuse_model(params: Any) -> None:
+    """Refuse a model where a tree of arrays is expected."""
+    name, modules = framework(params), {cls.__module__ for cls in type(params).__mro__}
+    if "flax.nnx.module" in modules or (name == EQUINOX and any(callable(x) for x in jax.tree.leaves(params))):
+        kind = f"a model, {type(params).__name__} of {name}"
+        raise ValueError(f"params is {kind}: expected a tree of arrays. Fix: {fix(params, '')}.")
 
 
 def explained(name: str, function: Callable[..., Any], params: Any, *args: Any, **kwargs: Any) -> Any:

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from pugd_optax._frameworks import explained, refuse_model
+
 
 @dataclasses.dataclass(frozen=True)
 class PerturbedValueAndGrad:
@@ -20,6 +22,7 @@ class PerturbedValueAndGrad:
 
     def init(self, params: optax.Params) -> optax.OptState:
         """State of the perturbation for these parameters."""
+        refuse_model(params)
         return self.tx.init(params)
 
     def __call__(
@@ -32,6 +35,7 @@ class PerturbedValueAndGrad:
         **kwargs: Any,
     ) -> tuple[Any, optax.Updates, optax.OptState]:
         """Value at `params`, perturbed gradient and next state; see `value_and_grad`."""
+        refuse_model(params)
         local = params
         if self.axis_name is not None:
             local, state = _varying((params, state), self.axis_name)
@@ -40,7 +44,8 @@ class PerturbedValueAndGrad:
             g = jax.grad(self.loss_fn, has_aux=self.has_aux)(p, *args, **kwargs)
             return jax.tree.map(jnp.conj, g[0] if self.has_aux else g)
 
-        value, g = jax.value_and_grad(self.loss_fn, has_aux=self.has_aux)(local, *args, **kwargs)
+        first = jax.value_and_grad(self.loss_fn, has_aux=self.has_aux)
+        value, g = explained("loss_fn", first, local, *args, **kwargs)
         grads, state = self.tx.update(
             jax.tree.map(jnp.conj, g), state, local, grad_fn=gradient, active=active, **(extra_args or {})
         )

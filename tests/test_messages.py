@@ -310,6 +310,12 @@ FRAMEWORKS = [
     ),
     Case(lambda: step(methods.sam(), MLP_PARAMS, MLP), "grads", ".activation", "eqx.partition(model, eqx.is_inexact"),
     Case(lambda: step(methods.sam(), MLP_PARAMS, MLP_PARAMS), "grad_fn", "needs", "eqx.combine(p, static)"),
+    Case(
+        lambda: pugd_optax.value_and_grad(nnx_loss, methods.sam()).init(nnx.Linear(3, 1, rngs=nnx.Rngs(0))),
+        "params",
+        "Linear of flax.nnx",
+        "Fix: loss, grads, state = pugd_optax.nnx.value_and_grad(loss_fn, tx)(model, state, *args)",
+    ),
     Case(lambda: train_state(), "grad_fn", "needs", "pugd_optax.linen.TrainState"),
     Case(lambda: train_state(grad_fn=lambda p: p, parms=W), "parms", "no field", "Fix: params="),
 ]

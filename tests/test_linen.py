@@ -1,0 +1,108 @@
+"""`pugd_optax.linen.TrainState`: Flax's, and `grad_fn` reaches the transformation."""
+
+# pyright: reportArgumentType=false
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen as nn
+from flax.training import train_state
+
+import pugd_optax
+
+X = jax.random.normal(jax.random.key(1), (8, 3))
+Y = jnp.sin(X.sum(axis=1, keepdims=True))
+TX = optax.chain(pugd_optax.sam(radius=0.3), optax.adam(0.01))
+
+
+class Network(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.9)(nn.Dense(8)(x))
+        return nn.Dense(1)(nn.Dropout(0.5, deterministic=not train)(nn.relu(x)))
+
+
+class TrainState(pugd_optax.linen.TrainState):
+    """Subclassed as Flax's is."""
+
+    batch_stats: Any
+    key: jax.Array
+
+
+def create(tx=TX):
+    model = Network()
+    variables = model.init(jax.random.key(0), X, train=False)
+    return TrainState.create(apply_fn=model.apply, tx=tx, key=jax.random.key(3), **variables)
+
+
+def loss_fn(params, state, key):
+    variables = {"params": params, "batch_stats": state.batch_stats}
+    out, changed = state.apply_fn(variables, X, train=True, rngs={"dropout": key}, mutable=["batch_stats"])
+    return jnp.mean((out - Y) ** 2), changed["batch_stats"]
+
+
+def step(state, **extra):
+    key = jax.random.fold_in(state.key, state.step)
+    (_, stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, state, key)
+    grad_fn = lambda params: jax.grad(loss_fn, has_aux=True)(params, state, key)[0]
+    return state.apply_gradients(grads=grads, grad_fn=grad_fn, batch_stats=stats, **extra), (grads, grad_fn, stats)
+
+
+def test_a_step_is_that_of_the_chain_and_fields_are_replaced():
+    state = create()
+    for _ in range(3):
+        after, (grads, grad_fn, stats) = step(state)
+        updates, opt_state = TX.update(grads, state.opt_state, state.params, grad_fn=grad_fn)
+        expected = (optax.apply_updates(state.params, updates), opt_state, stats)
+        got = (after.params, after.opt_state, after.batch_stats)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), got, expected)
+        assert (int(after.step), after.tx) == (int(state.step) + 1, TX)
+        state = after
+
+
+def test_one_trace_for_many_steps():
+    traces, state = [], create()
+
+    @jax.jit
+    def compiled(state):
+        traces.append(1)
+        return step(state)[0]
+
+    for _ in range(3):
+        state = compiled(state)
+    assert isinstance(state, TrainState)
+    assert len(traces) == 1
+
+
+def test_other_extra_arguments_are_handed_on():
+    state = create()
+    idle, (grads, _, _) = step(state, active=False)
+    plain = create(optax.adam(0.01)).apply_gradients(grads=grads)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), idle.params, plain.params)
+    np.testing.assert_array_equal(optax.tree.get(idle.opt_state, "active"), False)
+
+
+def test_a_base_optimizer_without_extra_arguments():
+    state = create(optax.sgd(0.1))
+    after, (grads, _, _) = step(state)
+    expected = jax.tree.map(lambda w, g: w - 0.1 * g, state.params, grads)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), after.params, expected)
+
+
+def test_fields_and_methods_are_flax_s():
+    ours, theirs = (cls for cls in (pugd_optax.linen.TrainState, train_state.TrainState))
+    assert [f.name for f in dataclasses.fields(ours)] == [f.name for f in dataclasses.fields(theirs)]
+    assert issubclass(ours, theirs)
+
+
+def test_errors_name_the_train_state():
+    flax_s = train_state.TrainState.create(apply_fn=None, params={"w": X}, tx=TX)
+    with pytest.raises(ValueError, match=r"needs grad_fn=.*In place of Flax's TrainState.*pugd_optax.linen.TrainState"):
+        flax_s.apply_gradients(grads={"w": X}, grad_fn=lambda p: p)
+    with pytest.raises(TypeError, match=r"batch_stat= is no field of the TrainState, .* Fix: batch_stats="):
+        create().apply_gradients(grads=create().params, batch_stat={})
