@@ -1,7 +1,7 @@
 """The NNX front door: one move of every variable, the same draws in both passes, and `nnx.Optimizer` in a chain."""
 
 # Gradients are states whose entries pyright does not know.
-# pyright: reportArgumentType=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 
 import jax
 import jax.numpy as jnp
