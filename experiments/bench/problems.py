@@ -58,10 +58,10 @@ def mlp(width: int, batch: int, dtype: str = "float32") -> Problem:
 def image_model(name: str, batch: int, dtype: str = "float32", *, branches: bool = False) -> Problem:
     """A network of `experiments.models.zoo` with GroupNorm on 32 x 32 colour images; `branches` as in `network`."""
     network = named_network(name, (32, 32, 3), 10, "group", dtype, branches=branches)
-    params, rest = network.init(0)
+    params, model_state = network.init(0)
 
     def logits_fn(params: Any, x: jax.Array) -> jax.Array:
-        return nnx.merge(network.graphdef, params, rest)(x)
+        return nnx.merge(network.graphdef, params, model_state)(x)
 
     inputs = jax.random.normal(jax.random.key(1), (batch, 32, 32, 3))
     return Problem(_title(name, batch, dtype), params, logits_fn, inputs, _labels(batch))

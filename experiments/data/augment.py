@@ -95,8 +95,8 @@ def pipeline(geometry: str, cutout_size: int, mixup_alpha: float, num_classes: i
         raise UsageError(f"--cutout {cutout_size}, --mixup {mixup_alpha}: expected numbers >= 0")
     move = GEOMETRIES[geometry]
 
-    def augment(key: jax.Array, data: Data, chosen: Any) -> tuple[jax.Array, jax.Array]:
-        images, labels = data.batch(chosen)
+    def augment(key: jax.Array, data: Data, indices: Any) -> tuple[jax.Array, jax.Array]:
+        images, labels = data.batch(indices)
         for_move, for_cutout, for_mixup = jax.random.split(key, 3)
         images = data.normalised(move(for_move, images))
         if cutout_size:

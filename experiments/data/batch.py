@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 
-class Fed(NamedTuple):
+class HostBatch(NamedTuple):
     """A batch that comes from the host with its images, in place of positions in `Data`."""
 
     images: Any
@@ -26,10 +26,10 @@ class Data(NamedTuple):
         """Images as floats of mean 0 and deviation 1."""
         return (images.astype(jnp.float32) - self.mean) / self.std
 
-    def batch(self, chosen: Any) -> tuple[jax.Array, jax.Array]:
+    def batch(self, indices: Any) -> tuple[jax.Array, jax.Array]:
         """Images and labels at these positions, or those that were fed."""
-        return tuple(chosen) if isinstance(chosen, Fed) else (self.images[chosen], self.labels[chosen])
+        return tuple(indices) if isinstance(indices, HostBatch) else (self.images[indices], self.labels[indices])
 
 
 Augment = Callable[[jax.Array, Data, Any], tuple[jax.Array, jax.Array]]
-"""`(key, data, chosen) -> (images, labels)`: normalised images; labels [batch], or soft ones [batch, classes]."""
+"""`(key, data, indices) -> (images, labels)`: normalised images; labels [batch], or soft ones [batch, classes]."""

@@ -46,8 +46,8 @@ def noisy_labels(labels: np.ndarray, text: str, num_classes: int, seed: int, fam
     noisy = labels.astype(np.int32).copy()
     for c in range(num_classes):
         members = np.flatnonzero(labels == c)
-        chosen = rng.permutation(members)[: round(rate * len(members))]
-        noisy[chosen] = flip(c, len(chosen))
+        flipped = rng.permutation(members)[: round(rate * len(members))]
+        noisy[flipped] = flip(c, len(flipped))
     return noisy
 
 
@@ -82,11 +82,13 @@ def long_tail(labels: np.ndarray, text: str, num_classes: int, seed: int) -> np.
     )
     largest = np.bincount(labels, minlength=num_classes).min()
     rng = np.random.default_rng([seed, 3])
-    kept = [rng.permutation(np.flatnonzero(labels == c))[: int(largest * share(c) + 1e-9)] for c in range(num_classes)]
-    empty = [c for c, k in enumerate(kept) if len(k) == 0]
+    subsets = [
+        rng.permutation(np.flatnonzero(labels == c))[: int(largest * share(c) + 1e-9)] for c in range(num_classes)
+    ]
+    empty = [c for c, k in enumerate(subsets) if len(k) == 0]
     if empty:
         raise UsageError(f"--imbalance {text}: no example of class {empty[0]} would be left of {largest}")
-    return np.sort(np.concatenate(kept))
+    return np.sort(np.concatenate(subsets))
 
 
 def _parts(name: str, text: str, low: float, high: float) -> tuple[str, float]:

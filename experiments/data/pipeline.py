@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.data import Encoded, Examples
-from experiments.data.batch import Data, Fed
+from experiments.data.batch import Data, HostBatch
 
 SAMPLE = 2000
 
@@ -47,7 +47,7 @@ def resident(blocks: Iterable[np.ndarray], draw: tuple[int, ...] = ()) -> Iterat
     return iter(blocks)
 
 
-def stream(examples: Examples, blocks: Iterable[np.ndarray], draw: tuple[int, ...] = ()) -> Iterator[Fed]:
+def stream(examples: Examples, blocks: Iterable[np.ndarray], draw: tuple[int, ...] = ()) -> Iterator[HostBatch]:
     """Images and labels at these positions, in the shape of each block, read ahead.
 
     Args:
@@ -56,10 +56,10 @@ def stream(examples: Examples, blocks: Iterable[np.ndarray], draw: tuple[int, ..
       draw: numbers that random cuts follow from, together with the file; without them images are cut in the middle.
     """
 
-    def load(positions: np.ndarray) -> Fed:
+    def load(positions: np.ndarray) -> HostBatch:
         flat = positions.reshape(-1)
         images = _decoded(examples.images, flat, draw).reshape(*positions.shape, *examples.images.shape[1:])
-        return Fed(images, examples.labels[positions])
+        return HostBatch(images, examples.labels[positions])
 
     threads = min(16, os.cpu_count() or 1)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)

@@ -12,7 +12,7 @@ from experiments.models.zoo import constructor
 
 
 class Network(NamedTuple):
-    """A model without its arrays, and the function `init(seed) -> (params, rest)` that makes them, jitted."""
+    """A model without its arrays, and the function `init(seed) -> (params, model_state)` that makes them, jitted."""
 
     graphdef: nnx.GraphDef
     init: Callable[[int], tuple[Any, Any]]
@@ -44,8 +44,8 @@ def network(
         return model
 
     def init(key: jax.Array) -> tuple[Any, Any]:
-        _, params, rest = nnx.split(make(nnx.Rngs(key)), nnx.Param, ...)
-        return nnx.to_pure_dict(params), nnx.to_pure_dict(rest)
+        _, params, model_state = nnx.split(make(nnx.Rngs(key)), nnx.Param, ...)
+        return nnx.to_pure_dict(params), nnx.to_pure_dict(model_state)
 
     graphdef = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))[0]
     jitted = jax.jit(init)

@@ -54,7 +54,7 @@ def first_alone(function: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
-def agreed(wish: bool) -> bool:
+def any_process(wish: bool) -> bool:
     """Whether any process wishes it; each asks at the same point of its work."""
     if jax.process_count() == 1:
         return wish

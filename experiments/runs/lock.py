@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO
 
 from experiments.config.errors import UsageError
-from experiments.runs.distributed import agreed, is_first
+from experiments.runs.distributed import any_process, is_first
 
 if sys.platform != "win32":
     import fcntl
@@ -33,7 +33,7 @@ def held(folder: Path) -> Iterator[None]:
         if is_first():
             folder.mkdir(parents=True, exist_ok=True)
             taken = not _lock(stack.enter_context((folder / NAME).open("w")))
-        if agreed(taken):
+        if any_process(taken):
             raise UsageError(f"{folder}: another process is training there; wait for it, or name another folder")
         yield
 

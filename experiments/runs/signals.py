@@ -7,29 +7,29 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def interrupts() -> Iterator[list[signal.Signals]]:
+def graceful_shutdown() -> Iterator[list[signal.Signals]]:
     """A list, empty until the first signal arrives. A second one acts as if this were not here.
 
     Signals reach the main thread alone; elsewhere the list stays empty.
     """
-    asked: list[signal.Signals] = []
+    signals: list[signal.Signals] = []
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield signals
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def note(number: int, frame: object) -> None:
-        asked.append(signal.Signals(number))
-        _put_back(before)
+        signals.append(signal.Signals(number))
+        _restore(before)
 
     for number in before:
         signal.signal(number, note)
     try:
-        yield asked
+        yield signals
     finally:
-        _put_back(before)
+        _restore(before)
 
 
-def _put_back(handlers: dict) -> None:
+def _restore(handlers: dict) -> None:
     for number, handler in handlers.items():
         signal.signal(number, handler)

@@ -13,17 +13,17 @@ class State(NamedTuple):
 
     step: jax.Array
     params: Any
-    rest: Any
+    model_state: Any
     opt_state: Any
 
 
-def initial(tx: optax.GradientTransformation, params: Any, rest: Any, seed: int) -> State:
+def initial(tx: optax.GradientTransformation, params: Any, model_state: Any, seed: int) -> State:
     """The state before the first step; random keys that a method carries are told apart by the seed."""
 
     def own(x: jax.Array) -> jax.Array:
         return jax.random.fold_in(x, seed) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
 
-    return State(jnp.zeros((), jnp.int32), params, rest, jax.tree.map(own, tx.init(params)))
+    return State(jnp.zeros((), jnp.int32), params, model_state, jax.tree.map(own, tx.init(params)))
 
 
 @dataclasses.dataclass
@@ -54,7 +54,7 @@ class Progress:
 
 
 class Snapshot(NamedTuple):
-    """All that a run goes on from: the state, the parameters and the rest of the best epoch, the progress."""
+    """All that a run goes on from: the state, parameters and model state of the best epoch, the progress."""
 
     state: State
     best: tuple[Any, Any]

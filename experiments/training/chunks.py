@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 
-class Call(NamedTuple):
+class Chunk(NamedTuple):
     """Steps `start` to `stop` of an epoch; `active` for all of them, or None where the gate decides."""
 
     start: int
@@ -13,12 +13,12 @@ class Call(NamedTuple):
     active: bool | None
 
     @property
-    def variant(self) -> tuple[int, bool | None]:
+    def program(self) -> tuple[int, bool | None]:
         """What it compiles to: the number of steps and what is known of the gate."""
         return self.stop - self.start, self.active
 
 
-def calls(plan: np.ndarray | None, steps: int, size: int) -> list[Call]:
+def chunks(plan: np.ndarray | None, steps: int, size: int) -> list[Chunk]:
     """The calls of an epoch of so many steps, each of `size` or, the last one, of what is left.
 
     Args:
@@ -27,11 +27,11 @@ def calls(plan: np.ndarray | None, steps: int, size: int) -> list[Call]:
       size: steps of a call. Where the plan changes within it, the gate decides at run time.
 
     Example:
-      >>> [call.variant for call in calls(np.array([0, 0, 0, 1, 1], bool), steps=5, size=2)]
+      >>> [chunk.program for chunk in chunks(np.array([0, 0, 0, 1, 1], bool), steps=5, size=2)]
       [(2, False), (2, None), (1, True)]
     """
     bounds = [(start, min(start + size, steps)) for start in range(0, steps, size)]
-    return [Call(start, stop, None if plan is None else _agreed(plan[start:stop])) for start, stop in bounds]
+    return [Chunk(start, stop, None if plan is None else _agreed(plan[start:stop])) for start, stop in bounds]
 
 
 def _agreed(plan: np.ndarray) -> bool | None:

@@ -10,16 +10,16 @@ import numpy as np
 from experiments.data.pipeline import Source
 from experiments.runs.state import State
 from experiments.training import parallel
-from experiments.training.experiment import Job
+from experiments.training.experiment import Experiment
 
 
-def compile_steps(job: Job, state: State, train: Source, key: jax.Array) -> float:
+def compile_steps(experiment: Experiment, state: State, train: Source, key: jax.Array) -> float:
     """Run a call of every kind once on a copy, so that what is timed later is training alone."""
     begun = time.perf_counter()
-    for steps, active in job.variants:
-        rows = _own_rows(job, np.zeros((steps, job.config.batch), np.int32))
+    for steps, active in experiment.programs:
+        rows = _own_rows(experiment, np.zeros((steps, experiment.config.batch), np.int32))
         feed, copy = next(train.read([rows])), jax.tree.map(jnp.copy, state)
-        jax.block_until_ready(job.step(copy, train.data, feed, key, jnp.float32(0), active=active))
+        jax.block_until_ready(experiment.step(copy, train.data, feed, key, jnp.float32(0), active=active))
     return time.perf_counter() - begun
 
 
@@ -30,7 +30,7 @@ def never(done: int) -> bool:
 
 
 def run_epoch(
-    job: Job,
+    experiment: Experiment,
     state: State,
     train: Source,
     key: jax.Array,
@@ -48,19 +48,20 @@ def run_epoch(
       The state and the metrics of every step taken, at least one.
     """
     order = np.random.default_rng([seed, 4, epoch]).permutation(len(train.data.labels)).astype(np.int32)
-    order = order[: job.steps_per_epoch * job.config.batch].reshape(job.steps_per_epoch, job.config.batch)
-    kept = []
-    calls = [call for call in job.calls(epoch) if call.stop > start]
-    rows = [_own_rows(job, order[max(call.start, start) : call.stop]) for call in calls]
-    for call, feed in zip(calls, train.read(rows, (seed, epoch)), strict=True):
-        state, metrics = job.step(state, train.data, feed, key, val_loss, active=call.active)
-        kept.append(metrics)
-        if pause(call.stop):
+    steps, batch = experiment.steps_per_epoch, experiment.config.batch
+    order = order[: steps * batch].reshape(steps, batch)
+    reported = []
+    due = [chunk for chunk in experiment.chunks(epoch) if chunk.stop > start]
+    rows = [_own_rows(experiment, order[max(chunk.start, start) : chunk.stop]) for chunk in due]
+    for chunk, feed in zip(due, train.read(rows, (seed, epoch)), strict=True):
+        state, metrics = experiment.step(state, train.data, feed, key, val_loss, active=chunk.active)
+        reported.append(metrics)
+        if pause(chunk.stop):
             break
     jax.block_until_ready(state)
-    return state, jax.tree.map(lambda *x: np.concatenate(x), *jax.device_get(kept))
+    return state, jax.tree.map(lambda *x: np.concatenate(x), *jax.device_get(reported))
 
 
-def _own_rows(job: Job, positions: np.ndarray) -> np.ndarray:
+def _own_rows(experiment: Experiment, positions: np.ndarray) -> np.ndarray:
     """Of the batches [steps, batch], the rows that the devices of this process work on."""
-    return positions[:, parallel.local_rows(job.layout.mesh, job.config.batch)]
+    return positions[:, parallel.local_rows(experiment.layout.mesh, experiment.config.batch)]

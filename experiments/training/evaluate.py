@@ -15,15 +15,15 @@ from experiments.training.parallel import AXIS
 
 
 def evaluate(
-    graphdef: nnx.GraphDef, params: Any, rest: Any, source: Source, mesh: Mesh | None = None, chunk: int = 1000
+    graphdef: nnx.GraphDef, params: Any, model_state: Any, source: Source, mesh: Mesh | None = None, chunk: int = 1000
 ) -> tuple[float, float]:
     """Mean cross-entropy and accuracy on all of the examples."""
-    losses, right = examine(graphdef, params, rest, source, mesh, chunk)
-    return float(losses.mean(dtype=np.float64)), float(right.mean())
+    losses, correct = evaluate_each(graphdef, params, model_state, source, mesh, chunk)
+    return float(losses.mean(dtype=np.float64)), float(correct.mean())
 
 
-def examine(
-    graphdef: nnx.GraphDef, params: Any, rest: Any, source: Source, mesh: Mesh | None = None, chunk: int = 1000
+def evaluate_each(
+    graphdef: nnx.GraphDef, params: Any, model_state: Any, source: Source, mesh: Mesh | None = None, chunk: int = 1000
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cross-entropy of every example, float32 [n], and whether it is classified rightly, bool [n].
 
@@ -34,16 +34,16 @@ def examine(
     # The last chunk, filled up with the last example, is as long as the others: one program does for all.
     positions = (np.minimum(np.arange(i, i + chunk), count - 1) for i in range(0, count, chunk))
     feeds = source.read(positions)
-    parts = [jax.device_get(_examine(graphdef, mesh, params, rest, source.data, feed)) for feed in feeds]
-    losses, right = (np.concatenate(part)[:count] for part in zip(*parts, strict=True))
-    return losses, right
+    parts = [jax.device_get(_evaluate_chunk(graphdef, mesh, params, model_state, source.data, feed)) for feed in feeds]
+    losses, correct = (np.concatenate(part)[:count] for part in zip(*parts, strict=True))
+    return losses, correct
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _examine(graphdef: nnx.GraphDef, mesh: Mesh | None, params: Any, rest: Any, data: Data, chosen: Any):
+def _evaluate_chunk(graphdef: nnx.GraphDef, mesh: Mesh | None, params: Any, model_state: Any, data: Data, indices: Any):
     lay = lambda tree, spec: tree if mesh is None else jax.lax.with_sharding_constraint(tree, NamedSharding(mesh, spec))
-    chosen = lay(chosen, P(AXIS))
-    model, (images, labels) = nnx.merge(graphdef, params, rest), data.batch(chosen)
+    indices = lay(indices, P(AXIS))
+    model, (images, labels) = nnx.merge(graphdef, params, model_state), data.batch(indices)
     model.eval()
     logits = model(data.normalised(images))
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)

@@ -1,4 +1,4 @@
-"""A job: what every seed of an experiment shares, prepared and checked before anything is written."""
+"""An experiment: what all of its seeds share, prepared and checked before anything is written."""
 
 import dataclasses
 import functools
@@ -16,35 +16,36 @@ from experiments.data.pipeline import Source, channels, source
 from experiments.data.split import class_counts, split
 from experiments.models.functional import Network, network
 from experiments.runs.state import initial
-from experiments.training import optimizer, parallel
-from experiments.training.chunks import Call, calls
+from experiments.training import parallel
+from experiments.training.chunks import Chunk, chunks
 from experiments.training.gate_plan import reevaluations
 from experiments.training.objective import criterion
+from experiments.training.optimizer import Optimizer, build
 from experiments.training.step import make_step
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
+class Experiment:
     """One experiment, ready to train any number of seeds; nothing compiles again from seed to seed."""
 
     config: Config
     dataset: data.Dataset
     network: Network
-    recipe: optimizer.Recipe
+    optimizer: Optimizer
     steps_per_epoch: int
     layout: parallel.Layout
-    step: parallel.Call
+    step: parallel.StepFunction
 
-    def calls(self, epoch: int) -> list[Call]:
+    def chunks(self, epoch: int) -> list[Chunk]:
         """The calls of the step in that epoch, the first of which is 1."""
-        plan, last = self.recipe.plan, epoch * self.steps_per_epoch
+        plan, last = self.optimizer.plan, epoch * self.steps_per_epoch
         plan = None if plan is None else plan[last - self.steps_per_epoch : last]
-        return calls(plan, self.steps_per_epoch, steps_per_call(self.config))
+        return chunks(plan, self.steps_per_epoch, steps_per_call(self.config))
 
     @property
-    def variants(self) -> list[tuple[int, bool | None]]:
+    def programs(self) -> list[tuple[int, bool | None]]:
         """What the run compiles: steps of a call and their `active`, each a program of its own."""
-        return list(dict.fromkeys(call.variant for i in range(self.config.epochs) for call in self.calls(i + 1)))
+        return list(dict.fromkeys(chunk.program for i in range(self.config.epochs) for chunk in self.chunks(i + 1)))
 
     def source(self, examples: data.Examples, scale: tuple[np.ndarray, np.ndarray]) -> Source:
         """The examples ready to be read: on every device, or streamed to them."""
@@ -52,14 +53,14 @@ class Job:
         return found._replace(data=self.place(found.data))
 
     def place(self, tree: Any) -> Any:
-        """The arrays, on every device of the job."""
+        """The arrays, on every device of the experiment."""
         return parallel.everywhere(self.layout.mesh, tree)
 
 
 load = functools.cache(data.load)
 
 
-def prepare(config: Config) -> Job:
+def prepare(config: Config) -> Experiment:
     """Everything that can be wrong with the settings is found here, before anything is written.
 
     Raises:
@@ -71,36 +72,36 @@ def prepare(config: Config) -> Job:
         raise UsageError(f"{config.title}: {str(error).splitlines()[0]}") from error
 
 
-def _prepare(config: Config) -> Job:
+def _prepare(config: Config) -> Experiment:
     dataset = load(config.dataset, config.data_dir, config.checksum, config.stream)
     train = split(config, dataset, config.first_seed).train
     if config.batch > len(train.labels):
         raise UsageError(f"--batch {config.batch}: larger than the {len(train.labels)} training examples")
     steps_per_epoch, classes = len(train.labels) // config.batch, dataset.num_classes
     layout = parallel.layout(config.parallel, config.batch, config.devices, config.accumulate)
-    made = optimizer.build(config, steps_per_epoch=steps_per_epoch, num_classes=classes, axis_name=layout.axis_name)
+    made = build(config, steps_per_epoch=steps_per_epoch, num_classes=classes, axis_name=layout.axis_name)
     loops = made.plan is None or steps_per_call(config) > 1 or config.accumulate > 1
     net = network(config.model, train.images.shape[1:], classes, config.norm, config.dtype, branches=loops)
     make = functools.partial(_step, config, dataset, net, made, layout, config.epochs * steps_per_epoch)
-    step = layout.compiled(make(pieces=config.accumulate))
-    job = Job(config, dataset, net, made, steps_per_epoch, layout, step)
-    if config.accumulate > 1:  # a method cannot look into the loop over pieces for what couples the examples
-        _trace(job, layout.compiled(make(pieces=1)).trace, train)
-    _trace(job, step.trace, train)
-    return job
+    step = layout.compiled(make(microbatches=config.accumulate))
+    experiment = Experiment(config, dataset, net, made, steps_per_epoch, layout, step)
+    if config.accumulate > 1:  # a method cannot look into the loop over microbatches for what couples the examples
+        _trace(experiment, layout.compiled(make(microbatches=1)).trace, train)
+    _trace(experiment, step.trace, train)
+    return experiment
 
 
 def _step(
     config: Config,
     dataset: data.Dataset,
     net: Network,
-    made: optimizer.Recipe,
+    made: Optimizer,
     layout: parallel.Layout,
     steps: int,
     *,
-    pieces: int,
-) -> parallel.Call:
-    """The pure step of a run of so many, its batch in that many pieces."""
+    microbatches: int,
+) -> parallel.StepFunction:
+    """The pure step of a run of `steps` steps, its batch in `microbatches` parts."""
     geometry = dataset.augment if config.augment == "auto" else config.augment
     return make_step(
         net.graphdef,
@@ -108,20 +109,22 @@ def _step(
         made.base,
         pipeline(geometry, config.cutout, config.mixup, dataset.num_classes),
         criterion(config.loss, config.reweight, config.flooding, class_counts(config, dataset), steps),
-        drop=config.on_nan == "skip",
-        pieces=pieces,
+        skip_nonfinite=config.on_nan == "skip",
+        microbatches=microbatches,
         average=layout.average,
     )
 
 
-def _trace(job: Job, step: parallel.Call, train: data.Examples) -> None:
+def _trace(experiment: Experiment, step: parallel.StepFunction, train: data.Examples) -> None:
     """Meet what a method says of this model while it is traced; nothing is computed."""
-    few = job.source(train.take(slice(2)), channels(train.images[:2]))
-    state = jax.eval_shape(lambda: initial(job.recipe.tx, *job.network.init(0), seed=0))
-    if job.layout.axis_name and any(jax.tree.leaves(found.gate) for found in reevaluations(state.opt_state)):
-        raise UsageError(f"--parallel {job.layout.mode}: a gate would decide anew on every device; use --parallel jit")
-    for steps, active in job.variants:
-        feed = next(few.read([np.zeros((steps, job.config.batch), np.int32)]))
+    few = experiment.source(train.take(slice(2)), channels(train.images[:2]))
+    state = jax.eval_shape(lambda: initial(experiment.optimizer.tx, *experiment.network.init(0), seed=0))
+    if experiment.layout.axis_name and any(jax.tree.leaves(found.gate) for found in reevaluations(state.opt_state)):
+        raise UsageError(
+            f"--parallel {experiment.layout.mode}: a gate would decide anew on every device; use --parallel jit"
+        )
+    for steps, active in experiment.programs:
+        feed = next(few.read([np.zeros((steps, experiment.config.batch), np.int32)]))
         jax.eval_shape(functools.partial(step, active=active), state, few.data, feed, jax.random.key(0), jnp.float32(0))
 
 

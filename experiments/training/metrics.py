@@ -7,16 +7,16 @@ import numpy as np
 
 from experiments.config.errors import Diverged
 from experiments.runs.state import Progress, State
-from experiments.training.experiment import Job
+from experiments.training.experiment import Experiment
 from experiments.training.step import Metrics
 
 
-def check_finite(job: Job, metrics: Metrics, state: State, seed: int, first: int) -> None:
+def check_finite(experiment: Experiment, metrics: Metrics, state: State, seed: int, first: int) -> None:
     """Raise `Diverged` if the loss of any step since step `first`, or a parameter, is not finite.
 
     Where such steps are skipped, only if all of them were.
     """
-    if job.config.on_nan == "skip" and np.isfinite(metrics.loss).any():
+    if experiment.config.on_nan == "skip" and np.isfinite(metrics.loss).any():
         return
     wrong = np.flatnonzero(~np.isfinite(metrics.loss))
     if len(wrong):
@@ -25,13 +25,14 @@ def check_finite(job: Job, metrics: Metrics, state: State, seed: int, first: int
         what, step = "a parameter is not finite after the update", first + len(metrics.loss) - 1
     else:
         return
+    epoch = step // experiment.steps_per_epoch + 1
     raise Diverged(
-        f"{job.config.title}, seed {seed}: {what} at step {step} (epoch {step // job.steps_per_epoch + 1}); "
+        f"{experiment.config.title}, seed {seed}: {what} at step {step} (epoch {epoch}); "
         "a smaller --lr or --method.radius may help"
     )
 
 
-def record(job: Job, at: Progress) -> dict[str, Any]:
+def record(experiment: Experiment, at: Progress) -> dict[str, Any]:
     """The line of `metrics.jsonl`: means over the epoch; those of the perturbation over its active steps."""
     columns: dict[str, Any] = {name: np.asarray(values, np.float32) for name, values in at.metrics.items()}
     metrics = Metrics(**columns)
@@ -41,14 +42,14 @@ def record(job: Job, at: Progress) -> dict[str, Any]:
         name: float(getattr(metrics, name)[on].mean()) if on.any() else None
         for name in ("radius", "cosine", "grad_norm", "perturbed_grad_norm")
     }
-    step = at.epoch * job.steps_per_epoch
+    step = at.epoch * experiment.steps_per_epoch
     return {
         "epoch": at.epoch,
         "step": step,
         "gradient_evaluations": at.evaluations,
         "seconds": at.seconds,
         "skipped": int((~taken).sum()),
-        "lr": float(job.recipe.lr(step - 1)),
+        "lr": float(experiment.optimizer.lr(step - 1)),
         "train_loss": float(metrics.loss[taken].mean()),
         "train_accuracy": float(metrics.accuracy[taken].mean()),
         "active": float(on.mean()),

@@ -31,7 +31,7 @@ UNFIT = {
 }
 
 
-class Recipe(NamedTuple):
+class Optimizer(NamedTuple):
     """The chain of one experiment.
 
     Attributes:
@@ -54,7 +54,7 @@ class Recipe(NamedTuple):
         return optax.chain(self.method, self.base)
 
 
-def build(config: Config, *, steps_per_epoch: int, num_classes: int, axis_name: str | None = None) -> Recipe:
+def build(config: Config, *, steps_per_epoch: int, num_classes: int, axis_name: str | None = None) -> Optimizer:
     """The chain that the settings describe, for a run of `config.epochs * steps_per_epoch` steps.
 
     With `axis_name` the step will run side by side on several devices, each with its part of the batch.
@@ -64,7 +64,7 @@ def build(config: Config, *, steps_per_epoch: int, num_classes: int, axis_name: 
     lr, alone = specs.rate(config.lr, steps), make(None)
     rate = lr if callable(lr) else lambda step: lr
     known = plan(alone, steps, num_classes), cost(alone, num_classes)
-    return Recipe(make(axis_name), _base(config, lr, steps), rate, *known)
+    return Optimizer(make(axis_name), _base(config, lr, steps), rate, *known)
 
 
 def _method(config: Config, steps: int, steps_per_epoch: int, num_classes: int, axis_name: str | None) -> Any:

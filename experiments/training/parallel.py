@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from experiments.config.errors import UsageError
 
 AXIS = "data"
-Call = Callable[..., tuple[Any, Any]]
+StepFunction = Callable[..., tuple[Any, Any]]
 """`(state, data, feed, key, val_loss, *, active) -> (state, metrics)`; see `several`."""
 
 
@@ -38,16 +38,16 @@ class Layout(NamedTuple):
         """The mean over programs that run side by side."""
         return (lambda tree: tree) if self.mode == "jit" else over_devices
 
-    def compiled(self, step: Call) -> "Program":
+    def compiled(self, step: StepFunction) -> "Program":
         """The program of a step that is written for this layout."""
         return Program(self.mesh, MODES[self.mode](several(step), self.mesh))
 
 
-def layout(mode: str, batch: int, count: int | None = None, pieces: int = 1) -> Layout:
+def layout(mode: str, batch: int, count: int | None = None, microbatches: int = 1) -> Layout:
     """The first `count` devices, all of them by default, checked against the batch that they will divide.
 
     Raises:
-      UsageError: if there are not as many, or they and the pieces do not divide the batch.
+      UsageError: if there are not as many, or they and the microbatches do not divide the batch.
     """
     found, processes = jax.devices(), jax.process_count()
     if count is not None and count > len(found):
@@ -60,8 +60,8 @@ def layout(mode: str, batch: int, count: int | None = None, pieces: int = 1) -> 
     if batch % count:
         fits = max(n for n in range(1, count) if batch % n == 0)
         raise UsageError(f"--batch {batch}: not divisible by {count} devices; --devices {fits}, or another batch")
-    if batch // count % pieces:
-        raise UsageError(f"--accumulate {pieces}: does not divide the {batch // count} examples of each device")
+    if batch // count % microbatches:
+        raise UsageError(f"--accumulate {microbatches}: does not divide the {batch // count} examples of each device")
     return Layout(mode if count > 1 else "jit", Mesh(np.array(found[:count]), (AXIS,)))
 
 
@@ -77,7 +77,7 @@ def local_rows(mesh: Mesh, batch: int) -> slice:
     return slice(mine[0] * size, (mine[-1] + 1) * size)
 
 
-def several(step: Call) -> Call:
+def several(step: StepFunction) -> StepFunction:
     """As many steps a call as the feed has entries; their metrics come back stacked.
 
     A single step is not scanned: on CPU convolutions are faster outside of loops.
@@ -107,7 +107,7 @@ class Program:
     """A compiled call; `trace` is the same without its host side, for `jax.eval_shape`."""
 
     mesh: Mesh
-    trace: Call
+    trace: StepFunction
 
     def __call__(self, state: Any, data: Any, feed: Any, key: jax.Array, val_loss: jax.Array, *, active: bool | None):
         """Place this process's rows of the batches, [steps, rows, ...], and take the steps. The state is donated."""
@@ -119,12 +119,12 @@ class Program:
         return jax.block_until_ready(out) if crowded else out
 
 
-def by_jit(call: Call, mesh: Mesh) -> Call:
+def by_jit(call: StepFunction, mesh: Mesh) -> StepFunction:
     """One program over all devices, partitioned by the compiler."""
     return jax.jit(call, static_argnames="active", donate_argnums=0, out_shardings=NamedSharding(mesh, P()))
 
 
-def by_shard_map(call: Call, mesh: Mesh) -> Call:
+def by_shard_map(call: StepFunction, mesh: Mesh) -> StepFunction:
     """A program for each device."""
     specs = (P(), P(), P(None, AXIS), P(), P())
 
@@ -136,7 +136,7 @@ def by_shard_map(call: Call, mesh: Mesh) -> Call:
     return jax.jit(placed, static_argnames="active", donate_argnums=0)
 
 
-def by_pmap(call: Call, mesh: Mesh) -> Call:
+def by_pmap(call: StepFunction, mesh: Mesh) -> StepFunction:
     """The program of `by_shard_map` in the older spelling; for devices of one process."""
     own = lambda *args: _own_draws(call)(*args[:-1], active=args[-1])
     mapped = jax.pmap(
@@ -156,7 +156,7 @@ def by_pmap(call: Call, mesh: Mesh) -> Call:
     return placed
 
 
-def _own_draws(call: Call) -> Call:
+def _own_draws(call: StepFunction) -> StepFunction:
     """Augmentation drawn anew on every device."""
 
     def own(state: Any, data: Any, feed: Any, key: jax.Array, val_loss: jax.Array, *, active: bool | None):
@@ -165,4 +165,8 @@ def _own_draws(call: Call) -> Call:
     return own
 
 
-MODES: dict[str, Callable[[Call, Mesh], Call]] = {"jit": by_jit, "pmap": by_pmap, "shard_map": by_shard_map}
+MODES: dict[str, Callable[[StepFunction, Mesh], StepFunction]] = {
+    "jit": by_jit,
+    "pmap": by_pmap,
+    "shard_map": by_shard_map,
+}

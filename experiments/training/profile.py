@@ -40,20 +40,20 @@ def profile(config: Config, folder: Path) -> Profile:
     Raises:
       UsageError: naming what is wrong with the settings.
     """
-    job, seed = prepare(config), config.first_seed
-    examples = split(config, job.dataset, seed).train
-    train, key = job.source(examples, channels(examples.images)), jax.random.key(seed)
-    state = job.place(initial(job.recipe.tx, *job.network.init(seed), seed=seed))
-    compile_steps(job, state, train, key)
-    state, _ = run_epoch(job, state, train, key, jnp.float32(0), seed, epoch=1)
+    experiment, seed = prepare(config), config.first_seed
+    examples = split(config, experiment.dataset, seed).train
+    train, key = experiment.source(examples, channels(examples.images)), jax.random.key(seed)
+    state = experiment.place(initial(experiment.optimizer.tx, *experiment.network.init(seed), seed=seed))
+    compile_steps(experiment, state, train, key)
+    state, _ = run_epoch(experiment, state, train, key, jnp.float32(0), seed, epoch=1)
     options = jax.profiler.ProfileOptions()
     options.python_tracer_level = 0  # it slows down what is measured
     with jax.profiler.trace(folder, profiler_options=options):
         begun = time.perf_counter()
-        run_epoch(job, state, train, key, jnp.float32(0), seed, epoch=min(2, config.epochs))
+        run_epoch(experiment, state, train, key, jnp.float32(0), seed, epoch=min(2, config.epochs))
         seconds = time.perf_counter() - begun
-    rate = job.steps_per_epoch * config.batch / seconds
-    made = Profile(job.steps_per_epoch, seconds, rate, 1 - _working_seconds(folder) / seconds)
+    rate = experiment.steps_per_epoch * config.batch / seconds
+    made = Profile(experiment.steps_per_epoch, seconds, rate, 1 - _working_seconds(folder) / seconds)
     (folder / "profile.json").write_text(json.dumps(dataclasses.asdict(made), indent=2) + "\n")
     return made
 

@@ -27,26 +27,28 @@ class Metrics(NamedTuple):
     perturbed_grad_norm: jax.Array
 
 
-def forward_factory(graphdef: nnx.GraphDef, rest: Any, images: jax.Array, pieces: int = 1):
-    """`forward(params) -> (logits, rest)`, bound to one batch and to the model's state before the step.
+def forward_factory(graphdef: nnx.GraphDef, model_state: Any, images: jax.Array, microbatches: int = 1):
+    """`forward(params) -> (logits, model_state)`, bound to one batch and to the model's state before the step.
 
-    In several pieces the batch goes through the model one after the other, and the pass is repeated for the gradient:
-    the activations of one piece are held at a time, and whatever is done with the logits is done with all of them.
+    Several microbatches pass through the model one after the other, and the pass is repeated for the gradient, so that
+    the activations of one microbatch are in memory at a time. Losses and perturbations see all logits of the batch.
     """
 
-    def piece(params: optax.Params, rest: Any, images: jax.Array):
-        model = nnx.merge(graphdef, params, rest)
+    def microbatch(params: optax.Params, model_state: Any, images: jax.Array):
+        model = nnx.merge(graphdef, params, model_state)
         model.train()
         logits = model(images)
         return jax.lax.stop_gradient(nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))), logits
 
     def forward(params: optax.Params):
-        if pieces == 1:
-            after, logits = piece(params, rest, images)
+        if microbatches == 1:
+            after, logits = microbatch(params, model_state, images)
             return logits, after
-        # Every piece takes rows from all over the batch, so that each device finds its share among its own rows.
-        dealt = images.reshape(-1, pieces, *images.shape[1:]).swapaxes(0, 1)
-        after, logits = jax.lax.scan(jax.checkpoint(functools.partial(piece, params), prevent_cse=False), rest, dealt)
+        # Every microbatch takes rows from all over the batch, so that each device finds its share among its own rows.
+        dealt = images.reshape(-1, microbatches, *images.shape[1:]).swapaxes(0, 1)
+        after, logits = jax.lax.scan(
+            jax.checkpoint(functools.partial(microbatch, params), prevent_cse=False), model_state, dealt
+        )
         return logits.swapaxes(0, 1).reshape(len(images), -1), after
 
     return forward
@@ -59,15 +61,15 @@ def make_step(
     augment: Augment,
     criterion: Criterion = CROSS_ENTROPY,
     *,
-    drop: bool = False,
-    pieces: int = 1,
+    skip_nonfinite: bool = False,
+    microbatches: int = 1,
     average: Callable[[Any], Any] = lambda tree: tree,
 ):
-    """`step(state, data, chosen, key, val_loss, *, active) -> (state, metrics)`, a pure function.
+    """`step(state, data, indices, key, val_loss, *, active) -> (state, metrics)`, a pure function.
 
-    `chosen` holds the positions of the batch, or is the batch itself, `Fed`. `active` is a Python bool where the gate
-    is known ahead, so that each variant compiles to what it uses, and None where the gate decides. Running statistics
-    are those of the first pass: the second pass starts from the same state and what it leaves behind is dropped.
+    `indices` holds the positions of the batch in `data`, or is the batch itself, a `HostBatch`. `active` is a Python
+    bool where the gate is known ahead, so that an idle step compiles to one gradient, and None where the gate decides.
+    The model state (running statistics) is that of the first pass; what the second pass makes of it is discarded.
 
     Args:
       graphdef: the model without its arrays.
@@ -75,19 +77,19 @@ def make_step(
       base: makes an update of it; its state follows that of the method, as in a chain.
       augment: reads and augments the batch.
       criterion: what is minimised.
-      drop: whether a step whose loss or parameters are not finite changes nothing but the step count.
-      pieces: into how many the batch is cut for the passes through the model.
+      skip_nonfinite: whether a step whose loss or parameters are not finite changes nothing but the step count.
+      microbatches: parts of the batch that pass through the model one after the other.
       average: takes the mean of the floats of a tree over devices that run the step side by side.
     """
     method, base = map(optax.with_extra_args_support, (method, base))
 
-    def step(state: State, data: Data, chosen: Any, key: jax.Array, val_loss: jax.Array, *, active: bool | None):
-        images, labels = augment(jax.random.fold_in(key, state.step), data, chosen)
-        forward = forward_factory(graphdef, state.rest, images, pieces)
+    def step(state: State, data: Data, indices: Any, key: jax.Array, val_loss: jax.Array, *, active: bool | None):
+        images, labels = augment(jax.random.fold_in(key, state.step), data, indices)
+        forward = forward_factory(graphdef, state.model_state, images, microbatches)
         logits_fn = lambda p: forward(p)[0]
         logit_loss = lambda logits: criterion.mean(logits, labels, state.step)
         # The pass through the network is taken apart at the logits, for methods that edit the gradient there.
-        logits, pullback, rest = jax.vjp(forward, state.params, has_aux=True)
+        logits, pullback, model_state = jax.vjp(forward, state.params, has_aux=True)
         loss, slope = jax.value_and_grad(logit_loss)(logits)
         perturbed, method_state = method.update(
             pullback(slope)[0],
@@ -104,17 +106,19 @@ def make_step(
             val_loss=val_loss,
         )
         accuracy = jnp.mean(logits.argmax(-1) == (labels if labels.ndim == 1 else labels.argmax(-1)))
-        perturbed, method_state, rest, loss, accuracy = average((perturbed, method_state, rest, loss, accuracy))
+        perturbed, method_state, model_state, loss, accuracy = average(
+            (perturbed, method_state, model_state, loss, accuracy)
+        )
         updates, base_state = base.update(perturbed, state.opt_state[1], state.params, value=loss)
         params = optax.apply_updates(state.params, updates)
-        new = State(state.step + 1, params, rest, (method_state, base_state))
+        new = State(state.step + 1, params, model_state, (method_state, base_state))
         metrics = _metrics(loss, accuracy, new.opt_state)
-        return _drop_unless_finite(state, new, metrics) if drop else (new, metrics)
+        return _skip_nonfinite(state, new, metrics) if skip_nonfinite else (new, metrics)
 
     return step
 
 
-def _drop_unless_finite(old: State, new: State, metrics: Metrics) -> tuple[State, Metrics]:
+def _skip_nonfinite(old: State, new: State, metrics: Metrics) -> tuple[State, Metrics]:
     """The new state, or the old one one step on; the loss reported is then NaN."""
     fine = jnp.isfinite(metrics.loss) & jnp.stack([jnp.isfinite(w).all() for w in jax.tree.leaves(new.params)]).all()
     kept = jax.tree.map(lambda a, b: jnp.where(fine, a, b), new, old)

@@ -10,7 +10,7 @@ from experiments.config.schema import Config
 from experiments.runs import checkpoint, progress, run_dir
 from experiments.runs.lock import held
 from experiments.training import trainer
-from experiments.training.experiment import Job, prepare
+from experiments.training.experiment import Experiment, prepare
 
 
 def run(
@@ -30,13 +30,13 @@ def run(
       A line for each run that failed.
     """
     todo, failed = _todo(experiments), []
-    with progress.reporter(console, sum(_epochs(job, folder) for job, _, folder in todo)) as report:
-        for job, seed, folder in todo:
+    with progress.reporter(console, sum(_epochs(experiment, folder) for experiment, _, folder in todo)) as report:
+        for experiment, seed, folder in todo:
             with held(folder):
-                if _done(job, folder):  # by another process, meanwhile
+                if _done(experiment, folder):  # by another process, meanwhile
                     continue
                 try:
-                    trainer.run(job, seed, folder, report)
+                    trainer.run(experiment, seed, folder, report)
                 except Stopped:
                     raise
                 except tolerated as error:
@@ -45,30 +45,30 @@ def run(
     return failed
 
 
-def _todo(experiments: Sequence[tuple[Path, Config]]) -> list[tuple[Job, int, Path]]:
-    """Job, seed and folder of every run that is not complete, one seed after the other."""
+def _todo(experiments: Sequence[tuple[Path, Config]]) -> list[tuple[Experiment, int, Path]]:
+    """Experiment, seed and folder of every run that is not complete, one seed after the other."""
     for root, _ in experiments:
         run_dir.refuse_unwritable(root)
-    jobs = [(root, prepare(config)) for root, config in experiments]
+    prepared = [(root, prepare(config)) for root, config in experiments]
     turns = [
-        (job, seed, run_dir.folder_of(root, job.config, seed))
+        (experiment, seed, run_dir.folder_of(root, experiment.config, seed))
         for i in range(max(config.seeds for _, config in experiments))
-        for root, job in jobs
-        if i < job.config.seeds
-        for seed in [job.config.first_seed + i]
+        for root, experiment in prepared
+        if i < experiment.config.seeds
+        for seed in [experiment.config.first_seed + i]
     ]
     folders = [folder for _, _, folder in turns]
     twice = next((folder for folder in folders if folders.count(folder) > 1), None)
     if twice is not None:
         raise UsageError(f"{twice}: two of the experiments would be written there; are they the same?")
-    return [(job, seed, folder) for job, seed, folder in turns if not _done(job, folder)]
+    return [(experiment, seed, folder) for experiment, seed, folder in turns if not _done(experiment, folder)]
 
 
-def _done(job: Job, folder: Path) -> bool:
-    return job.config.resume and run_dir.complete(folder, job.config)
+def _done(experiment: Experiment, folder: Path) -> bool:
+    return experiment.config.resume and run_dir.complete(folder, experiment.config)
 
 
-def _epochs(job: Job, folder: Path) -> int:
+def _epochs(experiment: Experiment, folder: Path) -> int:
     """Epochs that are left, from the last checkpoint on."""
-    done = checkpoint.steps(folder) if job.config.resume else []
-    return job.config.epochs - (done[-1] // job.steps_per_epoch if done else 0)
+    done = checkpoint.steps(folder) if experiment.config.resume else []
+    return experiment.config.epochs - (done[-1] // experiment.steps_per_epoch if done else 0)

@@ -1,4 +1,4 @@
-"""The trainer: one seed of a job, from the first step, or the last checkpoint, to the result in its folder."""
+"""The trainer: one seed of a experiment, from the first step, or the last checkpoint, to the result in its folder."""
 
 import contextlib
 import dataclasses
@@ -16,14 +16,14 @@ from experiments.config.errors import Stopped
 from experiments.data.pipeline import Source, channels
 from experiments.data.split import split
 from experiments.runs import checkpoint, run_dir
-from experiments.runs.distributed import agreed, is_first
+from experiments.runs.distributed import any_process, is_first
 from experiments.runs.progress import Reporter, silent
-from experiments.runs.signals import interrupts
+from experiments.runs.signals import graceful_shutdown
 from experiments.runs.state import Progress, Snapshot, initial
 from experiments.runs.tensorboard import scalars
 from experiments.training.epoch import compile_steps, run_epoch
-from experiments.training.evaluate import evaluate, examine
-from experiments.training.experiment import Job
+from experiments.training.evaluate import evaluate, evaluate_each
+from experiments.training.experiment import Experiment
 from experiments.training.metrics import check_finite, record, summary
 
 SECONDS_BETWEEN_REPORTS = 0.5
@@ -33,12 +33,12 @@ SECONDS_BETWEEN_REPORTS = 0.5
 class Training:
     """One seed under way: what it works with, where it stands, and what it tells."""
 
-    job: Job
+    experiment: Experiment
     seed: int
     folder: Path
     train: Source
     val: Source
-    asked: list
+    signals: list
     report: Reporter
     now: Snapshot
     show: Callable[[dict[str, Any]], None] = lambda line: None
@@ -47,51 +47,54 @@ class Training:
     @property
     def name(self) -> str:
         """As the progress bar and errors call it."""
-        return f"{self.job.config.title}, seed {self.seed}"
+        return f"{self.experiment.config.title}, seed {self.seed}"
 
     @property
     def steps(self) -> int:
         """Steps done."""
-        return (self.now.progress.epoch - 1) * self.job.steps_per_epoch + self.now.progress.within
+        return (self.now.progress.epoch - 1) * self.experiment.steps_per_epoch + self.now.progress.within
 
     def advance(self) -> None:
         """Train to the end of the epoch, or to where a checkpoint is due before it."""
         at, begun = self.now.progress, time.perf_counter()
         key, val_loss = jax.random.key(self.seed), jnp.float32(at.val_loss)
         state, metrics = run_epoch(
-            self.job, self.now.state, self.train, key, val_loss, self.seed, at.epoch, at.within, self._pause()
+            self.experiment, self.now.state, self.train, key, val_loss, self.seed, at.epoch, at.within, self._pause()
         )
         at.seconds += time.perf_counter() - begun
         self.now = self.now._replace(state=state)
-        check_finite(self.job, metrics, state, self.seed, self.steps)
+        check_finite(self.experiment, metrics, state, self.seed, self.steps)
         for name, values in metrics._asdict().items():
             at.metrics.setdefault(name, []).extend(np.asarray(values).tolist())
         at.skipped += int((~np.isfinite(metrics.loss)).sum())
         at.within = len(at.metrics["loss"])
-        at.evaluations += int(np.where(metrics.active, self.job.recipe.cost[1], self.job.recipe.cost[0]).sum())
-        if at.within == self.job.steps_per_epoch:
+        idle, active = self.experiment.optimizer.cost
+        at.evaluations += int(np.where(metrics.active, active, idle).sum())
+        if at.within == self.experiment.steps_per_epoch:
             self._end_epoch()
-        asked = agreed(bool(self.asked))
-        if asked or agreed(self._due()):
+        stopping = any_process(bool(self.signals))
+        if stopping or any_process(self._due()):
             self._save()
-        if asked:
+        if stopping:
             self.stop()
 
     def stop(self) -> NoReturn:
         """End the work after a signal; where `train` or `sweep` named the folder, `--resume` goes on there."""
-        which = self.asked[0] if self.asked else signal.SIGTERM  # which another process was sent
-        config = self.job.config
+        which = self.signals[0] if self.signals else signal.SIGTERM  # which another process was sent
+        config = self.experiment.config
         later = "the same command goes on" if config.resume else "--resume goes on" if config.out else "saved"
         raise Stopped(f"{self.name}: {which.name} at step {self.steps}; {later}", which)
 
     def _end_epoch(self) -> None:
         """Look at the validation examples and leave a line behind."""
         at, (state, _, _) = self.now.progress, self.now
-        loss, accuracy = evaluate(self.job.network.graphdef, state.params, state.rest, self.val, self.job.layout.mesh)
+        loss, accuracy = evaluate(
+            self.experiment.network.graphdef, state.params, state.model_state, self.val, self.experiment.layout.mesh
+        )
         if accuracy > at.best_accuracy:  # a copy: the state itself is donated to the next step
             at.best_epoch, at.best_accuracy = at.epoch, accuracy
-            self.now = self.now._replace(best=jax.tree.map(jnp.copy, (state.params, state.rest)))
-        line = record(self.job, at) | {"val_loss": loss, "val_accuracy": accuracy}
+            self.now = self.now._replace(best=jax.tree.map(jnp.copy, (state.params, state.model_state)))
+        line = record(self.experiment, at) | {"val_loss": loss, "val_accuracy": accuracy}
         run_dir.append(self.folder, line)
         self.show(line)
         self.report(self.name, 1, summary(line))
@@ -99,14 +102,14 @@ class Training:
 
     def _due(self) -> bool:
         """Whether a checkpoint is due by the interval of epochs, by the clock, or because the run has ended."""
-        every, at = self.job.config.checkpoint_every, self.now.progress
+        every, at = self.experiment.config.checkpoint_every, self.now.progress
         if not every:
             return False
-        at_interval = at.within == 0 and ((at.epoch - 1) % every == 0 or at.epoch > self.job.config.epochs)
+        at_interval = at.within == 0 and ((at.epoch - 1) % every == 0 or at.epoch > self.experiment.config.epochs)
         return at_interval or self._late()
 
     def _late(self) -> bool:
-        config = self.job.config
+        config = self.experiment.config
         return bool(config.checkpoint_every) and time.monotonic() - self.saved > 60 * config.checkpoint_minutes
 
     def _save(self) -> None:
@@ -115,21 +118,21 @@ class Training:
 
     def _pause(self) -> Callable[[int], bool]:
         """Told of every step: shows the speed within a long epoch, and says when a checkpoint is due."""
-        first, begun, total = self.now.progress.within, time.monotonic(), self.job.steps_per_epoch
+        first, begun, total = self.now.progress.within, time.monotonic(), self.experiment.steps_per_epoch
         shown = begun
 
         def pause(done: int) -> bool:
             nonlocal shown
             now = time.monotonic()
             if now - shown > SECONDS_BETWEEN_REPORTS:
-                shown, rate = now, (done - first) * self.job.config.batch / (now - begun)
+                shown, rate = now, (done - first) * self.experiment.config.batch / (now - begun)
                 self.report(self.name, 0, f"{done}/{total} steps, {rate:.0f} images/s")
-            return agreed(bool(self.asked) or self._late())
+            return any_process(bool(self.signals) or self._late())
 
         return pause
 
 
-def run(job: Job, seed: int, folder: Path, report: Reporter = silent) -> dict[str, Any]:
+def run(experiment: Experiment, seed: int, folder: Path, report: Reporter = silent) -> dict[str, Any]:
     """Train one seed and write its folder; with `resume`, from its last checkpoint on.
 
     SIGTERM and Ctrl-C end it at the next step, with a checkpoint; after the last step, when it is complete.
@@ -142,56 +145,56 @@ def run(job: Job, seed: int, folder: Path, report: Reporter = silent) -> dict[st
       Diverged: if a loss is not finite; the folder then holds no result.
       Stopped: after a signal.
     """
-    parts = split(job.config, job.dataset, seed)
+    parts = split(experiment.config, experiment.dataset, seed)
     scale = channels(parts.train.images)
-    train, val, test = (job.source(part, scale) for part in parts)
-    with interrupts() as asked, contextlib.ExitStack() as stack:
-        training = Training(job, seed, folder, train, val, asked, report, _fresh(job, seed))
+    train, val, test = (experiment.source(part, scale) for part in parts)
+    with graceful_shutdown() as signals, contextlib.ExitStack() as stack:
+        training = Training(experiment, seed, folder, train, val, signals, report, _fresh(experiment, seed))
         report(training.name, 0, "compiling")
-        compile_seconds = compile_steps(job, training.now.state, train, jax.random.key(seed))
-        training.now = _taken_up(training)
-        if job.config.tensorboard and is_first():
+        compile_seconds = compile_steps(experiment, training.now.state, train, jax.random.key(seed))
+        training.now = _restore_or_start(training)
+        if experiment.config.tensorboard and is_first():
             training.show = stack.enter_context(scalars(folder, training.now.progress.epoch))
-        while training.now.progress.epoch <= job.config.epochs:
+        while training.now.progress.epoch <= experiment.config.epochs:
             training.advance()
-        result = _test(job, training.now, test) | {"compile_seconds": compile_seconds}
+        result = _test(experiment, training.now, test) | {"compile_seconds": compile_seconds}
         run_dir.finish(folder, result)
-        if agreed(bool(asked)):  # after the last look at them; the runs that would follow shall not begin
+        if any_process(bool(signals)):  # after the last look at them; the runs that would follow shall not begin
             training.stop()
     return result
 
 
-def _fresh(job: Job, seed: int) -> Snapshot:
-    params, rest = job.network.init(seed)
-    state = job.place(initial(job.recipe.tx, params, rest, seed))
-    return Snapshot(state, jax.tree.map(jnp.copy, (state.params, state.rest)), Progress())
+def _fresh(experiment: Experiment, seed: int) -> Snapshot:
+    params, model_state = experiment.network.init(seed)
+    state = experiment.place(initial(experiment.optimizer.tx, params, model_state, seed))
+    return Snapshot(state, jax.tree.map(jnp.copy, (state.params, state.model_state)), Progress())
 
 
-def _taken_up(training: Training) -> Snapshot:
+def _restore_or_start(training: Training) -> Snapshot:
     """The last checkpoint where the run is resumed and has one; otherwise a folder made anew."""
-    config, folder = training.job.config, training.folder
-    kept = checkpoint.restore(folder, training.now) if config.resume else None
-    if kept is None:
+    config, folder = training.experiment.config, training.folder
+    restored = checkpoint.restore(folder, training.now) if config.resume else None
+    if restored is None:
         run_dir.start(folder, config, training.seed)
         return training.now
-    run_dir.cut(folder, kept.progress.epoch - 1)
-    return kept
+    run_dir.cut(folder, restored.progress.epoch - 1)
+    return restored
 
 
-def _test(job: Job, end: Snapshot, test: Source) -> dict[str, Any]:
+def _test(experiment: Experiment, end: Snapshot, test: Source) -> dict[str, Any]:
     """Read the test set, once: with the parameters chosen on validation data, and with the last ones."""
-    last, at = end.state, end.progress
-    mesh, labels = job.layout.mesh, np.asarray(test.data.labels)
-    right = examine(job.network.graphdef, last.params, last.rest, test, mesh)[1]
+    last, at, config = end.state, end.progress, experiment.config
+    mesh, labels = experiment.layout.mesh, np.asarray(test.data.labels)
+    correct = evaluate_each(experiment.network.graphdef, last.params, last.model_state, test, mesh)[1]
     return {
         "best_epoch": at.best_epoch,
         "val_accuracy": at.best_accuracy,
-        "test_accuracy": evaluate(job.network.graphdef, *end.best, test, mesh)[1],
-        "last_test_accuracy": float(right.mean()),
-        "last_test_accuracy_by_class": [float(right[labels == c].mean()) for c in np.unique(labels)],
+        "test_accuracy": evaluate(experiment.network.graphdef, *end.best, test, mesh)[1],
+        "last_test_accuracy": float(correct.mean()),
+        "last_test_accuracy_by_class": [float(correct[labels == c].mean()) for c in np.unique(labels)],
         "parameters": sum(x.size for x in jax.tree.leaves(last.params)),
         "gradient_evaluations": at.evaluations,
         "skipped_steps": at.skipped,
         "seconds": at.seconds,
-        "images_per_second": job.config.epochs * job.steps_per_epoch * job.config.batch / at.seconds,
+        "images_per_second": config.epochs * experiment.steps_per_epoch * config.batch / at.seconds,
     }

@@ -60,7 +60,7 @@ def test_a_preset_is_traced(name):
     config = dataclasses.replace(presets.load(name), epochs=2, devices=1)
     made = experiment.prepare(config)
     assert made.config.preset == name
-    assert made.recipe.cost == COSTS[name]
+    assert made.optimizer.cost == COSTS[name]
     assert made.steps_per_epoch >= 1
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from experiments.config.errors import UsageError
 from experiments.data.augment import cutout, mixup, pipeline
-from experiments.data.batch import Data, Fed
+from experiments.data.batch import Data, HostBatch
 
 IMAGES = np.random.default_rng(0).integers(1, 256, (200, 8, 6, 2), np.uint8)
 LABELS = np.arange(200, dtype=np.int32) % 5
@@ -47,11 +47,11 @@ def test_the_share_of_mixup_follows_beta():
 
 
 def test_the_parts_in_their_order():
-    chosen = jnp.array([3, 1, 4])
-    images, labels = pipeline("none", 0, 0.0, 5)(KEY, DATA, chosen)
+    indices = jnp.array([3, 1, 4])
+    images, labels = pipeline("none", 0, 0.0, 5)(KEY, DATA, indices)
     np.testing.assert_allclose(images, (IMAGES[[3, 1, 4]] - 7.0) / 2)
     assert labels.tolist() == [3, 1, 4]
-    images, labels = pipeline("crop_flip", 4, 0.5, 5)(KEY, DATA, chosen)
+    images, labels = pipeline("crop_flip", 4, 0.5, 5)(KEY, DATA, indices)
     assert images.dtype == jnp.float32
     assert labels.shape == (3, 5)
     np.testing.assert_allclose(labels.sum(1), 1, rtol=1e-6)
@@ -68,10 +68,10 @@ def test_the_share_of_mixup_is_not_drawn_with_the_key_of_an_image():
 
 @pytest.mark.parametrize("parts", [("none", 0, 0.0), ("crop_flip", 3, 0.4)])
 def test_a_fed_batch_is_augmented_as_the_one_read_by_position(parts):
-    chosen = np.array([9, 2, 30, 5])
+    indices = np.array([9, 2, 30, 5])
     augment = jax.jit(pipeline(*parts, num_classes=5))
-    fed = augment(KEY, DATA, Fed(IMAGES[chosen], LABELS[chosen]))
-    jax.tree.map(np.testing.assert_array_equal, fed, augment(KEY, DATA, chosen))
+    fed = augment(KEY, DATA, HostBatch(IMAGES[indices], LABELS[indices]))
+    jax.tree.map(np.testing.assert_array_equal, fed, augment(KEY, DATA, indices))
 
 
 @pytest.mark.parametrize("parts", [("none", -1, 0.0), ("none", 0, -0.1), ("none", 0, float("nan"))])

@@ -10,7 +10,7 @@ from PIL import Image
 
 from experiments.config.schema import Config
 from experiments.data import Encoded, Examples
-from experiments.data.batch import Fed
+from experiments.data.batch import HostBatch
 from experiments.data.pipeline import channels, source, stream
 from experiments.training.experiment import prepare
 from experiments.training.trainer import run
@@ -37,7 +37,7 @@ def test_blocks_come_in_order_from_any_of_them_on(examples):
         fed = list(stream(examples, blocks[start:]))
         assert len(fed) == 5 - start
         for positions, batch in zip(blocks[start:], fed, strict=True):
-            assert isinstance(batch, Fed)
+            assert isinstance(batch, HostBatch)
             np.testing.assert_array_equal(batch.images, IMAGES[positions])
             np.testing.assert_array_equal(batch.labels, LABELS[positions])
 

@@ -102,11 +102,11 @@ def test_a_network_is_made_once_and_its_arrays_by_seed():
 def test_a_gradient_inside_a_branch_uses_the_convolution_made_for_it():
     settings, images = ("resnet8", (8, 8, 1), 3, "group", "float32"), jnp.ones((2, 8, 8, 1))
     plain, special = network(*settings), network(*settings, branches=True)
-    params, rest = plain.init(0)
-    logits = [nnx.merge(net.graphdef, params, rest)(images) for net in (plain, special)]
+    params, model_state = plain.init(0)
+    logits = [nnx.merge(net.graphdef, params, model_state)(images) for net in (plain, special)]
     np.testing.assert_allclose(*logits, atol=1e-5)
     for net, convolutions in ((plain, 0), (special, 7)):
-        text = str(jax.make_jaxpr(lambda net=net: nnx.merge(net.graphdef, params, rest)(images))())
+        text = str(jax.make_jaxpr(lambda net=net: nnx.merge(net.graphdef, params, model_state)(images))())
         assert text.count("custom_vjp_call[") == convolutions
 
 

@@ -71,6 +71,6 @@ def test_without_others_to_join_there_is_one_line(monkeypatch):
 
 
 def test_one_process_agrees_with_itself_and_writes():
-    assert distributed.agreed(True)
-    assert not distributed.agreed(False)
+    assert distributed.any_process(True)
+    assert not distributed.any_process(False)
     assert distributed.first_alone(lambda x: x + 1)(1) == 2

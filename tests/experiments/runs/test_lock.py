@@ -49,7 +49,7 @@ def test_other_processes_of_a_training_follow_the_first(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "is_first", lambda: False)
     with held(tmp_path / "run"), held(tmp_path / "run"):
         assert not (tmp_path / "run").exists()
-    monkeypatch.setattr(lock, "agreed", lambda taken: True)
+    monkeypatch.setattr(lock, "any_process", lambda taken: True)
     with pytest.raises(UsageError, match="another process"), held(tmp_path / "run"):
         pass
 

@@ -19,24 +19,24 @@ from experiments.models.functional import network
 from experiments.runs.state import State, initial
 from experiments.training import parallel
 from experiments.training.epoch import run_epoch
-from experiments.training.evaluate import examine
-from experiments.training.experiment import Job, prepare
+from experiments.training.evaluate import evaluate_each
+from experiments.training.experiment import Experiment, prepare
 
 BASE = Config(model="mlp", method="pugd", batch=16, train_size=48, val_size=40, epochs=1, devices=1, lr="0.1")
 
 
-def start(job: Job) -> tuple[State, Source]:
-    train = split(job.config, job.dataset, 0).train
-    state = initial(job.recipe.tx, *job.network.init(0), seed=0)
-    return job.place(state), job.source(train, channels(train.images))
+def start(experiment: Experiment) -> tuple[State, Source]:
+    train = split(experiment.config, experiment.dataset, 0).train
+    state = initial(experiment.optimizer.tx, *experiment.network.init(0), seed=0)
+    return experiment.place(state), experiment.source(train, channels(train.images))
 
 
 def trained(**settings):
     """Parameters, running statistics and metrics after an epoch of three steps."""
-    job = prepare(dataclasses.replace(BASE, **settings))
-    state, train = start(job)
-    state, metrics = run_epoch(job, state, train, jax.random.key(0), jnp.float32(0), seed=0, epoch=1)
-    return jax.device_get((state.params, state.rest, metrics))
+    experiment = prepare(dataclasses.replace(BASE, **settings))
+    state, train = start(experiment)
+    state, metrics = run_epoch(experiment, state, train, jax.random.key(0), jnp.float32(0), seed=0, epoch=1)
+    return jax.device_get((state.params, state.model_state, metrics))
 
 
 def assert_close(actual, expected, tolerance=1e-4):
@@ -59,14 +59,19 @@ def test_under_jit_batch_norm_is_of_the_whole_batch():
 
 def in_turn(method, devices):
     """Local perturbation without a mesh: the perturbed gradient of each device's rows, one by one, then their mean."""
-    job = prepare(dataclasses.replace(BASE, method="none"))
-    state, train = start(job)
+    experiment = prepare(dataclasses.replace(BASE, method="none"))
+    state, train = start(experiment)
     images, labels = train.data.normalised(train.data.images), train.data.labels
     forward = network("mlp", (8, 8, 1), 10, "group", "float32").graphdef
-    params, rest, base, method_state = state.params, state.rest, state.opt_state[1], method.init(state.params)
+    params, model_state, base, method_state = (
+        state.params,
+        state.model_state,
+        state.opt_state[1],
+        method.init(state.params),
+    )
 
     def loss(params, rows):
-        logits = nnx.merge(forward, params, rest)(images[rows])
+        logits = nnx.merge(forward, params, model_state)(images[rows])
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels[rows]).mean()
 
     @jax.jit
@@ -77,7 +82,7 @@ def in_turn(method, devices):
     for batch in np.random.default_rng([0, 4, 1]).permutation(48).reshape(3, 16):
         found = [perturbed(params, rows) for rows in np.split(batch, devices)]
         mean = jax.tree.map(lambda *g: sum(g) / devices, *found)
-        updates, base = job.recipe.base.update(mean, base, params)
+        updates, base = experiment.optimizer.base.update(mean, base, params)
         params = optax.apply_updates(params, updates)
     return jax.device_get(params)
 
@@ -106,21 +111,21 @@ def test_methods_of_logits_and_of_single_examples_are_the_same_in_every_mode(mod
 
 
 def test_a_program_for_each_device_takes_one_all_reduce():
-    job = prepare(dataclasses.replace(BASE, method="sam", parallel="shard_map", devices=4))
-    state, train = start(job)
+    experiment = prepare(dataclasses.replace(BASE, method="sam", parallel="shard_map", devices=4))
+    state, train = start(experiment)
     feed = np.zeros((1, 16), np.int32)
-    lowered = job.step.trace.lower(state, train.data, feed, jax.random.key(0), jnp.float32(0), active=True)
+    lowered = experiment.step.trace.lower(state, train.data, feed, jax.random.key(0), jnp.float32(0), active=True)
     text = lowered.compile().as_text()
     assert sum(" all-reduce(" in line or " all-reduce-start(" in line for line in text.splitlines()) == 1
 
 
 def test_devices_draw_their_own_augmentation():
-    job = prepare(dataclasses.replace(BASE, augment="crop", parallel="shard_map", devices=2, method="none"))
-    state, train = start(job)
+    experiment = prepare(dataclasses.replace(BASE, augment="crop", parallel="shard_map", devices=2, method="none"))
+    state, train = start(experiment)
     feed = np.zeros((1, 16), np.int32)  # one example, over and over
     drawn = lambda key: parallel.over_devices({"x": jax.random.uniform(key)})["x"]
     call = lambda state, data, feed, key, val_loss, *, active: (drawn(key), jax.random.uniform(key))
-    program = parallel.MODES["shard_map"](call, job.layout.mesh)
+    program = parallel.MODES["shard_map"](call, experiment.layout.mesh)
     mean, own = program(state, train.data, feed, jax.random.key(0), jnp.float32(0), active=True)
     assert float(mean) != pytest.approx(float(own), abs=1e-3)
 
@@ -131,11 +136,13 @@ def test_several_steps_a_call_are_the_same_steps(settings):
 
 
 def test_a_run_goes_on_in_the_middle_of_a_call():
-    job = prepare(dataclasses.replace(BASE, steps_per_call=2))
-    state, train = start(job)
+    experiment = prepare(dataclasses.replace(BASE, steps_per_call=2))
+    state, train = start(experiment)
     whole = trained(steps_per_call=2)
-    state, first = run_epoch(job, state, train, jax.random.key(0), jnp.float32(0), 0, 1, pause=lambda done: done == 2)
-    state, second = run_epoch(job, state, train, jax.random.key(0), jnp.float32(0), 0, 1, start=2)
+    state, first = run_epoch(
+        experiment, state, train, jax.random.key(0), jnp.float32(0), 0, 1, pause=lambda done: done == 2
+    )
+    state, second = run_epoch(experiment, state, train, jax.random.key(0), jnp.float32(0), 0, 1, start=2)
     assert (len(first.loss), len(second.loss)) == (2, 1)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), whole[0])
 
@@ -155,10 +162,12 @@ def test_a_batch_in_pieces_is_the_whole_batch(settings):
 
 
 def test_evaluation_on_several_devices_covers_every_example_once():
-    job = prepare(dataclasses.replace(BASE, devices=8))
-    state, train = start(job)
-    on_eight = examine(job.network.graphdef, state.params, state.rest, train, job.layout.mesh, chunk=20)
-    alone = examine(job.network.graphdef, state.params, state.rest, train)
+    experiment = prepare(dataclasses.replace(BASE, devices=8))
+    state, train = start(experiment)
+    on_eight = evaluate_each(
+        experiment.network.graphdef, state.params, state.model_state, train, experiment.layout.mesh, chunk=20
+    )
+    alone = evaluate_each(experiment.network.graphdef, state.params, state.model_state, train)
     assert on_eight[0].shape == (48,)
     assert_close(on_eight, alone)
 

@@ -15,7 +15,8 @@ import pytest
 
 from experiments.config.errors import Diverged, Stopped
 from experiments.config.schema import Config
-from experiments.runs import checkpoint, run_dir, signals
+from experiments.runs import checkpoint, run_dir
+from experiments.runs.signals import graceful_shutdown
 from experiments.training import trainer
 from experiments.training.experiment import prepare
 
@@ -32,27 +33,27 @@ CASES = {
 }
 
 
-def stopping(job, after, number=signal.SIGTERM):
-    """The job, and a signal in the course of its step `after`; compilation calls each variant once."""
+def stopping(experiment, after, number=signal.SIGTERM):
+    """The experiment, and a signal in the course of its step `after`; compilation calls each program once."""
     calls = 0
 
     def step(*args, **kwargs):
         nonlocal calls
         calls += 1
-        if calls == len(job.variants) + after:
+        if calls == len(experiment.programs) + after:
             signal.raise_signal(number)
-        return job.step(*args, **kwargs)
+        return experiment.step(*args, **kwargs)
 
-    return dataclasses.replace(job, step=step)
-
-
-def resumed(job):
-    return dataclasses.replace(job, config=dataclasses.replace(job.config, resume=True))
+    return dataclasses.replace(experiment, step=step)
 
 
-def end(job, folder):
+def resumed(experiment):
+    return dataclasses.replace(experiment, config=dataclasses.replace(experiment.config, resume=True))
+
+
+def end(experiment, folder):
     """The last checkpoint, and what the folder says beside times."""
-    snapshot = checkpoint.restore(folder, trainer._fresh(job, 0))
+    snapshot = checkpoint.restore(folder, trainer._fresh(experiment, 0))
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     timeless = [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
     result = json.loads((folder / "result.json").read_text())
@@ -70,15 +71,15 @@ def assert_same_bits(one, two):
 
 @pytest.mark.parametrize("case", CASES)
 def test_stopped_within_an_epoch_and_resumed(case, tmp_path):
-    job = prepare(dataclasses.replace(BASE, **CASES[case]))
-    trainer.run(job, 0, tmp_path / "whole")
+    experiment = prepare(dataclasses.replace(BASE, **CASES[case]))
+    trainer.run(experiment, 0, tmp_path / "whole")
     with pytest.raises(Stopped, match="SIGTERM at step 6; saved"):
-        trainer.run(stopping(job, 6), 0, tmp_path / "parts")
+        trainer.run(stopping(experiment, 6), 0, tmp_path / "parts")
     assert checkpoint.steps(tmp_path / "parts") == [6]
     assert not (tmp_path / "parts" / "result.json").exists()
-    trainer.run(resumed(job), 0, tmp_path / "parts")
+    trainer.run(resumed(experiment), 0, tmp_path / "parts")
     (whole, lines, result), (parts, lines_of_parts, result_of_parts) = (
-        end(job, tmp_path / name) for name in ("whole", "parts")
+        end(experiment, tmp_path / name) for name in ("whole", "parts")
     )
     assert_same_bits(whole, parts)
     assert lines == lines_of_parts
@@ -86,22 +87,22 @@ def test_stopped_within_an_epoch_and_resumed(case, tmp_path):
 
 
 def test_lines_after_the_checkpoint_are_cut_and_written_once(tmp_path):
-    job = prepare(dataclasses.replace(BASE, checkpoint_every=2, epochs=4))
+    experiment = prepare(dataclasses.replace(BASE, checkpoint_every=2, epochs=4))
     with pytest.raises(Stopped):
-        trainer.run(stopping(job, 13), 0, tmp_path)  # checkpoints of steps 8 and 13
+        trainer.run(stopping(experiment, 13), 0, tmp_path)  # checkpoints of steps 8 and 13
     run_dir.append(tmp_path, {"epoch": 4})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 5, "st')
-    trainer.run(resumed(job), 0, tmp_path)
+    trainer.run(resumed(experiment), 0, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4]
 
 
 def test_a_step_count_within_an_epoch_is_due_by_the_clock(tmp_path, monkeypatch):
-    job = prepare(dataclasses.replace(BASE, epochs=1, checkpoint_minutes=1e-9))
+    experiment = prepare(dataclasses.replace(BASE, epochs=1, checkpoint_minutes=1e-9))
     saved = []
     monkeypatch.setattr(checkpoint, "save", lambda folder, step, snapshot: saved.append(step))
-    trainer.run(job, 0, tmp_path)
+    trainer.run(experiment, 0, tmp_path)
     assert saved == [1, 2, 3, 4]
 
 
@@ -110,7 +111,7 @@ def test_a_step_count_within_an_epoch_is_due_by_the_clock(tmp_path, monkeypatch)
     [({"out": Path("out")}, "--resume goes on"), ({"resume": True}, "the same command goes on"), ({}, "saved")],
 )
 def test_a_signal_during_the_last_checkpoint_ends_a_run_that_is_complete(settings, hint, tmp_path, monkeypatch):
-    job = prepare(dataclasses.replace(BASE, epochs=1, **settings))
+    experiment = prepare(dataclasses.replace(BASE, epochs=1, **settings))
     save = checkpoint.save
 
     def signalled(*args):
@@ -119,17 +120,17 @@ def test_a_signal_during_the_last_checkpoint_ends_a_run_that_is_complete(setting
 
     monkeypatch.setattr(checkpoint, "save", signalled)
     with pytest.raises(Stopped, match=f"SIGTERM at step 4; {hint}$"):
-        trainer.run(job, 0, tmp_path)
-    assert run_dir.complete(tmp_path, job.config)
+        trainer.run(experiment, 0, tmp_path)
+    assert run_dir.complete(tmp_path, experiment.config)
     assert checkpoint.steps(tmp_path) == [4]
 
 
 def test_without_an_interval_only_a_signal_makes_a_checkpoint(tmp_path):
-    job = prepare(dataclasses.replace(BASE, epochs=2, checkpoint_every=0))
-    trainer.run(job, 0, tmp_path / "whole")
+    experiment = prepare(dataclasses.replace(BASE, epochs=2, checkpoint_every=0))
+    trainer.run(experiment, 0, tmp_path / "whole")
     assert not (tmp_path / "whole" / "checkpoints").exists()
     with pytest.raises(Stopped) as stop:
-        trainer.run(stopping(job, 3, signal.SIGINT), 0, tmp_path / "parts")
+        trainer.run(stopping(experiment, 3, signal.SIGINT), 0, tmp_path / "parts")
     assert stop.value.status == 130
     assert checkpoint.steps(tmp_path / "parts") == [3]
 
@@ -146,9 +147,9 @@ def plain_signals():
 
 @pytest.mark.usefixtures("plain_signals")
 def test_a_second_signal_is_not_held_back():
-    with signals.interrupts() as asked:
+    with graceful_shutdown() as caught:
         signal.raise_signal(signal.SIGINT)
-        assert asked == [signal.SIGINT]
+        assert caught == [signal.SIGINT]
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -157,8 +158,8 @@ def test_a_second_signal_is_not_held_back():
 @pytest.mark.usefixtures("plain_signals")
 def test_outside_the_main_thread_signals_are_left_alone():
     def work():
-        with signals.interrupts() as asked:
-            found.append((asked, signal.getsignal(signal.SIGTERM)))
+        with graceful_shutdown() as caught:
+            found.append((caught, signal.getsignal(signal.SIGTERM)))
 
     found: list = []
     thread = threading.Thread(target=work)
@@ -167,43 +168,43 @@ def test_outside_the_main_thread_signals_are_left_alone():
     assert found == [([], signal.SIG_DFL)]
 
 
-def failing_once(job, step):
-    """The job with one training batch of which the images cannot be normalised: their mean is not a number."""
+def failing_once(experiment, step):
+    """The experiment with one training batch of which the images cannot be normalised: their mean is not a number."""
     calls = 0
 
     def broken(state, data, *args, **kwargs):
         nonlocal calls
         calls += 1
-        if calls == len(job.variants) + step:
+        if calls == len(experiment.programs) + step:
             data = data._replace(mean=data.mean * np.float32("nan"))
-        return job.step(state, data, *args, **kwargs)
+        return experiment.step(state, data, *args, **kwargs)
 
-    return dataclasses.replace(job, step=broken)
+    return dataclasses.replace(experiment, step=broken)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_never_reaches_a_checkpoint(tmp_path):
-    job = prepare(dataclasses.replace(BASE, checkpoint_every=1))
+    experiment = prepare(dataclasses.replace(BASE, checkpoint_every=1))
     with pytest.raises(Diverged, match=r"the loss is nan at step 5 \(epoch 2\)"):
-        trainer.run(failing_once(job, 6), 0, tmp_path)
+        trainer.run(failing_once(experiment, 6), 0, tmp_path)
     assert checkpoint.steps(tmp_path) == [4]
 
 
 def test_a_step_that_is_not_finite_is_dropped_whole_when_asked(tmp_path):
-    job = prepare(dataclasses.replace(BASE, on_nan="skip", norm="batch", method="pugd"))
-    result = trainer.run(failing_once(job, 6), 0, tmp_path)
+    experiment = prepare(dataclasses.replace(BASE, on_nan="skip", norm="batch", method="pugd"))
+    result = trainer.run(failing_once(experiment, 6), 0, tmp_path)
     assert result["skipped_steps"] == 1
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["skipped"] for line in lines] == [0, 1, 0]
     assert all(np.isfinite(line["train_loss"]) for line in lines)
-    state, _, _ = end(job, tmp_path)
+    state, _, _ = end(experiment, tmp_path)
     assert all(np.isfinite(w).all() for w in jax.tree.leaves(state[0].params))
     assert int(state[0].step) == 12
 
 
 def test_parameters_that_are_not_finite_are_found_though_the_loss_before_was(tmp_path):
-    job = prepare(dataclasses.replace(BASE, epochs=1, batch=80, lr="3e38", weight_decay=1e10))
+    experiment = prepare(dataclasses.replace(BASE, epochs=1, batch=80, lr="3e38", weight_decay=1e10))
     with pytest.raises(Diverged, match=r"a parameter is not finite after the update at step 0"):
-        trainer.run(job, 0, tmp_path)
+        trainer.run(experiment, 0, tmp_path)
 
 
 @pytest.mark.slow

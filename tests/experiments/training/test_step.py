@@ -32,8 +32,8 @@ class Small(nnx.Module):
 
 
 def small() -> Network:
-    graphdef, params, rest = nnx.split(Small(nnx.Rngs(0)), nnx.Param, ...)
-    return Network(graphdef, lambda seed: (nnx.to_pure_dict(params), nnx.to_pure_dict(rest)))
+    graphdef, params, model_state = nnx.split(Small(nnx.Rngs(0)), nnx.Param, ...)
+    return Network(graphdef, lambda seed: (nnx.to_pure_dict(params), nnx.to_pure_dict(model_state)))
 
 
 def some_data(count: int = 12) -> Data:
@@ -54,13 +54,13 @@ def one_step(method, base=None, active=None, **options) -> tuple[State, dict[str
 @pytest.mark.parametrize("active", [True, None])
 def test_running_statistics_are_those_of_the_first_pass(active):
     state, _ = one_step(pugd_optax.pugd(radius=2.0), active=active)
-    params, rest = small().init(0)
+    params, model_state = small().init(0)
     data = some_data()
     x = np.asarray(data.normalised(data.images[:6]), np.float64).reshape(6, 16)
     hidden = x @ np.asarray(params["first"]["kernel"], np.float64) + np.asarray(params["first"]["bias"])
-    np.testing.assert_allclose(state.rest["norm"]["mean"], 0.1 * hidden.mean(0), atol=1e-6)
-    np.testing.assert_allclose(state.rest["norm"]["var"], 0.9 + 0.1 * hidden.var(0), atol=1e-6)
-    assert not jnp.array_equal(state.rest["norm"]["mean"], rest["norm"]["mean"])
+    np.testing.assert_allclose(state.model_state["norm"]["mean"], 0.1 * hidden.mean(0), atol=1e-6)
+    np.testing.assert_allclose(state.model_state["norm"]["var"], 0.9 + 0.1 * hidden.var(0), atol=1e-6)
+    assert not jnp.array_equal(state.model_state["norm"]["mean"], model_state["norm"]["mean"])
 
 
 def test_the_reported_loss_is_the_clean_one():
@@ -96,12 +96,12 @@ def test_keys_that_a_method_carries_differ_by_seed():
 
 def test_evaluation_covers_every_example_once():
     net, data = network("mlp", (4, 4, 1), 3, "group", "float32"), some_data(25)
-    params, rest = net.init(0)
+    params, model_state = net.init(0)
     model = constructor("mlp", image_shape=(4, 4, 1), num_classes=3)(nnx.Rngs(0))
     nnx.update(model, params)
     logits = model(data.normalised(data.images))
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, data.labels)
-    loss, accuracy = evaluate(net.graphdef, params, rest, Source(data, resident), chunk=10)
+    loss, accuracy = evaluate(net.graphdef, params, model_state, Source(data, resident), chunk=10)
     assert loss == pytest.approx(float(losses.mean()), rel=1e-5)
     assert accuracy == pytest.approx(float((logits.argmax(-1) == data.labels).mean()))
 

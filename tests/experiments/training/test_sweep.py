@@ -117,9 +117,9 @@ def test_a_sweep_trains_all_and_is_not_run_again(tmp_path, capsys, monkeypatch):
 def test_what_another_process_has_completed_meanwhile_is_not_run_again(tmp_path, monkeypatch):
     trained = []
 
-    def both(job, seed, folder, report):
+    def both(experiment, seed, folder, report):
         for k in (0, 1):
-            run_dir.start(tmp_path / f"out/none/seed{k}", job.config, k)
+            run_dir.start(tmp_path / f"out/none/seed{k}", experiment.config, k)
             run_dir.finish(tmp_path / f"out/none/seed{k}", {})
         trained.append(seed)
 

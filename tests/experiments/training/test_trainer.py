@@ -13,9 +13,9 @@ def test_no_validation_loss_is_made_up_before_the_first_is_measured(tmp_path, mo
     """A gap to a made-up 0 would be the reference of the trigger on the generalisation gap."""
     given, epoch = [], trainer.run_epoch
 
-    def observed(job, state, source, key, val_loss, *rest):
+    def observed(experiment, state, source, key, val_loss, *rest):
         given.append(float(val_loss))
-        return epoch(job, state, source, key, val_loss, *rest)
+        return epoch(experiment, state, source, key, val_loss, *rest)
 
     monkeypatch.setattr(trainer, "run_epoch", observed)
     settings = {"train_size": 50, "val_size": 50, "devices": 1, "tensorboard": False, "checkpoint_every": 0}
