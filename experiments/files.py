@@ -1,19 +1,69 @@
-"""Files that readers never see half of, and the folder of what is kept between runs."""
+"""Files that are written atomically (a reader sees the old content or the new, never a part), and the cache folder."""
 
+import contextlib
+import json
 import os
-import tempfile
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from experiments.config.errors import UsageError
 
+WIDTH = 120
+"""Columns up to which an object stays on one line of a JSON file."""
 
-def write_whole(path: Path, text: str) -> None:
-    """Whole or not at all: readers never see half a file."""
-    part = path.with_suffix(".part")
-    part.write_text(text)
-    part.replace(path)
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path in the same folder; it replaces `path` when the block ends, and is removed if it raises."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        yield part
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text atomically."""
+    with replacing(path) as part:
+        part.write_text(text)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically, in the layout of `compact_json`."""
+    write_text(path, compact_json(content) + "\n")
+
+
+def compact_json(content: Any, depth: int = 0) -> str:
+    """JSON in which a list of numbers, and whatever else is short, stays on one line.
+
+    Example:
+      >>> print(compact_json({"seeds": [1, 2], "note": 90 * "-", "row": {"mean": 2.0}}))
+      {
+       "seeds": [1, 2],
+       "note": "------------------------------------------------------------------------------------------",
+       "row": {"mean": 2.0}
+      }
+    """
+    line = json.dumps(content)
+    nested = isinstance(content, dict) or (
+        isinstance(content, list | tuple) and any(isinstance(x, dict | list | tuple) for x in content)
+    )
+    if not nested or len(line) + depth < WIDTH:
+        return line
+    indent = "\n" + " " * (depth + 1)
+    if isinstance(content, dict):
+        parts = [f"{json.dumps(str(k))}: {compact_json(v, depth + 1)}" for k, v in content.items()]
+    else:
+        parts = [compact_json(x, depth + 1) for x in content]
+    opening, closing = "{}" if isinstance(content, dict) else "[]"
+    return opening + indent + ("," + indent).join(parts) + "\n" + " " * depth + closing
 
 
 def cache_folder() -> Path:
@@ -21,17 +71,14 @@ def cache_folder() -> Path:
     return Path(os.environ.get("PUGD_CACHE_DIR") or Path.home() / ".cache" / "pugd_optax")
 
 
-def write(path: Path, array: np.ndarray) -> None:
-    """Write an array whole or not at all, whoever else writes the same file."""
+def cache_array(path: Path, array: np.ndarray) -> None:
+    """Write an array below the cache folder atomically.
+
+    Raises:
+      UsageError: if it cannot be written, as on a full disk.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            try:
-                np.save(file, array)
-                file.close()
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
+        with replacing(path) as part, part.open("wb") as file:
+            np.save(file, array)
     except OSError as error:
         raise UsageError(f"PUGD_CACHE_DIR: {error}; name a folder with {array.nbytes >> 20} MB to spare") from error

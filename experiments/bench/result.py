@@ -1,7 +1,6 @@
 """What a measurement leaves behind: a JSON with machine, options and rows, and a picture."""
 
 import dataclasses
-import json
 import os
 import platform
 import sys
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from experiments.config.errors import UsageError
-from experiments.files import write_whole
+from experiments.files import write_json
 from experiments.runs.run_dir import refuse_unwritable
 
 
@@ -36,7 +35,7 @@ def write(options: Any, name: str, results: list[dict], figure: Figure, console:
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     report = {"machine": machine(), "options": _plain(options), "results": results}
-    write_whole(out / f"{name}.json", json.dumps(report, indent=1) + "\n")
+    write_json(out / f"{name}.json", report)
     figure.savefig(out / f"{name}.png", dpi=120)
     plt.close(figure)
     console.print(f"written to {out}/{name}.json and {name}.png")

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from experiments.files import write_whole
+from experiments.files import write_json
 
 Scale = Literal["smoke", "full"]
 Rows = dict[str, dict[str, list[float]]]
@@ -81,9 +81,8 @@ def verdict(checks: Sequence[Check]) -> str:
 
 
 def save(saved: Saved, folder: Path) -> None:
-    """Write `<name>.json`, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / f"{saved.name}.json", json.dumps(_plain(saved), indent=1) + "\n")
+    """Write `<name>.json`."""
+    write_json(folder / f"{saved.name}.json", _plain(saved))
 
 
 def load(path: Path) -> Saved:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from experiments.claims.claim import Rows, Saved, load, verdict
 from experiments.claims.figure import draw
+from experiments.files import write_text
 from experiments.report.stats import show
 
 HEAD = """# Claims of the papers, and what was found here
@@ -22,7 +23,7 @@ def write(folder: Path) -> Path:
     for saved in found:
         draw(saved.finding.panels, folder / f"{saved.name}.png")
     path = folder / "results.md"
-    path.write_text("\n".join([HEAD, _overview(found), *map(_section, found)]))
+    write_text(path, "\n".join([HEAD, _overview(found), *map(_section, found)]))
     return path
 
 

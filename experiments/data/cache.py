@@ -6,7 +6,7 @@ from PIL import Image
 from experiments.config.errors import UsageError
 from experiments.data.examples import Dataset, Examples
 from experiments.data.images import Encoded
-from experiments.files import cache_folder, write
+from experiments.files import cache_array, cache_folder
 
 LARGEST = 4 * 2**30
 
@@ -30,7 +30,7 @@ def _kept(images: Encoded) -> np.ndarray:
     name = f"{images.key}-{images.numbers[0]}-{images.numbers[-1]}-pillow{Image.__version__}.npy"
     path = cache_folder() / "decoded" / name
     if not path.exists():
-        write(path, images.decode_all())
+        cache_array(path, images.decode_all())
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:

@@ -8,6 +8,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from experiments.files import write_text
 from experiments.report.rows import Accuracy, Row, groups, rows, title
 from experiments.runs.run_dir import Run, read, unfinished
 
@@ -89,8 +90,8 @@ def show(root: Path, console: Console) -> None:
     console.print(NOTE, style="dim")
     for line in missing:
         console.print(f"not in the table: {line}", highlight=False, markup=False)
-    (root / "report.md").write_text(markdown(sorted_out, missing))
-    (root / "report.csv").write_text(comma_separated(sorted_out))
+    write_text(root / "report.md", markdown(sorted_out, missing))
+    write_text(root / "report.csv", comma_separated(sorted_out))
     draw(sorted_out, root / "curves.png")
     console.print(f"written to {root}: report.md, report.csv, curves.png", soft_wrap=True, highlight=False)
 

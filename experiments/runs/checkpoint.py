@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from experiments.config.errors import UsageError
+from experiments.files import write_json
 from experiments.runs.distributed import first_alone
 from experiments.runs.state import Progress, Snapshot
 
@@ -131,10 +132,7 @@ def _sums(folder: Path) -> dict[str, str]:
 
 @first_alone
 def _write_sums(folder: Path) -> None:
-    part = folder / (SUMS + ".part")
-    sums = _sums(folder)
-    part.write_text(json.dumps(sums, indent=1))
-    part.replace(folder / SUMS)
+    write_json(folder / SUMS, _sums(folder))
 
 
 def _check_sums(folder: Path) -> None:

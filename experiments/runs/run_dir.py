@@ -22,7 +22,7 @@ import jax
 
 from experiments.config.errors import Diverged, UsageError
 from experiments.config.schema import ELSEWHERE, Config
-from experiments.files import write_whole
+from experiments.files import write_json, write_text
 from experiments.runs.distributed import first_alone
 from experiments.runs.environment import environment
 from experiments.runs.lock import held
@@ -76,7 +76,7 @@ def start(folder: Path, config: Config, seed: int) -> None:
         for path in folder.glob(pattern):
             path.unlink()
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    _write(folder / "run.json", {"config": _plain(config), "title": config.title, "seed": seed, **environment()})
+    write_json(folder / "run.json", {"config": _plain(config), "title": config.title, "seed": seed, **environment()})
 
 
 def complete(folder: Path, config: Config) -> bool:
@@ -112,7 +112,7 @@ def cut(folder: Path, epochs: int) -> None:
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     if len(lines) < epochs:
         raise UsageError(f"{path}: {len(lines)} lines, the checkpoint is of {epochs} epochs; remove the folder")
-    write_whole(path, "".join(lines[:epochs]))
+    write_text(path, "".join(lines[:epochs]))
     (folder / "failure.json").unlink(missing_ok=True)
 
 
@@ -121,7 +121,7 @@ def fail(folder: Path, error: Exception) -> None:
     """Note in the folder why its run did not end."""
     folder.mkdir(parents=True, exist_ok=True)
     what = str(error) if isinstance(error, Diverged | UsageError) else f"{type(error).__name__}: {error}"
-    _write(folder / "failure.json", {"error": what, "traceback": "".join(traceback.format_exception(error))})
+    write_json(folder / "failure.json", {"error": what, "traceback": "".join(traceback.format_exception(error))})
 
 
 @first_alone
@@ -134,7 +134,7 @@ def append(folder: Path, record: dict[str, Any]) -> None:
 @first_alone
 def finish(folder: Path, result: dict[str, Any]) -> None:
     """Mark the run as complete."""
-    _write(folder / "result.json", result)
+    write_json(folder / "result.json", result)
 
 
 def read(root: Path) -> list[Run]:
@@ -191,7 +191,3 @@ def _plain(config: Config) -> dict[str, Any]:
     if config.parallel != "jit":
         config = dataclasses.replace(config, devices=config.devices or jax.device_count())
     return {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    write_whole(path, json.dumps(content, indent=2) + "\n")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import json
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from experiments.config.errors import UsageError
 from experiments.config.schema import Config
 from experiments.data.pipeline import channels
 from experiments.data.split import split
+from experiments.files import write_json
 from experiments.runs.state import initial
 from experiments.training.epoch import compile_steps, run_epoch
 from experiments.training.experiment import prepare
@@ -54,7 +54,7 @@ def profile(config: Config, folder: Path) -> Profile:
         seconds = time.perf_counter() - begun
     rate = experiment.steps_per_epoch * config.batch / seconds
     made = Profile(experiment.steps_per_epoch, seconds, rate, 1 - _working_seconds(folder) / seconds)
-    (folder / "profile.json").write_text(json.dumps(dataclasses.asdict(made), indent=2) + "\n")
+    write_json(folder / "profile.json", dataclasses.asdict(made))
     return made
 
 

@@ -15,7 +15,7 @@ from experiments.config.errors import UsageError
 from experiments.data.examples import Dataset, Examples
 from experiments.data.images import Encoded, encoded
 from experiments.data.sources.files import Folder
-from experiments.files import cache_folder, write
+from experiments.files import cache_array, cache_folder
 
 
 class _Habits(NamedTuple):
@@ -99,11 +99,11 @@ def _examples(source: Any, path: Path, split: str, side: int | None) -> Examples
 def _labels(source: Any, path: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Labels and original rows (-1 where unknown), kept: to read them is to read all of the files."""
     made = hashlib.sha256(f"{path}\n{(path / 'dataset_info.json').read_text()}".encode()).hexdigest()[:16]
-    kept = cache_folder() / "labels" / f"{made}-{split}.npy"
-    if not kept.exists():
+    cached = cache_folder() / "labels" / f"{made}-{split}.npy"
+    if not cached.exists():
         records = (source[i] for i in range(len(source)))
-        write(kept, np.array([(r["label"], _row(r.get("id"))) for r in records], np.int32).reshape(-1, 2))
-    labels, rows = np.load(kept, allow_pickle=False).T
+        cache_array(cached, np.array([(r["label"], _row(r.get("id"))) for r in records], np.int32).reshape(-1, 2))
+    labels, rows = np.load(cached, allow_pickle=False).T
     return labels, rows
 
 
