@@ -1,6 +1,8 @@
 """Argument checks: one error that names the argument, its value and the mend."""
 
+import difflib
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -70,6 +72,18 @@ def check_trees(grads: optax.Updates, params: optax.Params | None) -> None:
             raise ValueError(MASKED.format(name=name))
     mend = fix(params, "pass the gradient of the loss with respect to these parameters")
     check_same("grads", grads, "params", params, mend)
+
+
+EXTRA_ARGS = ("grad_fn", "value_fn", "ascent_grad_fn", "active", "norm_axis_name")
+"""The extra arguments of `update` that `reevaluate` reads."""
+
+
+def check_extra_args(names: Iterable[str]) -> None:
+    """Refuse a name that is nearly one of ours: an unknown extra argument is ignored, a mistyped one must not be."""
+    for name in names:
+        near = [] if name in EXTRA_ARGS else difflib.get_close_matches(name, EXTRA_ARGS, 1, 0.86)
+        if near:
+            raise TypeError(f"unknown extra argument {name!r} of update. Fix: {near[0]}=.")
 
 
 def check_same(name: str, tree: Any, like_name: str, like: Any, mend: str) -> None:

@@ -1,6 +1,11 @@
-"""Norms and inner products over whole trees: float32 or better, and safe at every scale."""
+"""Norms and inner products over whole trees, in float32 or better: one pass over the leaves, one square root.
 
-from collections.abc import Callable
+A norm whose square leaves float32 (below about 1e-19, above about 1e19) comes out as 0 or as inf. Everything else is
+derived from roots: XLA copies a cheap producer into each of its consumers, and a sum of one scalar a leaf is cheap to
+it, so whatever every leaf read from a bare sum would cost leaves x leaves additions. A square root is computed once.
+"""
+
+import functools
 from typing import Any
 
 import jax
@@ -8,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from pugd_optax._cond import cond
+AxisName = str | tuple[str, ...] | None
 
 
 def widen(x: jax.Array) -> jax.Array:
@@ -19,110 +24,146 @@ def widen(x: jax.Array) -> jax.Array:
     return x.astype(jnp.float64 if double else jnp.float32)
 
 
-def vdot(a: optax.Updates, b: optax.Updates) -> jax.Array:
+def norm(tree: Any, axis_name: AxisName = None) -> jax.Array:
+    r"""Global L2 norm $\sqrt{\sum |x|^2}$ of a tree, as a scalar; not finite if an entry is not.
+
+    Args:
+      tree: a tree of arrays of any float or complex dtype.
+      axis_name: inside `shard_map`, the mesh axes over which leaves are split; a leaf that is known not to vary over
+        them counts once.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> norm({"a": jnp.array([3.0]), "b": jnp.array([4.0])})
+      Array(5., dtype=float32)
+    """
+    return jnp.sqrt(_total(tree, jax.tree.map(_square, tree), axis_name))
+
+
+def vdot(a: optax.Updates, b: optax.Updates, axis_name: AxisName = None) -> jax.Array:
     """Real inner product `Re sum(conj(a) * b)` of two trees of one structure, as a scalar."""
     # A sum, not jnp.vdot: a dot wants its operands stored, a sum lets XLA compute them on the way.
-    parts = jax.tree.map(lambda x, y: jnp.sum(_real_product(widen(x), widen(y))), a, b)
-    return _total(jax.tree.leaves(parts))
+    return _total(a, jax.tree.map(lambda x, y: jnp.sum(_real_product(widen(x), widen(y))), a, b), axis_name)
 
 
-def norm(*trees: Any, of: Callable[..., Any] = lambda tree: tree) -> jax.Array:
-    r"""Global L2 norm $\sqrt{\sum |x|^2}$ of the tree `of(*trees)`, as a scalar.
+class Norms:
+    r"""What is known of the two gradients of a step, each number measured when it is first asked for.
 
-    Squares are summed in float32 (float64 if a leaf is). Where they would overflow or underflow, the tree is first
-    divided by its largest entry, so entries of 1e-30 or 1e30 have the right norm; that second reading sits behind a
-    `lax.cond` and is not run at ordinary scales. `of` is computed again in there: what it returns is never stored, as
-    it would be to cross into the branch. The norm is not finite exactly if the tree holds an inf or a NaN, or if the
-    norm itself is beyond the dtype.
+    A combine that names `norms` among its parameters is given one, and shares its numbers with the report.
+
+    Attributes:
+      g: $\|g\|$.
+      g_star: $\|g^*\|$.
+      dot: $\langle g, g^*\rangle$.
+      cosine: $\cos(g, g^*)$; 0 where one of the two is 0 or not finite.
     """
-    # Without the barrier XLA finds that the caller computes `of` too, shares the two and stores what they share.
-    tree = of(*jax.tree.map(jax.lax.optimization_barrier, trees))
-    plain = jnp.sqrt(vdot(tree, tree))
-    return cond(in_range(plain), lambda *_: plain, lambda *again: _scaled_norm(of(*again)).astype(plain.dtype), *trees)
+
+    def __init__(self, g: optax.Updates, g_star: optax.Updates, axis_name: AxisName = None):
+        self._g, self._g_star, self._axis_name = g, g_star, axis_name
+
+    def of(self, tree: Any) -> jax.Array:
+        """The norm of another tree, over the same mesh axes."""
+        return norm(tree, self._axis_name)
+
+    @functools.cached_property
+    def g(self) -> jax.Array:
+        """|g|."""
+        return self.of(self._g)
+
+    @functools.cached_property
+    def g_star(self) -> jax.Array:
+        """|g*|."""
+        return self.of(self._g_star)
+
+    @functools.cached_property
+    def dot(self) -> jax.Array:
+        """<g, g*>."""
+        return _behind_roots(vdot(self._g, self._g_star, self._axis_name))
+
+    @functools.cached_property
+    def cosine(self) -> jax.Array:
+        """cos(g, g*)."""
+        return finite_or(0, self.dot * inverse(self.g) * inverse(self.g_star))
 
 
-def in_range(length: jax.Array) -> jax.Array:
-    """Whether a norm is far from where its square leaves float32."""
-    return (length > 1e-15) & (length < 1e18)
+def inverse(length: jax.Array) -> jax.Array:
+    """`1 / length`, and 0 for a length of 0."""
+    return jnp.where(length == 0, 0, 1 / jnp.where(length == 0, 1, length))
 
 
-def unit(tree: optax.Updates) -> optax.Updates:
-    """`tree / |tree|`; a zero or a non-finite tree comes back as it is, so no new NaN appears.
+def unit(tree: Any, axis_name: AxisName = None) -> Any:
+    """`tree / |tree|`; zero stays zero, and what is not finite stays so.
 
     Example:
       >>> import jax.numpy as jnp
       >>> unit({"w": jnp.array([3.0, 4.0])})["w"]
       Array([0.6, 0.8], dtype=float32)
     """
-    return divide(tree, norm(tree))
+    return multiply(inverse(norm(tree, axis_name)), tree)
 
 
-def divide(tree: optax.Updates, length: jax.Array) -> optax.Updates:
-    """`tree / length`, and `tree` itself where `length` is 0 or not finite."""
-    divisor = jnp.where((length > 0) & jnp.isfinite(length), length, 1)
-    return jax.tree.map(lambda x: _divide(widen(x), divisor).astype(x.dtype), tree)
+def multiply(factor: jax.Array, tree: Any) -> Any:
+    """`factor * tree` for a real scalar, multiplied in the longer of the two precisions, in the dtypes of the tree."""
+    return jax.tree.map(lambda x: times(factor, x).astype(x.dtype), tree)
 
 
-def cosine(a: optax.Updates, b: optax.Updates, a_norm: jax.Array, b_norm: jax.Array) -> jax.Array:
-    """Cosine of the angle between two trees of these norms; 0 where one of them is 0 or not finite."""
-    plain = safe_ratio(safe_ratio(vdot(a, b), a_norm), b_norm)
-
-    def of_units(a: optax.Updates, b: optax.Updates) -> jax.Array:
-        product = vdot(divide(a, a_norm), divide(b, b_norm)).astype(plain.dtype)
-        return jnp.where(jnp.isfinite(product), product, 0)
-
-    return cond(in_range(a_norm) & in_range(b_norm), lambda *_: plain, of_units, a, b)
+def times(factor: jax.Array, x: jax.Array) -> jax.Array:
+    """`factor * x` in the longer of their precisions: a small float64 factor would be 0 in float32."""
+    x = widen(x)
+    x = x.astype(np.promote_types(x.dtype, factor.dtype))
+    return factor.astype(x.real.dtype) * x
 
 
-def cast_like(tree: optax.Updates, like: optax.Updates) -> optax.Updates:
+def cast_like(tree: Any, like: Any) -> Any:
     """`tree` in the dtypes of another."""
     return jax.tree.map(lambda x, y: jnp.asarray(x).astype(y.dtype), tree, like)
 
 
-def is_finite(tree: optax.Updates) -> jax.Array:
-    """Whether the norm of the tree is finite: no inf, no NaN, and no overflow where it is used."""
-    return jnp.isfinite(norm(tree))
-
-
-def select(choose: jax.Array, a: optax.Updates, b: optax.Updates) -> optax.Updates:
-    """`a` if `choose` else `b`, two trees of one structure, in the dtypes of `b`; nothing leaks from the other one."""
-    return jax.tree.map(lambda x, y: jnp.where(choose, x.astype(y.dtype), y), a, b)
+def finite_or(otherwise: jax.typing.ArrayLike, x: jax.Array) -> jax.Array:
+    """`x` where it is finite."""
+    return jnp.where(jnp.isfinite(x), x, jnp.asarray(otherwise, x.dtype))
 
 
 def safe_ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
     """`numerator / denominator` of two scalars, and 0 where that is not a finite number."""
     ratio = numerator / jnp.where(denominator == 0, 1, denominator)
-    return jnp.where((denominator != 0) & jnp.isfinite(ratio), ratio, 0)
+    return jnp.where(denominator == 0, 0, finite_or(0, ratio))
+
+
+def _behind_roots(x: jax.Array) -> jax.Array:
+    """`x` as a signed root times its size: XLA would see through the square of a plain root."""
+    root = jnp.sqrt(jnp.maximum(x, 0)) - jnp.sqrt(jnp.maximum(-x, 0))
+    return root * jnp.abs(root)
+
+
+def _square(x: jax.Array) -> jax.Array:
+    x = widen(x)
+    return jnp.sum(_real_product(x, x))
 
 
 def _real_product(x: jax.Array, y: jax.Array) -> jax.Array:
     return (jnp.conj(x) * y).real if jnp.iscomplexobj(x) else x * y
 
 
-def _divide(x: jax.Array, divisor: jax.Array) -> jax.Array:
-    """`x / divisor` in the longer of their precisions: a small float64 divisor would be 0 in float32."""
-    x = x.astype(np.promote_types(x.dtype, divisor.dtype))
-    return x / divisor.astype(x.real.dtype)
+def _total(tree: Any, parts: Any, axis_name: AxisName) -> jax.Array:
+    """Sum of one scalar a leaf, in the widest of their dtypes, and over the mesh axes that the leaves vary over."""
+    scalars = jax.tree.leaves(parts)
+    if axis_name is None:
+        return _add(scalars)
+    split = [_varies(x, axis_name) for x in jax.tree.leaves(tree)]
+    shards = jax.lax.psum(_add([x for x, on in zip(scalars, split, strict=True) if on]), axis_name)
+    return shards + _add([x for x, on in zip(scalars, split, strict=True) if not on]).astype(shards.dtype)
 
 
-def _total(scalars: list[jax.Array]) -> jax.Array:
-    """Sum of scalars in the widest of their dtypes; a float32 0 for an empty list."""
-    return sum(_align(scalars), start=jnp.zeros((), _widest(scalars)))
+def _add(scalars: list[jax.Array]) -> jax.Array:
+    widest = jnp.float64 if any(x.dtype == jnp.float64 for x in scalars) else jnp.float32
+    wide = [x.astype(widest) for x in scalars]
+    return functools.reduce(jax.lax.add, wide) if wide else jnp.zeros((), widest)
 
 
-def _align(scalars: list[jax.Array]) -> list[jax.Array]:
-    return [x.astype(_widest(scalars)) for x in scalars]
-
-
-def _widest(scalars: list[jax.Array]):
-    return jnp.float64 if any(x.dtype == jnp.float64 for x in scalars) else jnp.float32
-
-
-def _scaled_norm(tree: optax.Updates) -> jax.Array:
-    leaves = [widen(x) for x in jax.tree.leaves(tree) if x.size]
-    if not leaves:
-        return jnp.zeros((), jnp.float32)
-    top = jnp.max(jnp.stack(_align([jnp.max(jnp.abs(x)) for x in leaves])))
-    divisor = jnp.where((top > 0) & jnp.isfinite(top), top, 1)
-    scaled = [_divide(x, divisor) for x in leaves]
-    return top * jnp.sqrt(vdot(scaled, scaled))
+def _varies(x: Any, axis_name: AxisName) -> bool:
+    """Whether an array differs along one of the axes; under `check_vma=False`, where its type does not tell, yes."""
+    names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
+    known = lambda y: getattr(jax.typeof(y), "vma", ()) if hasattr(jax, "typeof") else ()
+    is_typed = names[0] in known(jax.lax.axis_index(names[0]))
+    return not is_typed or any(name in known(x) for name in names)

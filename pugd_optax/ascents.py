@@ -3,10 +3,11 @@ r"""Ascents: `(g, w) -> eps`, how the gradient and the parameters become a pertu
 An ascent is an `optax.GradientTransformation` whose output is read as $+\epsilon$: no learning rate, no sign flip. It
 is given the step count as the extra argument `step` and the gradient function as `grad_fn`. Ascents chain with
 `optax.chain`: SAM is `normalize()`, PUGD is `T` then `normalize()`, ASAM is `T`, `normalize()` and `T` again, where `T`
-is `scale_by_abs_params()`.
+is `scale_by_abs_params()`. One that follows what the perturbed gradients were is an `ObservingAscent`.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,25 +15,44 @@ import optax
 
 from pugd_optax._checks import NO_PARAMS, check_count, check_number
 from pugd_optax._masks import resolve_mask, zero_unless
-from pugd_optax._norms import divide, norm, safe_ratio, unit, widen
+from pugd_optax._norms import AxisName, norm, safe_ratio, times, unit, widen
 from pugd_optax._typing import GradFn, Mask
 
 
-def normalize(
-    of: optax.GradientTransformation | None = None, *, per_tensor: bool = False
-) -> optax.GradientTransformationExtraArgs:
+class ObservingAscent(NamedTuple):
+    """An ascent that is shown the gradient each step ends with, as one along the momentum of those needs it.
+
+    Attributes:
+      init: `params -> state`.
+      update: `(grads, state, params, **extra_args) -> (eps, state)`, on active steps.
+      observe: `(state, g_star) -> state`, on every step: $g^*$ on active steps, the output on the others.
+    """
+
+    init: Callable[[optax.Params], Any]
+    update: Callable[..., tuple[optax.Updates, Any]]
+    observe: Callable[[Any, optax.Updates], Any]
+
+
+Ascent = optax.GradientTransformation | ObservingAscent
+"""What `pugd_optax.reevaluate` takes as ascent."""
+
+
+def normalize(of: Ascent | None = None, *, per_tensor: bool = False) -> optax.GradientTransformationExtraArgs:
     r"""Divide by the L2 norm: $g / \|g\|$, unit length in all.
 
-    Differs from `optax.contrib.normalize` in three ways: zero stays zero, the norm is taken in float32 whatever the
-    dtype, and entries of 1e-30 or 1e30 are handled. Alone in front of an optimizer it is normalised gradient descent.
+    Differs from `optax.contrib.normalize` in two ways: zero stays zero, and the norm is taken in float32 whatever the
+    dtype. Alone in front of an optimizer it is normalised gradient descent.
 
     Args:
       of: an ascent whose output is normalised in place of the gradient. `normalize(T)` is
-        `optax.chain(T, normalize())`, but the output of `T` is never stored, which reads memory less.
+        `optax.chain(T, normalize())`, and says what it is in one word.
       per_tensor: give every tensor unit length instead of the tree as a whole.
 
     Returns:
-      A transformation with the state of `of`. A zero or non-finite tree (tensor) comes back as it is.
+      A transformation with the state of `of`. A norm whose square leaves float32 counts as 0 (below about 1e-19) or as
+      not finite (above about 1e19): the result is then 0. What holds a NaN becomes NaN, which
+      `pugd_optax.reevaluate` takes for no perturbation. Inside `shard_map`, the extra argument `norm_axis_name` of
+      `update` names the mesh axes over which parameters are split.
 
     Example:
       >>> import jax.numpy as jnp
@@ -41,18 +61,15 @@ def normalize(
       >>> tx.update(g, tx.init(g))[0]["w"]
       Array([0.6, 0.8], dtype=float32)
     """
-    inner = optax.with_extra_args_support(optax.identity() if of is None else of)
+    inner = with_extra_args(optax.identity() if of is None else of)
 
-    def update(updates, state, params=None, **extra_args):
-        def direction(g, w):
-            return inner.update(g, state, w, **extra_args)[0]
-
-        long, state_ = inner.update(updates, state, params, **extra_args)
+    def update(updates, state, params=None, *, norm_axis_name: AxisName = None, **extra_args):
+        g, state = inner.update(updates, state, params, norm_axis_name=norm_axis_name, **extra_args)
         if per_tensor:
-            return jax.tree.map(unit, long), state_
-        return divide(long, norm(updates, params, of=direction)), state_
+            return jax.tree.map(lambda x: unit(x, norm_axis_name), g), state
+        return unit(g, norm_axis_name), state
 
-    return optax.GradientTransformationExtraArgs(inner.init, update)
+    return inner._replace(update=update)
 
 
 def scale_by_abs_params(eta: optax.ScalarOrSchedule = 0.0, *, mask: Mask | None = None) -> optax.GradientTransformation:
@@ -97,7 +114,7 @@ def scale_by_abs_params(eta: optax.ScalarOrSchedule = 0.0, *, mask: Mask | None 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
-def restrict(ascent: optax.GradientTransformation, mask: Mask | None) -> optax.GradientTransformation:
+def restrict(ascent: Any, mask: Mask | None) -> optax.GradientTransformationExtraArgs:
     r"""Perturb only the parameters that `mask` selects.
 
     The gradient of the others is hidden from the ascent, so its norms are those **of the selected parameters alone**,
@@ -120,7 +137,7 @@ def restrict(ascent: optax.GradientTransformation, mask: Mask | None) -> optax.G
     """
     if mask is None:
         return ascent
-    ascent = optax.with_extra_args_support(ascent)
+    ascent = with_extra_args(ascent)
 
     def update(updates, state, params=None, *, grad_fn: GradFn | None = None, **extra_args):
         selected = resolve_mask(mask, updates if params is None else params)
@@ -129,7 +146,7 @@ def restrict(ascent: optax.GradientTransformation, mask: Mask | None) -> optax.G
         eps, state = ascent.update(zero_unless(selected, updates), state, params, **extra_args)
         return zero_unless(selected, eps), state
 
-    return optax.GradientTransformationExtraArgs(ascent.init, update)
+    return ascent._replace(update=update)
 
 
 def projected_ascent(
@@ -164,15 +181,27 @@ def projected_ascent(
     check_number("step_size", step_size, low=0, schedule=True)
     check_count("steps", steps, low=1, static=True)
 
-    def update(updates, state, params=None, *, step: Any = 0, grad_fn: Any = None, **extra_args):
+    def update(
+        updates,
+        state,
+        params=None,
+        *,
+        step: Any = 0,
+        grad_fn: Any = None,
+        norm_axis_name: AxisName = None,
+        **extra_args,
+    ):
         del extra_args
         bound = epsilon(step) if callable(epsilon) else epsilon
         size = step_size(step) if callable(step_size) else step_size
 
-        def ascend(eps: optax.Updates, g: optax.Updates) -> optax.Updates:
-            return jax.tree.map(lambda e, x: _project(widen(e) + size * widen(x), bound).astype(e.dtype), eps, g)
+        def project(x: Any) -> jax.Array:
+            return times(_shrink(norm(x, norm_axis_name), bound), x)
 
-        eps = ascend(jax.tree.map(jnp.zeros_like, updates), updates)
+        def ascend(eps: optax.Updates, g: optax.Updates) -> optax.Updates:
+            return jax.tree.map(lambda e, x: project(widen(e) + size * widen(x)).astype(e.dtype), eps, g)
+
+        eps = jax.tree.map(lambda x: project(size * widen(x)).astype(x.dtype), updates)
         for _ in range(steps - 1):
             eps = ascend(eps, grad_fn(offset(params, eps)))
         return eps, state
@@ -181,21 +210,31 @@ def projected_ascent(
 
 
 def offset(params: optax.Params | None, eps: optax.Updates) -> optax.Params:
-    r"""$w + \epsilon$, added in float32 or better and stored in the dtype of `w`.
+    r"""$w + \epsilon$, added in float32 or better and stored in the dtype of `w`; an entry that is not finite adds 0.
 
     A perturbation below half a unit in the last place of `w` is lost: a bfloat16 weight near 100 absorbs 0.02. Keep
     float32 master parameters where perturbations are small.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> offset({"w": jnp.array([1.0])}, {"w": jnp.array([0.5])})
-      {'w': Array([1.5], dtype=float32)}
+      >>> offset({"w": jnp.array([1.0, 1.0])}, {"w": jnp.array([0.5, jnp.nan])})
+      {'w': Array([1.5, 1. ], dtype=float32)}
     """
-    return jax.tree.map(lambda w, e: (widen(w) + e.astype(widen(w).dtype)).astype(w.dtype), params, eps)
+    return jax.tree.map(_add, params, eps)
 
 
-def _project(x: jax.Array, radius: jax.typing.ArrayLike) -> jax.Array:
-    """`x` scaled down to a norm of at most `radius`."""
-    length, bound = norm(x), jnp.maximum(jnp.asarray(radius), 0)
-    shrink = jnp.where(length > bound, safe_ratio(bound.astype(length.dtype), length), 1)
-    return x * shrink.astype(x.real.dtype)
+def with_extra_args(ascent: Ascent) -> Any:
+    """The ascent itself, or one that swallows the extra arguments it does not know."""
+    return ascent if isinstance(ascent, ObservingAscent) else optax.with_extra_args_support(ascent)
+
+
+def _add(w: jax.Array, e: jax.Array) -> jax.Array:
+    wide = widen(w)
+    e = e.astype(wide.dtype)
+    return jax.lax.select_n(jnp.isfinite(e), wide, wide + e).astype(w.dtype)
+
+
+def _shrink(length: jax.Array, radius: jax.typing.ArrayLike) -> jax.Array:
+    """The factor that brings a length to at most `radius`; 0 for a length beyond float32."""
+    bound = jnp.maximum(jnp.asarray(radius).astype(length.dtype), 0)
+    return jnp.where(length > bound, safe_ratio(bound, length), jnp.ones_like(length))

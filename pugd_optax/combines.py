@@ -1,24 +1,35 @@
 r"""Combines: `(g, g_star) -> u`, how the old and the new gradient become one.
 
 A combine is a plain function of two trees of one structure: `g`, the gradient at the parameters, and `g_star`, the
-gradient at the perturbed parameters. One that changes with time takes a third argument `step`, which
-`pugd_optax.reevaluate` fills with its step count. Any function of this form can be given to `reevaluate`.
+gradient at the perturbed parameters. What else it needs it names: `step`, the step count; `params`; `eps`, the
+perturbation; `norms`, the lengths and the inner product of the two (`pugd_optax.combines.Norms`), so that no number is
+measured twice. One with a memory is a `StatefulCombine`. `pugd_optax.reevaluate` takes any function of this form.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from pugd_optax import _norms
 from pugd_optax._checks import check_number
-from pugd_optax._cond import cond
-from pugd_optax._norms import cast_like, divide, in_range, norm, safe_ratio, vdot, widen
+from pugd_optax._norms import Norms as Norms, cast_like, finite_or, inverse, safe_ratio, times, widen
 from pugd_optax._typing import Combine
 
 Scale = optax.ScalarOrSchedule | Literal["norm_ratio", "cosine"]
+
+
+class StatefulCombine(NamedTuple):
+    """A combine with a memory, which the `idle` of `pugd_optax.reevaluate` may read as `state`.
+
+    Attributes:
+      init: `params -> state`.
+      apply: `(g, g_star, *, state, ...) -> (u, state)` on active steps, with what else it names of a combine's extras.
+    """
+
+    init: Callable[[optax.Params], Any]
+    apply: Callable[..., tuple[optax.Updates, Any]]
 
 
 def replace(g: optax.Updates, g_star: optax.Updates) -> optax.Updates:
@@ -70,7 +81,8 @@ def unit_sum(scale: Scale = 1.0) -> Combine:
         gradient as far as the new one agrees with it.
 
     Returns:
-      A combine. A sum that is exactly zero or not finite is returned as it is.
+      A combine. Where the length of the sum is 0 so is $u$; where it is not finite (above about 1e19 in float32),
+      $u = g^*$.
 
     Raises:
       ValueError: if `scale` is an unknown rule or a negative or non-finite number.
@@ -85,11 +97,11 @@ def unit_sum(scale: Scale = 1.0) -> Combine:
         if scale not in _ADAPTIVE_SCALES:
             raise ValueError(f"scale={scale!r}: expected a number, a schedule or one of {sorted(_ADAPTIVE_SCALES)}.")
         rule = _ADAPTIVE_SCALES[scale]
-        return lambda g, g_star: _unit_sum(rule(g, g_star), g, g_star)
+        return lambda g, g_star, norms=None: _unit_sum(rule(norms or Norms(g, g_star)), g, g_star, norms)
     check_number("scale", scale, low=0, schedule=True)
 
-    def combine(g: optax.Updates, g_star: optax.Updates, step: jax.typing.ArrayLike = 0) -> optax.Updates:
-        return _unit_sum(_at(scale, step), g, g_star)
+    def combine(g, g_star, step: jax.typing.ArrayLike = 0, norms: Norms | None = None) -> optax.Updates:
+        return _unit_sum(_at(scale, step), g, g_star, norms)
 
     return combine
 
@@ -113,23 +125,13 @@ def decompose(alpha: optax.ScalarOrSchedule) -> Combine:
     """
     check_number("alpha", alpha, schedule=True)
 
-    def combine(g: optax.Updates, g_star: optax.Updates, step: jax.typing.ArrayLike = 0) -> optax.Updates:
+    def combine(g, g_star, step: jax.typing.ArrayLike = 0, norms: Norms | None = None) -> optax.Updates:
+        norms = norms or Norms(g, g_star)
         a = jnp.asarray(_at(alpha, step))
-        return weighted_sum(-a, g, 1.0 + a * projection(g, g_star, norm(g), norm(g_star)), g_star)
+        along = finite_or(0, norms.dot * inverse(norms.g_star) * inverse(norms.g_star))
+        return weighted_sum(-a, g, 1.0 + a * along, g_star)
 
     return combine
-
-
-def projection(g: optax.Updates, onto: optax.Updates, g_norm: jax.Array, onto_norm: jax.Array) -> jax.Array:
-    r"""$\langle g, v\rangle / \|v\|^2$, the projection of `g` on `onto`, from their norms; 0 where `onto` is 0.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> g, v = {"w": jnp.array([3.0, 5.0])}, {"w": jnp.array([2.0, 0.0])}
-      >>> projection(g, v, norm(g), norm(v))
-      Array(1.5, dtype=float32)
-    """
-    return safe_ratio(_norms.cosine(g, onto, g_norm, onto_norm) * g_norm, onto_norm)
 
 
 def weighted_sum(
@@ -145,47 +147,47 @@ def weighted_sum(
     return cast_like(_wide_sum(a, g, b, g_star), g)
 
 
-def _unit_sum(scale: jax.typing.ArrayLike, g: optax.Updates, g_star: optax.Updates) -> optax.Updates:
-    """The unit vector along the sum, its length from the inner products that `reevaluate` reports anyway.
+def _unit_sum(scale: jax.typing.ArrayLike, g: optax.Updates, g_star: optax.Updates, norms: Norms | None):
+    """The unit vector along the sum, which is measured itself: exact where the two cancel, and two reads."""
+    a, b = _shares(scale)
+    total = _wide_sum(a, g, b, g_star)
+    length = (norms or Norms(g, g_star)).of(total)
+    usable, factor = jnp.isfinite(length), inverse(length)
+    divide = lambda x, y: jax.lax.select_n(usable, y, times(factor, x).astype(y.dtype))
+    return jax.tree.map(divide, total, cast_like(g_star, g))
 
-    Where these cancel, or leave the range of float32, the length is measured. The sum itself may overflow float16, its
-    unit vector does not.
-    """
-    g_norm = norm(g)
-    s = jnp.asarray(scale, g_norm.dtype)
-    terms = (s * g_norm) ** 2 + norm(g_star).astype(g_norm.dtype) ** 2
-    square = terms + 2 * s * vdot(g, g_star).astype(g_norm.dtype)
-    plain = jnp.sqrt(jnp.maximum(square, 0))
-    length = cond(
-        in_range(plain) & (square > 0.1 * terms),
-        lambda *_: plain,
-        lambda *pair: norm(*pair, of=lambda g, g_star: _wide_sum(scale, g, 1.0, g_star)).astype(plain.dtype),
-        g,
-        g_star,
-    )
-    return cast_like(divide(_wide_sum(scale, g, 1.0, g_star), length), g)
+
+def _shares(scale: jax.typing.ArrayLike) -> tuple[jax.typing.ArrayLike, jax.typing.ArrayLike]:
+    """Weights in the ratio of `scale` to 1, neither above 1: a large scale must not overflow the sum."""
+    if isinstance(scale, int | float):
+        return (scale, 1.0) if scale <= 1 else (1.0, 1 / scale)
+    largest = jnp.maximum(scale, 1)
+    return scale / largest, 1 / largest
 
 
 def _wide_sum(
     a: jax.typing.ArrayLike, g: optax.Updates, b: jax.typing.ArrayLike, g_star: optax.Updates
 ) -> optax.Updates:
-    return jax.tree.map(lambda x, y: _times(a, x) + _times(b, y).astype(widen(x).dtype), g, g_star)
+    first, second = _weigher(a), _weigher(b)
+    return jax.tree.map(lambda x, y: first(x) + second(y).astype(widen(x).dtype), g, g_star)
 
 
-def _times(a: jax.typing.ArrayLike, x: jax.Array) -> jax.Array:
-    x = widen(x)
+def _weigher(a: jax.typing.ArrayLike) -> Callable[[jax.Array], jax.Array]:
+    """`x -> a * x` in float32 or better, which drops `x` where `a` is 0."""
     if isinstance(a, int | float):
-        return x if a == 1 else jnp.zeros_like(x) if a == 0 else a * x
-    a = jnp.asarray(a, x.real.dtype)
-    return jnp.where(a == 0, 0, a * x)
+        return lambda x: widen(x) if a == 1 else jnp.zeros_like(widen(x)) if a == 0 else a * widen(x)
+    weight = jnp.asarray(a)
+    zero = weight == 0
+
+    def weigh(x: jax.Array) -> jax.Array:
+        x = widen(x)
+        return jax.lax.select_n(zero, weight.astype(x.real.dtype) * x, jnp.zeros_like(x))
+
+    return weigh
 
 
 def _at(value: optax.ScalarOrSchedule, step: jax.typing.ArrayLike) -> jax.typing.ArrayLike:
     return value(step) if callable(value) else value
-
-
-def _norm_ratio(g: optax.Updates, g_star: optax.Updates) -> jax.Array:
-    return safe_ratio(norm(g_star), norm(g))
 
 
 def cosine(g: optax.Updates, g_star: optax.Updates) -> jax.Array:
@@ -193,13 +195,13 @@ def cosine(g: optax.Updates, g_star: optax.Updates) -> jax.Array:
 
     Example:
       >>> import jax.numpy as jnp
-      >>> cosine({"w": jnp.array([3.0, 4.0])}, {"w": jnp.array([1.0, 0.0])})
-      Array(0.6, dtype=float32)
+      >>> print(f'{cosine({"w": jnp.array([3.0, 4.0])}, {"w": jnp.array([1.0, 0.0])}):.2f}')
+      0.60
     """
-    return _norms.cosine(g, g_star, norm(g), norm(g_star))
+    return Norms(g, g_star).cosine
 
 
-_ADAPTIVE_SCALES: dict[str, Callable[[optax.Updates, optax.Updates], jax.Array]] = {
-    "norm_ratio": _norm_ratio,
-    "cosine": lambda g, g_star: jnp.maximum(cosine(g, g_star), 0),
+_ADAPTIVE_SCALES: dict[str, Callable[[Norms], jax.Array]] = {
+    "norm_ratio": lambda norms: safe_ratio(norms.g_star, norms.g),
+    "cosine": lambda norms: jnp.maximum(norms.cosine, 0),
 }

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from pugd_optax._gradient_source import gradient_function
-from pugd_optax._norms import widen
+from pugd_optax._norms import vdot, widen
 from pugd_optax._typing import GradFn, ValueFn
 from pugd_optax.ascents import offset
 
@@ -46,6 +47,7 @@ def evaluate_by(
         value_fn: ValueFn | None = None,
         **extra_args: Any,
     ):
+        updates, params = jax.tree.map(jnp.asarray, (updates, params))
         gradient = gradient_function(grad_fn, value_fn, extra_args, like=updates)
         substitute = lambda w_star: evaluation(gradient, updates, params, w_star)
         return method.update(updates, state, params, grad_fn=substitute, **extra_args)
@@ -66,7 +68,10 @@ def two_sided_difference(gradient: GradFn, g: optax.Updates, w: optax.Params, w_
 
 
 def hessian_vector_product(gradient: GradFn, w: optax.Params, v: optax.Updates) -> optax.Updates:
-    r"""$H v$, the directional derivative of the gradient, forward over reverse.
+    r"""$H v$: the directional derivative of the gradient, forward over reverse.
+
+    Where the loss holds a `jax.custom_vjp`, which has no forward mode, it is the gradient of
+    $\langle \nabla L, v \rangle$.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -74,7 +79,13 @@ def hessian_vector_product(gradient: GradFn, w: optax.Params, v: optax.Updates) 
       Array([12.], dtype=float32)
     """
     tangent = jax.tree.map(lambda x, y: y.astype(x.dtype), w, v)
-    return jax.jvp(gradient, (w,), (tangent,))[1]
+    try:
+        return jax.jvp(gradient, (w,), (tangent,))[1]
+    except TypeError as error:
+        if "custom_vjp" not in str(error):
+            raise
+    along = lambda p: vdot(gradient(p), v)
+    return jax.tree.map(lambda x, y: jnp.conj(x).astype(y.dtype), jax.grad(along)(w), w)
 
 
 def _mirrored(w: optax.Params, w_star: optax.Params) -> optax.Params:

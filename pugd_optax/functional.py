@@ -2,13 +2,17 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from pugd_optax._checks import check_count, check_number
 from pugd_optax._frameworks import explained, refuse_model
+from pugd_optax._parts import over_axis, over_groups, share_of, split, varying, ways
+
+Perturb = Literal["local", "global"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,8 +21,12 @@ class PerturbedValueAndGrad:
 
     loss_fn: Callable[..., Any]
     tx: optax.GradientTransformationExtraArgs
-    has_aux: bool
-    axis_name: str | None
+    has_aux: bool = False
+    axis_name: str | None = None
+    perturb: Perturb = "local"
+    groups: int = 1
+    second_batch: float = 1.0
+    aux_reduce: Any = None
 
     def init(self, params: optax.Params) -> optax.OptState:
         """State of the perturbation for these parameters."""
@@ -36,23 +44,33 @@ class PerturbedValueAndGrad:
     ) -> tuple[Any, optax.Updates, optax.OptState]:
         """Value at `params`, perturbed gradient and next state; see `value_and_grad`."""
         refuse_model(params)
-        local = params
         if self.axis_name is not None:
-            local, state = _varying((params, state), self.axis_name)
+            params, state = varying((params, state), self.axis_name)
+        extra = dict(extra_args or {}) | {"active": active}
+        results = [self._step(params, state, part, kwargs, extra) for part in split(args, self.groups)]
+        how = ways(*results[0], has_aux=self.has_aux, aux_reduce=self.aux_reduce)
+        result = over_groups(results, how) if self.groups > 1 else results[0]
+        return result if self.axis_name is None else over_axis(result, how, self.axis_name)
+
+    def _step(self, params, state, args, kwargs, extra):
+        """One group of examples on one device."""
+        slope = jax.grad(self.loss_fn, has_aux=self.has_aux)
+        second = share_of(args, self.second_batch)
 
         def gradient(p: optax.Params) -> optax.Updates:
-            g = jax.grad(self.loss_fn, has_aux=self.has_aux)(p, *args, **kwargs)
-            return jax.tree.map(jnp.conj, g[0] if self.has_aux else g)
+            g = slope(p, *second, **kwargs)
+            return self._shared(g[0] if self.has_aux else g)
 
         first = jax.value_and_grad(self.loss_fn, has_aux=self.has_aux)
-        value, g = explained("loss_fn", first, local, *args, **kwargs)
-        grads, state = self.tx.update(
-            jax.tree.map(jnp.conj, g), state, local, grad_fn=gradient, active=active, **(extra_args or {})
-        )
-        grads = jax.tree.map(jnp.conj, grads)
-        if self.axis_name is not None:
-            value, grads, state = _mean_of_floats((value, grads, state), self.axis_name)
-        return value, grads, state
+        value, g = explained("loss_fn", first, params, *args, **kwargs)
+        u, state = self.tx.update(self._shared(g), state, params, grad_fn=gradient, **extra)
+        return value, jax.tree.map(jnp.conj, u), state
+
+    def _shared(self, g: optax.Updates) -> optax.Updates:
+        """The gradient that perturbs, in Optax's convention: of this device's examples, or the mean over devices."""
+        if self.axis_name is not None and self.perturb == "global":
+            g = jax.lax.pmean(g, self.axis_name)
+        return jax.tree.map(jnp.conj, g)
 
 
 def value_and_grad(
@@ -61,6 +79,10 @@ def value_and_grad(
     has_aux: bool = False,
     *,
     axis_name: str | None = None,
+    perturb: Perturb = "local",
+    groups: int = 1,
+    second_batch: float = 1.0,
+    aux_reduce: Any = None,
 ) -> PerturbedValueAndGrad:
     r"""`jax.value_and_grad` with a perturbed gradient.
 
@@ -70,13 +92,22 @@ def value_and_grad(
     logged loss is the clean one and running statistics that travel in the auxiliary output move once a step.
 
     Args:
-      loss_fn: `loss_fn(params, *args, **kwargs)` returns a scalar, or `(scalar, aux)` with `has_aux`.
+      loss_fn: `loss_fn(params, *args, **kwargs)` returns a scalar, or `(scalar, aux)` with `has_aux`. It averages over
+        the examples it is given.
       tx: a transformation of this package, or a chain that starts with one.
       has_aux: whether `loss_fn` returns auxiliary output.
-      axis_name: inside `shard_map` or `pmap`, the mesh axis over which the batch is split. Each device then perturbs
-        with the gradient of **its own** examples (m-sharpness), and value, gradient and the float numbers of the state
-        are averaged afterwards, in one all-reduce. Without it, `loss_fn` decides: one that averages over the axis
-        gives the global perturbation. A gate that reads the gradient would decide device by device: not supported.
+      axis_name: inside `shard_map` or `pmap`, the mesh axis over which the batch is split. Value, gradient and state
+        come back averaged over it, equal on every device. A gate that reads the gradient would decide device by device
+        under `perturb="local"`: not supported.
+      perturb: with `axis_name`, whose gradient perturbs: `"local"`, that of each device's **own** examples
+        (m-sharpness), with one all-reduce a step; or `"global"`, the mean over devices, with one all-reduce a gradient.
+      groups: m, split `args` along their first axis into as many groups, each of which perturbs with its own gradient
+        before the mean is taken: m-sharpness on one device. Arrays in `args` have a first axis that m divides, scalars
+        and keys go to every group; `kwargs` are not split. The step is compiled once a group.
+      second_batch: share in (0, 1] of the examples that the second gradient is taken of, evenly spread over `args`: at
+        0.25 a step costs about 1.25 gradients. The first gradient, the loss and the running statistics use all.
+      aux_reduce: how auxiliary output becomes one over groups and devices: `"mean"`, `"sum"`, or a tree of these for
+        the leading part of its structure. Default: floats are averaged, whole numbers and bools are summed.
 
     Returns:
       A callable with `init(params) -> state` and
@@ -85,6 +116,9 @@ def value_and_grad(
 
       where `value` is the loss, or `(loss, aux)`, `active` is the override of the gate and `extra_args` are extra
       arguments of `tx.update`. Gradients of complex parameters follow `jax.grad`.
+
+    Raises:
+      ValueError, TypeError: if an argument is out of its range; in a call, if m does not divide the examples.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, pugd_optax
@@ -98,23 +132,18 @@ def value_and_grad(
       >>> updates, opt_state = base.update(grads, opt_state, w)
       >>> print(f"{loss:.2f} {jnp.linalg.norm(grads):.2f} {aux['first']:.1f}")
       1.25 1.00 0.5
+
+    References:
+      m-sharpness: Foret et al., https://arxiv.org/abs/2010.01412, section 4.1
     """
-    return PerturbedValueAndGrad(loss_fn, optax.with_extra_args_support(tx), has_aux, axis_name)
-
-
-def _varying(tree: Any, axis_name: str) -> Any:
-    """Type float leaves as varying over the axis: the gradient of such parameters stays local, not summed over it."""
-    return jax.tree.map(lambda x: jax.lax.pcast(x, axis_name, to="varying") if _is_float(x) else x, tree)
-
-
-def _mean_of_floats(tree: Any, axis_name: str) -> Any:
-    """Average the float leaves over the axis in one collective; counts, flags and keys are replicated already."""
-    leaves, structure = jax.tree.flatten(tree)
-    floats = [i for i, x in enumerate(leaves) if _is_float(x)]
-    for i, mean in zip(floats, jax.lax.pmean([leaves[i] for i in floats], axis_name), strict=True):
-        leaves[i] = mean
-    return jax.tree.unflatten(structure, leaves)
-
-
-def _is_float(x: jax.typing.ArrayLike) -> bool:
-    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+    if perturb not in get_args(Perturb):
+        raise ValueError(f"perturb={perturb!r}: expected 'local' or 'global'.")
+    check_count("groups", groups, low=1, static=True)
+    check_number("second_batch", second_batch, low=0, high=1)
+    if second_batch == 0:
+        raise ValueError("second_batch=0: the second gradient needs examples. Fix: a share in (0, 1].")
+    if any(way not in ("mean", "sum") for way in jax.tree.leaves(aux_reduce)):
+        raise ValueError(f"aux_reduce={aux_reduce!r}: expected 'mean', 'sum', or a tree of these.")
+    return PerturbedValueAndGrad(
+        loss_fn, optax.with_extra_args_support(tx), has_aux, axis_name, perturb, groups, second_batch, aux_reduce
+    )

@@ -1,5 +1,8 @@
 r"""Gaussian noise in the shape of the parameters, the same again for the same key and step."""
 
+import itertools
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -7,7 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from pugd_optax._norms import widen
+from pugd_optax._norms import times
+
+Sampler = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
+"""`(key, shape, dtype) -> random numbers`."""
 
 
 def gaussian(key: jax.Array | int = 0) -> optax.GradientTransformationExtraArgs:
@@ -40,17 +46,59 @@ def gaussian(key: jax.Array | int = 0) -> optax.GradientTransformationExtraArgs:
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
-def draw(key: jax.Array, step: jax.typing.ArrayLike, like: optax.Updates) -> optax.Updates:
-    """The standard normal noise of one step, in the shapes and dtypes of `like`."""
-    return optax.tree.random_like(jax.random.fold_in(key, step), like)
+def draw(
+    key: jax.Array, step: jax.typing.ArrayLike, like: optax.Updates, sampler: Sampler = jax.random.normal
+) -> optax.Updates:
+    """The random numbers of one step in the shapes and dtypes of `like`, standard normal ones by default.
+
+    They come out of one buffer in float32 or better, of the size of the tree and on every device.
+    """
+    leaves, structure = jax.tree.flatten(like)
+    ends = list(itertools.accumulate((_parts(x) for x in leaves), initial=0))
+    buffer = numbers(jax.random.fold_in(key, step), ends[-1], ends[-1], real_dtype(leaves), sampler)
+    return jax.tree.unflatten(structure, [taken(buffer, start, x) for start, x in zip(ends, leaves, strict=False)])
+
+
+def numbers(
+    key: jax.Array, count: jax.typing.ArrayLike, capacity: int, dtype: Any, sampler: Sampler = jax.random.normal
+) -> jax.Array:
+    """A buffer of at least `capacity` random numbers, of which the first `count` are drawn and the rest may be 0.
+
+    In chunks, one after the other: a generator for each tensor would take longer to compile than the network.
+    """
+    chunk = min(_CHUNK, capacity)
+    if chunk == capacity:
+        return sampler(jax.random.fold_in(key, 0), (capacity,), dtype)
+    fill = lambda k, buffer: buffer.at[k].set(sampler(jax.random.fold_in(key, k), (chunk,), dtype))
+    buffer = jnp.zeros((-(-capacity // chunk), chunk), dtype)
+    rounds = (jnp.asarray(count) + chunk - 1) // chunk
+    return jax.lax.fori_loop(0, rounds, fill, buffer).ravel()
+
+
+def taken(buffer: jax.Array, start: int, like: jax.Array) -> jax.Array:
+    """Numbers from the buffer in the shape and dtype of an array; complex ones have unit variance in all."""
+    real = buffer[start : start + like.size].reshape(like.shape)
+    if jnp.iscomplexobj(like):
+        imaginary = buffer[start + like.size : start + 2 * like.size].reshape(like.shape)
+        return (jax.lax.complex(real, imaginary) * math.sqrt(0.5)).astype(like.dtype)
+    return real.astype(like.dtype)
+
+
+def real_dtype(leaves: list[jax.Array]) -> Any:
+    """float64 if a leaf is, else float32."""
+    return jnp.float64 if any(jnp.finfo(x.dtype).bits == 64 for x in leaves) else jnp.float32
+
+
+def _parts(x: jax.Array) -> int:
+    return math.prod(x.shape) * (2 if jnp.iscomplexobj(x) else 1)
 
 
 def shift(
     sigma: optax.ScalarOrSchedule, key: jax.Array, step: jax.typing.ArrayLike, like: optax.Updates
 ) -> optax.Updates:
-    r"""The noise of one step, $\sigma_t \xi_t$."""
+    r"""The noise of one step, $\sigma_t \xi_t$, in float32 or better."""
     scale = jnp.asarray(sigma(step) if callable(sigma) else sigma)
-    return jax.tree.map(lambda x: (scale.astype(widen(x).real.dtype) * widen(x)).astype(x.dtype), draw(key, step, like))
+    return jax.tree.map(lambda x: times(scale, x), draw(key, step, like))
 
 
 def as_key(key: jax.Array | int) -> jax.Array:
@@ -62,9 +110,18 @@ def as_key(key: jax.Array | int) -> jax.Array:
     """
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and not key.shape:
         return key
-    if isinstance(key, jax.Array) and key.dtype == jnp.uint32 and key.ndim == 1:
-        return jax.random.wrap_key_data(key)
-    whole = isinstance(key, int | np.integer) or (isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jnp.integer))
+    if isinstance(key, jax.Array | np.ndarray) and key.dtype == jnp.uint32 and key.ndim == 1 and key.size in _RAW:
+        return jax.random.wrap_key_data(jnp.asarray(key), impl=_RAW[key.size])
+    whole = isinstance(key, int | np.integer) or (
+        isinstance(key, jax.Array | np.ndarray) and jnp.issubdtype(key.dtype, jnp.integer)
+    )
     if isinstance(key, bool) or not whole or np.ndim(key):
         raise TypeError(f"key={key!r}: expected one PRNG key or a whole number. Fix: key=jax.random.key(0).")
     return jax.random.key(key)
+
+
+_RAW = {2: "threefry2x32", 4: "rbg"}
+"""Which generator a raw key of so many words belongs to."""
+
+_CHUNK = 2**16
+"""How many numbers are drawn at a time."""

@@ -11,43 +11,62 @@ import numpy as np
 import optax
 
 from pugd_optax import timing
-from pugd_optax._checks import check_number, check_trees
+from pugd_optax._checks import check_extra_args, check_number, check_trees
 from pugd_optax._cond import cond
 from pugd_optax._gradient_source import gradient_function
-from pugd_optax._norms import cast_like, cosine, norm, select, widen
+from pugd_optax._norms import AxisName, Norms, cast_like, times, widen
 from pugd_optax._typing import Combine, GradFn, ValueFn
-from pugd_optax.ascents import offset
-from pugd_optax.combines import replace
+from pugd_optax.ascents import Ascent, ObservingAscent, offset, with_extra_args
+from pugd_optax.combines import StatefulCombine, replace
 from pugd_optax.timing import Gate, When
 
 
-class ReevaluateState(NamedTuple):
-    """State of `reevaluate`.
+class Report(NamedTuple):
+    r"""What the last active step measured, under `report=True`: float32, 0 before the first one.
 
-    Carried on: `step` counts every call, active or not (int32); `ascent` and `gate` are the states of the parts.
-    Only reported: whether the last call was `active` and at what `radius` (0 when it was not); and from the last
-    **active** call `grad_norm` $|g|$, `perturbed_grad_norm` $|g^*|$ and `cosine` $\\cos(g, g^*)$ (float32, 0 before the
-    first one). Read them with `optax.tree.get(state, "cosine")`.
+    Attributes:
+      grad_norm: $\|g\|$.
+      perturbed_grad_norm: $\|g^*\|$.
+      cosine: $\cos(g, g^*)$.
+      distance: $\|w^* - w\|$, the length of the perturbation after rounding to the dtype of the parameters.
     """
 
-    step: jax.Array
-    ascent: optax.OptState
-    gate: Any
-    active: jax.Array
-    radius: jax.Array
     grad_norm: jax.Array
     perturbed_grad_norm: jax.Array
     cosine: jax.Array
+    distance: jax.Array
+
+
+class ReevaluateState(NamedTuple):
+    """State of `reevaluate`; read it with `optax.tree.get(state, "radius")`.
+
+    Attributes:
+      step: int32, counts every call, active or not.
+      ascent: state of the ascent.
+      combine: state of the combine, `()` for one without.
+      gate: state of the gate.
+      active: whether the last call was active.
+      radius: $r_t$ of the last call, float32; 0 when it was not active.
+      report: a `Report`, or `()` without `report=True`.
+    """
+
+    step: jax.Array
+    ascent: Any
+    combine: Any
+    gate: Any
+    active: jax.Array
+    radius: jax.Array
+    report: Any
 
 
 def reevaluate(
-    ascent: optax.GradientTransformation,
-    combine: Combine = replace,
+    ascent: Ascent,
+    combine: Combine | StatefulCombine = replace,
     *,
     radius: optax.ScalarOrSchedule = 1.0,
     when: When = None,
-    idle: Callable[[optax.Updates], optax.Updates] | None = None,
-    observe: bool = True,
+    idle: Callable[..., optax.Updates] | None = None,
+    report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Perturb the parameters, evaluate the gradient again and combine the two gradients.
 
@@ -59,30 +78,34 @@ def reevaluate(
 
     Args:
       ascent: $(g, w) \to \epsilon$, an `optax.GradientTransformation` read as $+\epsilon$ (see `pugd_optax.ascents`).
-        Its state moves on active steps only.
-      combine: $(g, g^*) \to u$ (see `pugd_optax.combines`); a `step` parameter, if it has one, gets the step count.
+        Its state moves on active steps only; an `ObservingAscent` is then shown $g^*$, and the output on idle steps.
+      combine: $(g, g^*) \to u$, which may name `step`, `params`, `eps` and `norms` as further parameters; or a
+        `StatefulCombine`, whose state moves on active steps (see `pugd_optax.combines`).
       radius: $r_t \ge 0$, a number or a schedule of the step count; a schedule is clamped at 0. At 0 the
         gradient is evaluated again at $w$ itself.
       when: the gate (see `pugd_optax.timing`): `step -> bool`, a `Gate`, or a bool. Default: every step.
-      idle: $g \to u$ on steps that are not active. Default: $g$ itself, bit for bit.
-      observe: report $|g|$ and the cosine. False for an ascent and a combine that never read $g$: under jit the
-        gradient at $w$ is then dead code, and an always-active step costs one gradient evaluation.
+      idle: $g \to u$ on steps that are not active, which may name `step`, `params`, `norms` (of $g$) and `state`, that
+        of the combine. Default: $g$ itself, bit for bit.
+      report: measure $\|g\|$, $\|g^*\|$, $\cos(g, g^*)$ and $\|w^* - w\|$ on active steps, for the state. It keeps $g$
+        alive and reads both gradients and the parameters once more; without it, nothing is measured that the step does
+        not need.
 
     Returns:
       An `optax.GradientTransformationExtraArgs` with
 
-          update(grads, state, params, *, grad_fn=None, value_fn=None, active=None, report=True, **extra_args)
+          update(grads, state, params, *, grad_fn=None, value_fn=None, ascent_grad_fn=None, active=None,
+                 norm_axis_name=None, **extra_args)
 
       `grad_fn(params) -> grads` is bound to the batch and random key that gave `grads`; `value_fn(params) -> loss`, the
-      convention of Optax's line searches, may stand for it and gets the extra arguments it names. `active` overrides
-      the gate: a Python bool is decided while tracing, so the other branch is not even compiled; a traced bool goes
-      through `lax.cond`. `report=False` leaves the norms and the cosine in the state as they were: two passes over the
-      gradients less, and the memory of $g$, for a method that has no use of its own for them, as SAM. Unknown extra
-      arguments are passed to ascent and gate and otherwise ignored.
+      convention of Optax's line searches, may stand for it and gets the extra arguments it names. `ascent_grad_fn` is
+      the gradient that the ascent follows where that is another loss's than the one descended: one more evaluation.
+      `active` overrides the gate: a Python bool is decided while tracing, so the other branch is not even compiled; a
+      traced bool goes through `lax.cond`. `norm_axis_name` names the mesh axes over which parameters are split inside
+      `shard_map`. Unknown extra arguments are passed to ascent and gate and otherwise ignored.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range; in `update`, if params or the gradient function is
-        missing, the trees do not match, or leaves are hidden by `optax.masked`.
+        missing, the trees do not match, leaves are hidden by `optax.masked`, or an extra argument is mistyped.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax
@@ -98,8 +121,12 @@ def reevaluate(
       0.0375
 
     Notes:
-      Non-finite gradients create no new NaN: where $|g|$ is not finite $\epsilon$ is 0, and where $|g|$ or $|g^*|$ is
-      not finite $u = g^*$. Put `optax.apply_if_finite` after this, not around it: it looks at incoming gradients only.
+      What is not finite flows through: entries of $\epsilon$ that are not finite move nothing, so a gradient with a NaN
+      perturbs nothing where it spoils the norm, and $u$ is what the combine makes of it. Put `optax.apply_if_finite`
+      after this, not around it: it looks at incoming gradients only.
+
+      In bfloat16 and float16 a perturbation is rounded with the parameters, and much of it is lost: `report=True` tells
+      how far they really moved.
 
       Under `vmap` over the state, `lax.cond` becomes a select: both branches run, and a gate saves nothing.
 
@@ -108,26 +135,32 @@ def reevaluate(
       `grad_fn` for one of the full batch.
     """
     _check_parts(ascent, combine, radius, idle)
-    ascent = optax.with_extra_args_support(ascent)
+    ascent = with_extra_args(ascent)
+    observe = ascent.observe if isinstance(ascent, ObservingAscent) else lambda state, g_star: state
+    memory = combine if isinstance(combine, StatefulCombine) else _without_memory(combine)
+    join, rest = _given_what_it_names(memory.apply), _given_what_it_names(idle or (lambda g: g))
     gate = _as_gate(when)
 
-    def evaluate_again(
-        grads, state: ReevaluateState, params, gradient: GradFn, at: jax.Array, report: bool, extra_args
-    ):
-        direction, ascent_state = ascent.update(grads, state.ascent, params, **{**extra_args, "grad_fn": gradient})
-        g_norm = norm(grads) if observe else state.grad_norm
-        g_star = gradient(offset(params, _scaled_if(jnp.isfinite(g_norm), at, direction)))
-        star_norm = norm(g_star)
-        finite = jnp.isfinite(g_norm) & jnp.isfinite(star_norm)
-        u = select(finite, cast_like(_call(combine, grads, g_star, state.step), grads), g_star)
-        if not report:
-            return u, ascent_state, _last_report(state)
-        aligned = cosine(grads, g_star, g_norm, star_norm) if observe else state.cosine
-        return u, ascent_state, tuple(x.astype(jnp.float32) for x in (g_norm, star_norm, aligned))
+    def perturb(call: _Call):
+        state, params, extra = call.state, call.params, call.extra_args
+        g = call.grads if call.follow is None else call.follow(params)
+        grad_fn = call.follow or call.gradient
+        direction, ascent_state = ascent.update(g, state.ascent, params, **(extra | {"grad_fn": grad_fn}))
+        eps = jax.tree.map(functools.partial(times, call.at), direction)
+        w_star = offset(params, eps)
+        g_star = call.gradient(w_star)
+        norms = Norms(call.grads, g_star, extra["norm_axis_name"])
+        given = {"step": state.step, "params": params, "eps": eps, "norms": norms, "state": state.combine}
+        u, combine_state = join(call.grads, g_star, **given)
+        seen = _measured(norms, params, w_star) if report else ()
+        return cast_like(u, call.grads), observe(ascent_state, g_star), combine_state, seen
 
-    def rest(grads, state: ReevaluateState):
-        u = grads if idle is None else cast_like(idle(grads), grads)
-        return u, state.ascent, _last_report(state)
+    def leave(call: _Call):
+        state = call.state
+        norms = Norms(call.grads, call.grads, call.extra_args["norm_axis_name"])
+        given = {"step": state.step, "params": call.params, "norms": norms, "state": state.combine}
+        u = cast_like(rest(call.grads, **given), call.grads)
+        return u, observe(state.ascent, u), state.combine, state.report
 
     def update(
         updates,
@@ -136,52 +169,85 @@ def reevaluate(
         *,
         grad_fn: GradFn | None = None,
         value_fn: ValueFn | None = None,
+        ascent_grad_fn: GradFn | None = None,
         active: bool | jax.Array | None = None,
-        report: bool = True,
+        norm_axis_name: AxisName = None,
         **extra_args: Any,
     ):
         check_trees(updates, params)
+        check_extra_args(extra_args)
         grads, params = jax.tree.map(jnp.asarray, (updates, params))
         gradient = gradient_function(grad_fn, value_fn, extra_args, like=grads)
-        extra_args["step"] = state.step
+        follow = ascent_grad_fn and gradient_function(ascent_grad_fn, None, {}, like=grads)
+        extra_args |= {"step": state.step, "norm_axis_name": norm_axis_name}
         decision, gate_state = gate.update(state.gate, grads, **extra_args)
         active = decision if active is None else active
         at = jnp.maximum(jnp.asarray(radius(state.step) if callable(radius) else radius), 0)
-        again = functools.partial(evaluate_again, grads, state, params, gradient, at, report, extra_args)
-        u, ascent_state, seen = cond(active, again, functools.partial(rest, grads, state))
-        step = jnp.asarray(optax.safe_increment(state.step))
-        active = jnp.asarray(active, bool)
-        used = jnp.where(active, at.astype(jnp.float32), 0)
-        return u, ReevaluateState(step, ascent_state, gate_state, active, used, *seen)
+        call = _Call(grads, params, state, gradient, follow, at, extra_args)
+        u, ascent_state, combine_state, seen = cond(active, lambda: perturb(call), lambda: leave(call))
+        return u, ReevaluateState(
+            step=jnp.asarray(optax.safe_increment(state.step)),
+            ascent=ascent_state,
+            combine=combine_state,
+            gate=gate_state,
+            active=(on := jnp.asarray(active, bool)),
+            radius=jnp.where(on, at.astype(jnp.float32), 0),
+            report=seen,
+        )
 
-    return optax.GradientTransformationExtraArgs(functools.partial(_init, ascent, gate), update)
+    def init(params: optax.Params) -> ReevaluateState:
+        # Every field an array of its own: a shared one could not be donated.
+        return ReevaluateState(
+            step=jnp.zeros((), jnp.int32),
+            ascent=ascent.init(params),
+            combine=memory.init(params),
+            gate=gate.init(params),
+            active=jnp.zeros((), bool),
+            radius=jnp.zeros((), jnp.float32),
+            report=Report(*(jnp.zeros((), jnp.float32) for _ in Report._fields)) if report else (),
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _init(ascent: optax.GradientTransformation, gate: Gate, params: optax.Params) -> ReevaluateState:
-    # Every field an array of its own: a shared one could not be donated.
-    return ReevaluateState(
-        step=jnp.zeros((), jnp.int32),
-        ascent=ascent.init(params),
-        gate=gate.init(params),
-        active=jnp.zeros((), bool),
-        radius=jnp.zeros((), jnp.float32),
-        grad_norm=jnp.zeros((), jnp.float32),
-        perturbed_grad_norm=jnp.zeros((), jnp.float32),
-        cosine=jnp.zeros((), jnp.float32),
-    )
+class _Call(NamedTuple):
+    """One call of `update`."""
+
+    grads: optax.Updates
+    params: optax.Params
+    state: ReevaluateState
+    gradient: GradFn
+    follow: GradFn | None
+    at: jax.Array
+    extra_args: dict[str, Any]
 
 
-def _last_report(state: ReevaluateState) -> tuple[jax.Array, ...]:
-    return state.grad_norm, state.perturbed_grad_norm, state.cosine
+def _measured(norms: Norms, params: optax.Params, w_star: optax.Params) -> Report:
+    distance = norms.of(jax.tree.map(lambda w, v: widen(v) - widen(w), params, w_star))
+    return Report(*(x.astype(jnp.float32) for x in (norms.g, norms.g_star, norms.cosine, distance)))
+
+
+def _without_memory(combine: Combine) -> StatefulCombine:
+    join = _given_what_it_names(combine)
+    return StatefulCombine(lambda params: (), lambda g, g_star, **given: (join(g, g_star, **given), ()))
+
+
+def _given_what_it_names(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function` with those of the keyword arguments it is offered that it names among its parameters."""
+    parameters = inspect.signature(function).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return function
+    names = {p.name for p in parameters}
+    return lambda *args, **offered: function(*args, **{k: v for k, v in offered.items() if k in names})
 
 
 def _check_parts(ascent: Any, combine: Any, radius: Any, idle: Any) -> None:
     check_number("radius", radius, low=0, schedule=True)
-    if not isinstance(ascent, optax.GradientTransformation):
+    if not isinstance(ascent, optax.GradientTransformation | ObservingAscent):
         raise TypeError(f"ascent={ascent!r}: expected an optax.GradientTransformation. Fix: pugd_optax.normalize().")
     if idle is not None and not callable(idle):
         raise TypeError(f"idle={idle!r}: expected a function g -> u, or None for g itself.")
-    if not callable(combine):
+    if not (callable(combine) or isinstance(combine, StatefulCombine)):
         raise TypeError(f"combine={combine!r}: expected a function (g, g_star) -> u. Fix: pugd_optax.mix(0.5, 0.5).")
 
 
@@ -209,14 +275,3 @@ _NOT_CALLED = (
     "Fix: call it, when=pugd_optax.timing.{name}(...)."
 )
 _NO_GATE = "when={when!r}: expected a gate, a function step -> bool. Fix: when=pugd_optax.timing.after(1000)."
-
-
-def _call(combine: Combine, g: optax.Updates, g_star: optax.Updates, step: jax.Array) -> optax.Updates:
-    if "step" in inspect.signature(combine).parameters:
-        return combine(g, g_star, step=step)
-    return combine(g, g_star)
-
-
-def _scaled_if(keep: jax.Array, factor: jax.Array, tree: optax.Updates) -> optax.Updates:
-    """`factor * tree`, and 0 where not `keep`; in float32 or better."""
-    return jax.tree.map(lambda x: jnp.where(keep, factor.astype(widen(x).real.dtype) * widen(x), 0), tree)

@@ -5,6 +5,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +13,8 @@ import optax
 import pytest
 
 from pugd_optax import mix, normalize, reevaluate, replace, restrict, timing
+from pugd_optax.ascents import ObservingAscent
+from pugd_optax.combines import StatefulCombine
 from tests.problems import START, batch, gradient, loss, path, start, unit
 
 W0 = {"a": jnp.array([3.0, -4.0]), "b": jnp.array(0.5)}
@@ -32,7 +35,8 @@ def reported(state, name):
 
 
 def test_report_is_what_happened():
-    outputs, state = path(reevaluate(normalize(), mix(0.5, 0.5), radius=0.4, when=timing.every(2)), steps=3)
+    tx = reevaluate(normalize(), mix(0.5, 0.5), radius=0.4, when=timing.every(2), report=True)
+    outputs, state = path(tx, steps=3)
     w = START - 0.25 * (outputs[0] + outputs[1])
     g = gradient(w, 2)
     g_star = gradient(w + 0.4 * unit(g), 2)
@@ -41,11 +45,12 @@ def test_report_is_what_happened():
     np.testing.assert_allclose(reported(state, "grad_norm"), np.linalg.norm(g), rtol=1e-6)
     np.testing.assert_allclose(reported(state, "perturbed_grad_norm"), np.linalg.norm(g_star), rtol=1e-6)
     np.testing.assert_allclose(reported(state, "cosine"), unit(g) @ unit(g_star), rtol=1e-6)
+    np.testing.assert_allclose(reported(state, "distance"), 0.4, rtol=1e-6)
     assert (reported(state, "step"), reported(state, "active")) == (3, True)
 
 
 def test_report_of_an_inactive_step_keeps_the_last_active_one():
-    tx = reevaluate(normalize(), radius=0.1, when=timing.every(2))
+    tx = reevaluate(normalize(), radius=0.1, when=timing.every(2), report=True)
     _, on = run(tx)
     _, off = tx.update(W0, on, W0, grad_fn=jax.grad(quartic))
     assert (reported(off, "radius"), reported(off, "active"), reported(off, "step")) == (0.0, False, 2)
@@ -54,18 +59,21 @@ def test_report_of_an_inactive_step_keeps_the_last_active_one():
         assert reported(on, name) > 0
 
 
-def test_without_a_report_only_the_report_changes():
-    """Same output and same state else; the norms and the cosine stay those of the last reported step."""
-    tx = reevaluate(normalize(), mix(0.5, 0.5), radius=0.1)
-    u, told = run(tx)
-    silent_u, silent = run(tx, report=False)
-    jax.tree.map(np.testing.assert_array_equal, silent_u, u)
-    for name in ("grad_norm", "perturbed_grad_norm", "cosine"):
-        assert (reported(told, name) > 0, reported(silent, name)) == (True, 0.0)
-    again = tx.update(W0, told, W0, grad_fn=jax.grad(quartic), report=False)[1]
-    assert reported(again, "cosine") == reported(told, "cosine")
-    assert (reported(again, "step"), reported(again, "active")) == (2, True)
-    np.testing.assert_allclose(reported(silent, "radius"), 0.1, rtol=1e-6)
+def test_without_a_report_only_the_report_is_missing():
+    """Same output and same state else."""
+    u, told = run(reevaluate(normalize(), mix(0.5, 0.5), radius=0.1, report=True))
+    silent_u, silent = run(reevaluate(normalize(), mix(0.5, 0.5), radius=0.1))
+    chex.assert_trees_all_equal(silent_u, u)
+    assert silent == told._replace(report=())
+
+
+def test_the_distance_is_what_rounding_leaves_of_the_radius():
+    """bfloat16 has eight bits: at |w| = 1 a step of 2^-8 counts, one of 2^-10 is lost."""
+    w = jnp.ones(4, jnp.bfloat16)
+    for radius, moved in ((2**-6, 2**-6), (2**-9, 0.0)):
+        _, state = run(reevaluate(normalize(), radius=radius, report=True), params=w, grads=jnp.ones_like(w))
+        np.testing.assert_allclose(reported(state, "radius"), radius)
+        np.testing.assert_allclose(reported(state, "distance"), moved)
 
 
 def test_ascent_gets_everything_and_moves_on_active_steps_only():
@@ -116,6 +124,75 @@ def test_combine_may_ask_for_the_step():
     assert steps == [0, 1]
 
 
+def test_combine_may_ask_for_more_and_shares_the_norms():
+    seen = {}
+
+    def combine(g, g_star, params, eps, norms):
+        seen.update(params=params, eps=eps, length=norms.g, star=norms.g_star, dot=norms.dot, other=norms.of(eps))
+        return g_star
+
+    run(reevaluate(normalize(), combine, radius=0.3))
+    g = np.array([27.0, -64.0, 0.125])
+    w_star = np.array([3.0, -4.0, 0.5]) + 0.3 * unit(g)
+    np.testing.assert_allclose(np.r_[seen["eps"]["a"], seen["eps"]["b"]], 0.3 * unit(g), rtol=1e-6)
+    found = [float(seen[k]) for k in ("length", "star", "dot", "other")]
+    np.testing.assert_allclose(found, [np.linalg.norm(g), np.linalg.norm(w_star**3), g @ w_star**3, 0.3], rtol=1e-6)
+    chex.assert_trees_all_equal(seen["params"], W0)
+
+
+def test_a_combine_may_remember_and_idle_reads_its_memory():
+    def join(g, g_star, step, state):
+        return g_star, jax.tree.map(lambda s, x, y: s + y - x, state, g, g_star)
+
+    combine = StatefulCombine(lambda params: jax.tree.map(jnp.zeros_like, params), join)
+    idle = lambda g, step, state: jax.tree.map(lambda x, d: x + step.astype(x.dtype) * d, g, state)
+    tx = reevaluate(normalize(), combine, radius=0.1, when=timing.every(2), idle=idle)
+    g = jax.grad(quartic)(W0)
+    state = tx.init(W0)
+    u, state = tx.update(g, state, W0, grad_fn=jax.grad(quartic))
+    turned = jax.tree.map(jnp.subtract, u, g)
+    chex.assert_trees_all_equal(state.combine, turned)
+    v, after = tx.update(g, state, W0, grad_fn=jax.grad(quartic))
+    chex.assert_trees_all_close(v, jax.tree.map(jnp.add, g, turned), rtol=1e-6)
+    chex.assert_trees_all_equal(after.combine, turned)
+
+
+def test_an_observing_ascent_is_shown_the_gradient_each_step_ends_with():
+    shown = ObservingAscent(
+        init=lambda params: jax.tree.map(jnp.zeros_like, params),
+        update=lambda g, state, params, **extra: (state, state),
+        observe=lambda state, g_star: g_star,
+    )
+    tx = reevaluate(normalize(restrict(shown, {"a": True, "b": False})), radius=0.1, when=timing.every(2))
+    state = tx.init(W0)
+    u, state = tx.update(W0, state, W0, grad_fn=jax.grad(quartic))
+    chex.assert_trees_all_equal(state.ascent, u)
+    _, state = tx.update(W0, state, W0, grad_fn=jax.grad(quartic))
+    chex.assert_trees_all_equal(state.ascent, W0)
+    asked = []
+    tx.update(u, state, W0, grad_fn=lambda p: asked.append(p) or p)
+    np.testing.assert_allclose(asked[0]["a"], np.array([3.0, -4.0]) + 0.1 * unit(np.array([3.0, -4.0])), rtol=1e-6)
+
+
+def test_the_ascent_may_follow_another_loss():
+    other = jax.grad(lambda p: jnp.sum(p["a"]))
+    asked = []
+    u, _ = run(
+        reevaluate(normalize(), mix(1.0, 1.0), radius=0.1),
+        grad_fn=lambda p: asked.append(p) or jax.grad(quartic)(p),
+        ascent_grad_fn=other,
+    )
+    moved = np.array([3.0, -4.0]) + 0.1 * unit(np.ones(2))
+    np.testing.assert_allclose(asked[0]["a"], moved, rtol=1e-6)
+    np.testing.assert_allclose(u["a"], np.array([3.0, -4.0]) ** 3 + moved**3, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["actve", "gradfn", "grad_fun", "norm_axes_name"])
+def test_a_mistyped_extra_argument_is_refused(name):
+    with pytest.raises(TypeError, match=rf"{name}.*Fix: (active|grad_fn|norm_axis_name)="):
+        run(reevaluate(normalize()), **{name: True})
+
+
 def test_inactive_output_is_the_input_or_what_idle_makes_of_it():
     g = {"a": jnp.array([0.1, -0.0]), "b": jnp.array(jnp.nan)}
     u, _ = run(reevaluate(normalize(), when=False), grads=g)
@@ -142,15 +219,18 @@ def test_negative_schedules_are_clamped_at_zero():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_where_the_first_gradient_is_broken_the_output_is_the_second(bad):
-    """No perturbation then, so it is the gradient at the parameters themselves."""
+def test_a_broken_gradient_perturbs_nothing_and_flows_through(bad):
+    """$g^*$ is then the gradient at the parameters themselves, and a mix is broken where $g$ is."""
     g = {"a": jnp.array([bad, 1.0]), "b": jnp.array(1.0)}
+    u, _ = run(reevaluate(normalize(), radius=0.3), grads=g)
+    chex.assert_trees_all_equal(u, jax.grad(quartic)(W0))
     u, _ = run(reevaluate(normalize(), mix(0.5, 0.5), radius=0.3), grads=g)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), u, jax.grad(quartic)(W0))
+    np.testing.assert_array_equal(np.isfinite(u["a"]), [False, True])
+    np.testing.assert_allclose([u["a"][1], u["b"]], [(1 - 64) / 2, (1 + 0.125) / 2])
 
 
 def test_where_the_second_gradient_is_broken_so_is_the_output():
-    u, _ = run(reevaluate(normalize(), mix(1.0, 0.0)), grad_fn=lambda p: jax.tree.map(lambda w: w * jnp.nan, p))
+    u, _ = run(reevaluate(normalize(), mix(0.5, 0.5)), grad_fn=lambda p: jax.tree.map(lambda w: w * jnp.nan, p))
     assert all(np.isnan(x).all() for x in jax.tree.leaves(u))
 
 

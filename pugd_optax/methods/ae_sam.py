@@ -16,6 +16,7 @@ def ae_sam(
     stop: float = -1.0,
     decay: float = 0.9,
     mask: Mask | None = None,
+    report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""AE-SAM: an adaptive policy spends SAM's second gradient where the loss is steep.
 
@@ -35,6 +36,7 @@ def ae_sam(
       decay: $\delta$ in [0, 1), the memory of the running moments.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm of the perturbation is
         over these alone, that of the policy over all. Default: all.
+      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -67,4 +69,4 @@ def ae_sam(
     check_number("start", start)
     check_number("stop", stop)
     threshold = optax.linear_schedule(start, stop, total_steps)
-    return sam(radius, when=large_gradient(threshold, decay=decay), mask=mask)
+    return sam(radius, when=large_gradient(threshold, decay=decay), mask=mask, report=report)

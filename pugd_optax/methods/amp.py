@@ -16,6 +16,7 @@ def amp(
     *,
     when: When = None,
     mask: Mask | None = None,
+    report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adversarial model perturbation: ascend inside a ball of each tensor, then take the gradient there.
 
@@ -32,6 +33,7 @@ def amp(
       when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
         over these alone. Default: all.
+      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -56,4 +58,4 @@ def amp(
       Zheng, Zhang and Mao, Regularizing Neural Networks via Adversarial Model Perturbation, CVPR 2021,
       https://arxiv.org/abs/2010.04925
     """
-    return reevaluate(restrict(projected_ascent(epsilon, step_size, steps), mask), replace, when=when)
+    return reevaluate(restrict(projected_ascent(epsilon, step_size, steps), mask), replace, when=when, report=report)

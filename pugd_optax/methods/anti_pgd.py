@@ -6,19 +6,24 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pugd_optax._checks import check_number
-from pugd_optax.combines import weighted_sum
+from pugd_optax._checks import NO_PARAMS, check_number
+from pugd_optax._norms import widen
 from pugd_optax.noise import as_key, shift
 
 
 class AntiPGDState(NamedTuple):
-    """State of `anti_pgd`: `step` counts every call; `sigma` is the scale of the noise that the parameters carry.
+    """State of `anti_pgd`.
 
-    `sigma` is float32, in float64 too, and what is added is what is taken back, whatever becomes of the argument.
+    Attributes:
+      step: counts every call, int32.
+      sigma: the scale of the noise that the parameters carry, float32: what is added is what is taken back, whatever
+        becomes of the argument.
+      residual: for each parameter below float32, what rounding has kept from it, float32; one 0 for the others.
     """
 
     step: jax.Array
     sigma: jax.Array
+    residual: optax.Updates
 
 
 def anti_pgd(sigma: optax.ScalarOrSchedule = 0.01, key: jax.Array | int = 0) -> optax.GradientTransformationExtraArgs:
@@ -42,7 +47,8 @@ def anti_pgd(sigma: optax.ScalarOrSchedule = 0.01, key: jax.Array | int = 0) -> 
         one key draw the same numbers.
 
     Returns:
-      An `optax.GradientTransformationExtraArgs`. Wrap it in `optax.masked` to perturb a subset.
+      An `optax.GradientTransformationExtraArgs`. Wrap it in `optax.masked` to perturb a subset. Below float32 it needs
+      `params` and keeps a float32 copy of their shape: rounding would leave a part of each noise behind for good.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range.
@@ -76,15 +82,33 @@ def anti_pgd(sigma: optax.ScalarOrSchedule = 0.01, key: jax.Array | int = 0) -> 
         return jnp.array(sigma(step) if callable(sigma) else sigma, jnp.float32)
 
     def init(params: optax.Params) -> AntiPGDState:
-        del params
-        step = jnp.zeros((), jnp.int32)
-        return AntiPGDState(step, scale(step))
+        residual = jax.tree.map(lambda w: jnp.zeros(jnp.shape(w) if _is_short(w) else (), jnp.float32), params)
+        return AntiPGDState(jnp.zeros((), jnp.int32), scale(jnp.zeros((), jnp.int32)), residual)
 
     def update(updates, state: Any, params=None, **extra_args: Any):
-        del params, extra_args
+        del extra_args
+        if params is None and any(map(_is_short, jax.tree.leaves(updates))):
+            raise ValueError(NO_PARAMS)
         now = jnp.asarray(optax.safe_increment(state.step))
-        added = AntiPGDState(now, scale(now))
-        new, old = (shift(noise.sigma, key, noise.step, updates) for noise in (added, state))
-        return weighted_sum(1.0, updates, 1.0, weighted_sum(1.0, new, -1.0, old)), added
+        sigma = scale(now)
+        new, old = (shift(s, key, t, updates) for s, t in ((sigma, now), (state.sigma, state.step)))
+        wanted = jax.tree.map(lambda u, x, y: widen(u) + (x - y), updates, new, old)
+        paid = jax.tree.map(_pay, updates, wanted, state.residual, updates if params is None else params)
+        u, residual = jax.tree.transpose(jax.tree.structure(updates), jax.tree.structure((0, 0)), paid)
+        return u, AntiPGDState(now, sigma, residual)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _is_short(w: jax.typing.ArrayLike) -> bool:
+    return jnp.finfo(jnp.result_type(w)).bits < 32
+
+
+def _pay(u: jax.Array, wanted: jax.Array, residual: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The update, and what `optax.apply_updates` will lose of it: owed to the next one, or the noise would drift."""
+    if not _is_short(w):
+        return wanted.astype(u.dtype), residual
+    wanted = wanted + residual
+    paid = wanted.astype(u.dtype)
+    moved = (w + paid).astype(w.dtype)
+    return paid, wanted - (widen(moved) - widen(w))

@@ -16,6 +16,7 @@ def asam(
     scaled: Mask | None = None,
     when: When = None,
     mask: Mask | None = None,
+    report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Adaptive sharpness-aware minimization: SAM in a ball that scales with the parameters.
 
@@ -33,6 +34,7 @@ def asam(
       when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
         over these alone. Default: all.
+      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -59,4 +61,4 @@ def asam(
     """
     scale = scale_by_abs_params(eta, mask=scaled)
     ascent = restrict(optax.chain(normalize(scale), scale), mask)
-    return reevaluate(ascent, replace, radius=radius, when=when)
+    return reevaluate(ascent, replace, radius=radius, when=when, report=report)

@@ -11,7 +11,7 @@ from pugd_optax._norms import widen
 from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, restrict
 from pugd_optax.combines import replace
-from pugd_optax.noise import as_key
+from pugd_optax.noise import as_key, draw
 from pugd_optax.reevaluate import reevaluate
 from pugd_optax.timing import When
 
@@ -23,6 +23,7 @@ def esam(
     *,
     when: When = None,
     mask: Mask | None = None,
+    report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Efficient SAM's stochastic weight perturbation: each weight is perturbed with some probability.
 
@@ -39,6 +40,7 @@ def esam(
       when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm is over these alone.
         Default: all.
+      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -71,15 +73,15 @@ def esam(
     if isinstance(beta, int | float) and beta == 0:
         raise ValueError("beta=0: no weight would be perturbed. Fix: beta in (0, 1].")
     ascent = restrict(optax.chain(normalize(), _keep_at_random(beta, as_key(key))), mask)
-    return reevaluate(ascent, replace, radius=radius, when=when)
+    return reevaluate(ascent, replace, radius=radius, when=when, report=report)
 
 
 def _keep_at_random(beta: float, key: jax.Array) -> optax.GradientTransformationExtraArgs:
     def update(updates, state, params=None, *, step: Any = 0, **extra_args: Any):
         del params, extra_args
-        coin = lambda key, shape, dtype: jax.random.bernoulli(key, beta, shape)
-        kept = optax.tree.random_like(jax.random.fold_in(key, step), updates, coin)
-        scaled = jax.tree.map(lambda m, x: jnp.where(m, widen(x) / beta, 0).astype(x.dtype), kept, updates)
+        size = lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32)
+        coins = draw(key, step, jax.tree.map(size, updates), jax.random.uniform)
+        scaled = jax.tree.map(lambda u, x: jnp.where(u < beta, widen(x) / beta, 0).astype(x.dtype), coins, updates)
         return scaled, state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from pugd_optax._checks import check_number
-from pugd_optax._norms import is_finite, select
+from pugd_optax._norms import cast_like, norm
 from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, restrict
 from pugd_optax.combines import replace, weighted_sum
@@ -16,12 +16,17 @@ from pugd_optax.timing import When
 
 
 class FriendlySAMState(NamedTuple):
-    """State of `friendly_sam`: `mean` is the running mean of the gradients, moved on every step, active or not.
+    """State of `friendly_sam`.
 
-    A gradient that is not finite leaves it as it is.
+    Attributes:
+      mean: running mean of the gradients, moved on every step, active or not. A gradient that is not finite leaves it
+        as it is.
+      started: whether a finite gradient has entered it.
+      reevaluate: state of the re-evaluation.
     """
 
     mean: optax.Updates
+    started: jax.Array
     reevaluate: optax.OptState
 
 
@@ -32,6 +37,7 @@ def friendly_sam(
     *,
     when: When = None,
     mask: Mask | None = None,
+    report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Friendly SAM: ascend along the batch's own part of the gradient, not along the full gradient.
 
@@ -48,6 +54,7 @@ def friendly_sam(
       when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm is over these alone.
         Default: all.
+      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -80,15 +87,16 @@ def friendly_sam(
 
     center = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), subtract_mean)
     ascent = restrict(normalize(center), mask)
-    inner = reevaluate(ascent, replace, radius=radius, when=when)
+    inner = reevaluate(ascent, replace, radius=radius, when=when, report=report)
 
     def init(params: optax.Params) -> FriendlySAMState:
-        return FriendlySAMState(jax.tree.map(jnp.zeros_like, params), inner.init(params))
+        return FriendlySAMState(jax.tree.map(jnp.zeros_like, params), jnp.zeros((), bool), inner.init(params))
 
     def update(updates, state: Any, params=None, **extra_args):
         u, inner_state = inner.update(updates, state.reevaluate, params, **{**extra_args, "mean": state.mean})
-        keep = jnp.where(state.reevaluate.step == 0, 0.0, decay)
+        finite = jnp.isfinite(norm(updates, extra_args.get("norm_axis_name")))
+        keep = jnp.where(finite, jnp.where(state.started, decay, 0.0), 1.0)
         mean = weighted_sum(keep, state.mean, 1 - keep, updates)
-        return u, FriendlySAMState(select(is_finite(updates), mean, state.mean), inner_state)
+        return u, FriendlySAMState(cast_like(mean, state.mean), state.started | finite, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)

@@ -16,6 +16,7 @@ def gnp(
     *,
     when: When = None,
     mask: Mask | None = None,
+    report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Gradient-norm penalty: the gradient of $L + \lambda \|\nabla L\|$ by one finite difference.
 
@@ -30,6 +31,7 @@ def gnp(
       when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
         over these alone. Default: all.
+      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -60,4 +62,4 @@ def gnp(
     """
     check_number("alpha", alpha, schedule=True)
     rest = (lambda step: 1 - alpha(step)) if callable(alpha) else 1 - alpha
-    return reevaluate(restrict(normalize(), mask), mix(rest, alpha), radius=radius, when=when)
+    return reevaluate(restrict(normalize(), mask), mix(rest, alpha), radius=radius, when=when, report=report)

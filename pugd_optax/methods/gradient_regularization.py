@@ -1,5 +1,6 @@
 """Gradient regularization: descend the loss and its squared gradient norm."""
 
+import functools
 from typing import Literal, get_args
 
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ def gradient_regularization(
     *,
     when: When = None,
     mask: Mask | None = None,
+    report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""The gradient of $L + \frac{\gamma}{2} \|\nabla L\|^2$, by finite differences along $g$ or exactly.
 
@@ -47,6 +49,7 @@ def gradient_regularization(
       when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
       mask: the parameters to perturb, a tree of bools or a function of the parameters. The penalty is then the squared
         gradient norm of these alone; its gradient still reaches all. Default: all.
+      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -84,15 +87,16 @@ def gradient_regularization(
     if isinstance(step, int | float) and step == 0:
         raise ValueError("step=0: a finite difference needs a step > 0. Fix: step=0.05, or scheme='exact'.")
     along = restrict(optax.identity(), mask)
+    again = functools.partial(reevaluate, when=when, report=report)
     if scheme == "exact":
-        return evaluate_by(_curvature(along), reevaluate(along, mix(1.0, strength), radius=0.0, when=when))
+        return evaluate_by(_curvature(along), again(along, mix(1.0, strength), radius=0.0))
     weight = _quotient(strength, step)
     if scheme == "central":
-        return evaluate_by(two_sided_difference, reevaluate(along, mix(1.0, weight), radius=step, when=when))
+        return evaluate_by(two_sided_difference, again(along, mix(1.0, weight), radius=step))
     if scheme == "backward":
         back = optax.chain(along, optax.scale(-1.0))
-        return reevaluate(back, mix(_affine(1, weight), _affine(0, weight, -1)), radius=step, when=when)
-    return reevaluate(along, mix(_affine(1, weight, -1), weight), radius=step, when=when)
+        return again(back, mix(_affine(1, weight), _affine(0, weight, -1)), radius=step)
+    return again(along, mix(_affine(1, weight, -1), weight), radius=step)
 
 
 def _curvature(along: optax.GradientTransformation):

@@ -15,6 +15,7 @@ def gsam(
     *,
     when: When = None,
     mask: Mask | None = None,
+    report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Surrogate gap guided SAM: descend the perturbed loss, and narrow its gap to the loss itself.
 
@@ -30,6 +31,7 @@ def gsam(
       when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
         over these alone. Default: all.
+      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -54,4 +56,4 @@ def gsam(
       Zhuang et al., Surrogate Gap Minimization Improves Sharpness-Aware Training, ICLR 2022,
       https://arxiv.org/abs/2203.08065
     """
-    return reevaluate(restrict(normalize(), mask), decompose(alpha), radius=radius, when=when)
+    return reevaluate(restrict(normalize(), mask), decompose(alpha), radius=radius, when=when, report=report)

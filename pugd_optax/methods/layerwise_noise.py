@@ -1,6 +1,5 @@
 """Layer-wise noise injection: the gradient at a point where one tensor is randomly perturbed."""
 
-from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -8,11 +7,10 @@ import jax.numpy as jnp
 import optax
 
 from pugd_optax._checks import check_number
-from pugd_optax._cond import cond
 from pugd_optax._masks import resolve_mask
 from pugd_optax._typing import Mask
 from pugd_optax.combines import replace
-from pugd_optax.noise import as_key
+from pugd_optax.noise import as_key, numbers, real_dtype, taken
 from pugd_optax.reevaluate import reevaluate
 from pugd_optax.timing import When
 
@@ -72,24 +70,26 @@ def layerwise_noise(
         raise ValueError(f"order={order!r}: expected 'cyclic' or 'random'.")
     check_number("sigma", sigma, low=0, schedule=True)
     ascent = _one_tensor(as_key(key), order == "random", mask)
-    return reevaluate(ascent, replace, radius=sigma, when=when, observe=False)
+    return reevaluate(ascent, replace, radius=sigma, when=when)
 
 
 def _one_tensor(key: jax.Array, at_random: bool, mask: Mask | None) -> optax.GradientTransformationExtraArgs:
     def update(updates, state, params=None, *, step: Any = 0, **extra_args: Any):
         del extra_args
         selected = resolve_mask(mask, updates if params is None else params)
+        leaves, structure = jax.tree.flatten(updates)
         rounds = [i for i, on in enumerate(jax.tree.leaves(selected)) if on]
-        if not rounds:
+        if leaves and not rounds:
             raise ValueError("mask selects no tensor to perturb. Fix: mask=None for all of them.")
+        if not leaves:
+            return updates, state
         turn_key, noise_key = jax.random.split(jax.random.fold_in(key, step))
         turn = jax.random.randint(turn_key, (), 0, len(rounds)) if at_random else step % len(rounds)
         chosen = jnp.asarray(rounds)[turn]
-        leaves, structure = jax.tree.flatten(updates)
-        # A branch for each tensor, so that noise is drawn for the chosen one only.
-        draw = lambda x: partial(jax.random.normal, noise_key, x.shape, x.dtype)
-        rest = lambda x: partial(jnp.zeros, x.shape, x.dtype)
-        eps = [cond(chosen == i, draw(x), rest(x)) for i, x in enumerate(leaves)]
+        sizes = [leaves[i].size * (2 if jnp.iscomplexobj(leaves[i]) else 1) for i in rounds]
+        noise = numbers(noise_key, jnp.asarray(sizes)[turn], max(sizes), real_dtype(leaves))
+        perturbed = lambda i, x: jax.lax.select_n(chosen == i, jnp.zeros_like(x), taken(noise, 0, x))
+        eps = [perturbed(i, x) if i in rounds else jnp.zeros_like(x) for i, x in enumerate(leaves)]
         return jax.tree.unflatten(structure, eps), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)

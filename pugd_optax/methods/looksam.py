@@ -7,22 +7,25 @@ import jax.numpy as jnp
 import optax
 
 from pugd_optax._checks import check_count, check_number
-from pugd_optax._cond import cond
-from pugd_optax._norms import norm, safe_ratio, select, widen
+from pugd_optax._norms import Norms, cast_like, finite_or, inverse, norm, widen
 from pugd_optax._typing import Mask
-from pugd_optax.combines import projection, weighted_sum
-from pugd_optax.methods.sam import sam
+from pugd_optax.ascents import normalize, restrict
+from pugd_optax.combines import StatefulCombine, weighted_sum
+from pugd_optax.reevaluate import reevaluate
 from pugd_optax.timing import When, every as every_k
 
 
 class LookSAMState(NamedTuple):
-    r"""State of `looksam`: `direction` is $g_v$ of the last active step, 0 before it; `sam` the state of SAM.
+    r"""What `looksam` remembers of its last active step.
 
-    It is also 0 where $g^*$ is parallel to $g$ up to rounding errors: those have no direction to reuse.
+    Attributes:
+      direction: $g_v$; 0 before the first active step.
+      length: $\|g_v\|$; 0 where there is no direction to reuse: before the first active step, after one whose
+        gradients were not finite, and where $g^*$ is parallel to $g$ up to rounding errors.
     """
 
     direction: optax.Updates
-    sam: optax.OptState
+    length: jax.Array
 
 
 def looksam(
@@ -32,6 +35,7 @@ def looksam(
     *,
     when: When = None,
     mask: Mask | None = None,
+    report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""LookSAM: SAM every few steps; in between, the part of its gradient that points to flatness is reused.
 
@@ -48,6 +52,7 @@ def looksam(
       when: another gate (see `pugd_optax.timing`) in place of `timing.every(every)`.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm is over these alone.
         Default: all.
+      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -74,35 +79,31 @@ def looksam(
     """
     check_number("alpha", alpha, low=0, schedule=True)
     check_count("every", every, low=1)
-    inner = sam(radius, when=every_k(every) if when is None else when, mask=mask)
+
+    def remember(g, g_star, norms: Norms, state: Any) -> tuple[optax.Updates, LookSAMState]:
+        along = finite_or(0, norms.dot * inverse(norms.g) * inverse(norms.g))
+        direction = weighted_sum(1.0, g_star, -along, g)
+        length = norms.of(direction)
+        real = jnp.isfinite(length) & (length > _resolution(g_star) * norms.g_star)
+        length = jnp.where(real, length, 0).astype(state.length.dtype)
+        return g_star, LookSAMState(cast_like(direction, state.direction), length)
+
+    def reuse(g, step: jax.Array, norms: Norms, state: LookSAMState) -> optax.Updates:
+        at = jnp.asarray(alpha(step) if callable(alpha) else alpha)
+        weight = at * norms.g * inverse(state.length)
+        return weighted_sum(1.0, g, weight, state.direction)
 
     def init(params: optax.Params) -> LookSAMState:
-        return LookSAMState(jax.tree.map(jnp.zeros_like, params), inner.init(params))
+        return LookSAMState(jax.tree.map(jnp.zeros_like, params), jnp.zeros((), jax.eval_shape(norm, params).dtype))
 
-    def update(updates, state: Any, params=None, **extra_args):
-        g = updates
-        sam_state: Any
-        u, sam_state = inner.update(g, state.sam, params, **extra_args)
-
-        def reuse():
-            at = alpha(state.sam.step) if callable(alpha) else alpha
-            weight = at * safe_ratio(norm(g), norm(state.direction))
-            return weighted_sum(1.0, g, weight, state.direction), state.direction
-
-        remember = lambda: (u, _orthogonal(u, g, state.direction))
-        u, direction = cond(sam_state.active, remember, reuse)
-        return u, LookSAMState(direction, sam_state)
-
-    return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _orthogonal(g_star: optax.Updates, g: optax.Updates, last: optax.Updates) -> optax.Updates:
-    """The part of `g_star` orthogonal to `g`: 0 where it is only rounding errors, `last` where one is not finite."""
-    star_norm, g_norm = norm(g_star), norm(g)
-    g_v = weighted_sum(1.0, g_star, -projection(g_star, g, star_norm, g_norm), g)
-    is_real = norm(g_v) > _resolution(g_star) * star_norm
-    kept = jax.tree.map(lambda x: jnp.where(is_real, x, 0), g_v)
-    return select(jnp.isfinite(star_norm) & jnp.isfinite(g_norm), kept, last)
+    return reevaluate(
+        restrict(normalize(), mask),
+        StatefulCombine(init, remember),
+        radius=radius,
+        when=every_k(every) if when is None else when,
+        idle=reuse,
+        report=report,
+    )
 
 
 def _resolution(tree: optax.Updates) -> float:

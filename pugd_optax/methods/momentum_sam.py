@@ -1,25 +1,25 @@
 """Momentum-SAM: perturb along the momentum, at the price of one gradient."""
 
-from typing import Any, NamedTuple
+import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from pugd_optax._checks import check_number
-from pugd_optax._norms import is_finite, select
+from pugd_optax._norms import widen
 from pugd_optax._typing import Mask
-from pugd_optax.ascents import normalize, restrict
-from pugd_optax.combines import replace, weighted_sum
+from pugd_optax.ascents import ObservingAscent, normalize, restrict
+from pugd_optax.combines import replace
 from pugd_optax.reevaluate import reevaluate
 from pugd_optax.timing import When
 
 
 class MomentumSAMState(NamedTuple):
-    """State of `momentum_sam`: `momentum` is the decaying sum of its outputs, less those that are not finite."""
+    """State of the ascent of `momentum_sam`: `momentum`, the decaying sum of its outputs, of their finite entries."""
 
     momentum: optax.Updates
-    reevaluate: optax.OptState
 
 
 def momentum_sam(
@@ -69,20 +69,18 @@ def momentum_sam(
     """
     check_number("decay", decay, low=0, below=1)
 
-    def against_momentum(updates, state, params=None, **extra_args):
-        del updates, params
-        return jax.tree.map(jnp.negative, extra_args["momentum"]), state
+    def direction(updates, state: MomentumSAMState, params=None, **extra_args):
+        del updates, params, extra_args
+        return jax.tree.map(jnp.negative, state.momentum), state
 
-    direction = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), against_momentum)
-    ascent = normalize(restrict(direction, mask))
-    inner = reevaluate(ascent, replace, radius=radius, when=when, observe=False)
+    def observe(state: MomentumSAMState, g_star: optax.Updates) -> MomentumSAMState:
+        return MomentumSAMState(jax.tree.map(functools.partial(_decayed_sum, decay), state.momentum, g_star))
 
-    def init(params: optax.Params) -> MomentumSAMState:
-        return MomentumSAMState(jax.tree.map(jnp.zeros_like, params), inner.init(params))
+    along = ObservingAscent(lambda params: MomentumSAMState(jax.tree.map(jnp.zeros_like, params)), direction, observe)
+    return reevaluate(normalize(restrict(along, mask)), replace, radius=radius, when=when)
 
-    def update(updates, state: Any, params=None, **extra_args):
-        u, inner_state = inner.update(updates, state.reevaluate, params, **{**extra_args, "momentum": state.momentum})
-        momentum = weighted_sum(decay, state.momentum, 1.0, u)
-        return u, MomentumSAMState(select(is_finite(u), momentum, state.momentum), inner_state)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+def _decayed_sum(decay: jax.typing.ArrayLike, v: jax.Array, u: jax.Array) -> jax.Array:
+    wide = widen(v)
+    u = u.astype(wide.dtype)
+    return jnp.where(jnp.isfinite(u), jnp.asarray(decay, wide.real.dtype) * wide + u, wide).astype(v.dtype)

@@ -21,6 +21,7 @@ def multi_step_sam(
     *,
     when: When = None,
     mask: Mask | None = None,
+    report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""SAM with several ascent steps, each of an equal share of the radius.
 
@@ -37,6 +38,7 @@ def multi_step_sam(
       when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; the norms are over these alone.
         Default: all.
+      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -65,7 +67,9 @@ def multi_step_sam(
     """
     check_number("radius", radius, low=0, schedule=True)
     check_count("steps", steps, low=1, static=True)
-    return reevaluate(_climb(restrict(normalize(), mask), radius, steps), replace, radius=radius, when=when)
+    return reevaluate(
+        _climb(restrict(normalize(), mask), radius, steps), replace, radius=radius, when=when, report=report
+    )
 
 
 def _climb(
@@ -74,13 +78,12 @@ def _climb(
     """The mean direction of `steps` ascents, each taken where the last one led."""
 
     def update(updates, state, params=None, *, step: Any = 0, grad_fn: Any = None, **extra_args: Any):
-        del extra_args
+        climb = lambda g: ascent.update(g, ascent.init(updates), params, **extra_args)[0]
         share = jnp.maximum(jnp.asarray(radius(step) if callable(radius) else radius), 0) / steps
-        total, _ = ascent.update(updates, ascent.init(updates), params)
+        total = climb(updates)
         for _ in range(steps - 1):
             eps = jax.tree.map(lambda x: share.astype(widen(x).real.dtype) * widen(x), total)
-            direction, _ = ascent.update(grad_fn(offset(params, eps)), ascent.init(updates), params)
-            total = weighted_sum(1.0, total, 1.0, direction)
+            total = weighted_sum(1.0, total, 1.0, climb(grad_fn(offset(params, eps))))
         return jax.tree.map(lambda x: (widen(x) / steps).astype(x.dtype), total), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)

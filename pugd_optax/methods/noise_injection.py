@@ -67,4 +67,4 @@ def noise_injection(
       network at batch size 128. It weighs less the larger the batch.
     """
     check_number("sigma", sigma, low=0, schedule=True)
-    return reevaluate(restrict(gaussian(key), mask), replace, radius=sigma, when=when, observe=False)
+    return reevaluate(restrict(gaussian(key), mask), replace, radius=sigma, when=when)

@@ -59,5 +59,5 @@ def nso(
       TMLR 2024, https://arxiv.org/abs/2306.08553
     """
     check_number("sigma", sigma, low=0, schedule=True)
-    noisy = reevaluate(restrict(gaussian(key), mask), replace, radius=sigma, when=when, observe=False)
+    noisy = reevaluate(restrict(gaussian(key), mask), replace, radius=sigma, when=when)
     return evaluate_by(two_sided_mean, noisy)

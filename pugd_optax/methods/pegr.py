@@ -86,7 +86,7 @@ def pegr(
     constant = isinstance(strength, int | float | np.number)
     never = constant and strength == 0
     combine = replace if constant else _unless_zero(strength)
-    inner = reevaluate(optax.set_to_zero(), combine, radius=0.0, when=when, observe=False)
+    inner = reevaluate(optax.set_to_zero(), combine, radius=0.0, when=when)
 
     def update(updates, state, params=None, *, losses_fn=None, grad_fn=None, value_fn=None, active=None, **extra_args):
         del grad_fn, value_fn

@@ -4,7 +4,7 @@ from typing import Literal
 
 import optax
 
-from pugd_optax._norms import unit
+from pugd_optax._norms import Norms, inverse, multiply
 from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, restrict, scale_by_abs_params
 from pugd_optax.combines import Scale, unit_sum
@@ -19,6 +19,7 @@ def pugd(
     when: When = None,
     idle: Literal["unit", "raw"] = "unit",
     mask: Mask | None = None,
+    report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Perturbed unit gradient descent: the unit vector along the old gradient plus the perturbed one.
 
@@ -38,6 +39,7 @@ def pugd(
         `"raw"`, $g$ itself.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
         over these alone. Default: all.
+      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -69,4 +71,10 @@ def pugd(
     if idle not in ("unit", "raw"):
         raise ValueError(f"idle={idle!r}: expected 'unit' or 'raw'.")
     ascent = restrict(normalize(scale_by_abs_params()), mask)
-    return reevaluate(ascent, unit_sum(scale), radius=radius, when=when, idle=unit if idle == "unit" else None)
+    return reevaluate(
+        ascent, unit_sum(scale), radius=radius, when=when, idle=_unit if idle == "unit" else None, report=report
+    )
+
+
+def _unit(g: optax.Updates, norms: Norms) -> optax.Updates:
+    return multiply(inverse(norms.g), g)

@@ -15,6 +15,7 @@ def rst(
     key: jax.Array | int = 0,
     *,
     mask: Mask | None = None,
+    report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Randomized sharpness-aware training: a coin decides on each step between SAM and plain training.
 
@@ -30,6 +31,7 @@ def rst(
       key: a PRNG key or an integer seed; the coin of step t is drawn from `fold_in(key, t)`.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm is over these alone.
         Default: all.
+      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -55,4 +57,4 @@ def rst(
       Networks, https://arxiv.org/abs/2203.09962
     """
     check_number("probability", probability, low=0, high=1, schedule=True)
-    return sam(radius, when=bernoulli(probability, key), mask=mask)
+    return sam(radius, when=bernoulli(probability, key), mask=mask, report=report)

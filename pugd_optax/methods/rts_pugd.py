@@ -21,6 +21,7 @@ def rts_pugd(
     when: When = None,
     idle: Literal["unit", "raw"] = "raw",
     mask: Mask | None = None,
+    report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""PUGD under Radius-Timing-Scale control: three knobs on one step counter.
 
@@ -38,6 +39,7 @@ def rts_pugd(
       when: the gate (see `pugd_optax.timing`). Default: `timing.after(T // 10)`.
       idle: the output of steps that are not active: `"raw"`, $g$ itself, as the papers' author does, or `"unit"`.
       mask: the parameters to perturb, a tree of bools or a function of the parameters. Default: all.
+      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -77,4 +79,5 @@ def rts_pugd(
         when=after(total_steps // 10) if when is None else when,
         idle=idle,
         mask=mask,
+        report=report,
     )

@@ -14,6 +14,7 @@ def sam(
     *,
     when: When = None,
     mask: Mask | None = None,
+    report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Sharpness-aware minimization: the gradient at the worst point of a small ball.
 
@@ -27,6 +28,7 @@ def sam(
       when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm is over these alone.
         Default: all.
+      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -51,4 +53,4 @@ def sam(
       Foret, Kleiner, Mobahi and Neyshabur, Sharpness-Aware Minimization for Efficiently Improving Generalization, ICLR
       2021, https://arxiv.org/abs/2010.01412
     """
-    return reevaluate(restrict(normalize(), mask), replace, radius=radius, when=when)
+    return reevaluate(restrict(normalize(), mask), replace, radius=radius, when=when, report=report)

@@ -13,6 +13,7 @@ def sam_on(
     *,
     when: When = None,
     mask: Mask | None = None,
+    report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""SAM-ON: SAM that perturbs the gains and shifts of normalization layers, and nothing else.
 
@@ -28,6 +29,7 @@ def sam_on(
       mask: the parameters to perturb, a tree of bools or a function of the parameters. Default: every
         one named `scale`, `gamma` or `gain`, and its siblings named `bias`, `offset` or `beta`: the normalization
         layers of Flax, Haiku and Keras.
+      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -52,7 +54,7 @@ def sam_on(
     Notes:
       For the authors' elementwise ASAM on these layers, pass `mask=` to `pugd_optax.asam` in the same way.
     """
-    return sam(radius, when=when, mask=_norm_layers if mask is None else mask)
+    return sam(radius, when=when, mask=_norm_layers if mask is None else mask, report=report)
 
 
 _GAINS, _SHIFTS = ("scale", "gamma", "gain"), ("bias", "offset", "beta")

@@ -2,10 +2,9 @@
 
 import optax
 
-from pugd_optax._norms import norm, safe_ratio
+from pugd_optax._norms import Norms, finite_or, inverse, multiply
 from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, restrict
-from pugd_optax.combines import weighted_sum
 from pugd_optax.reevaluate import reevaluate
 from pugd_optax.timing import When
 
@@ -15,6 +14,7 @@ def stable_sam(
     *,
     when: When = None,
     mask: Mask | None = None,
+    report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""StableSAM: the direction of SAM's gradient, the length of the plain one.
 
@@ -28,6 +28,7 @@ def stable_sam(
       when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm in $\epsilon$ is over
         these alone, those in $u$ over all. Default: all.
+      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -52,8 +53,9 @@ def stable_sam(
       Tan, Zhang, Liu, Wang and Hao, Stabilizing Sharpness-aware Minimization Through A Simple Renormalization Strategy,
       https://arxiv.org/abs/2401.07250
     """
-    return reevaluate(restrict(normalize(), mask), _keep_length, radius=radius, when=when)
+    return reevaluate(restrict(normalize(), mask), _keep_length, radius=radius, when=when, report=report)
 
 
-def _keep_length(g: optax.Updates, g_star: optax.Updates) -> optax.Updates:
-    return weighted_sum(0.0, g, safe_ratio(norm(g), norm(g_star)), g_star)
+def _keep_length(g: optax.Updates, g_star: optax.Updates, norms: Norms) -> optax.Updates:
+    del g
+    return multiply(finite_or(1, norms.g * inverse(norms.g_star)), g_star)

@@ -16,6 +16,7 @@ def wsam(
     *,
     when: When = None,
     mask: Mask | None = None,
+    report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Weighted SAM: sharpness as a regulariser with a weight of its own.
 
@@ -30,6 +31,7 @@ def wsam(
       when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
         over these alone. Default: all.
+      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -61,4 +63,4 @@ def wsam(
     check_number("gamma", gamma, low=0, below=1, schedule=True)
     weight = (lambda step: gamma(step) / (1 - gamma(step))) if callable(gamma) else gamma / (1 - gamma)
     rest = (lambda step: 1 - weight(step)) if callable(weight) else 1 - weight
-    return reevaluate(restrict(normalize(), mask), mix(rest, weight), radius=radius, when=when)
+    return reevaluate(restrict(normalize(), mask), mix(rest, weight), radius=radius, when=when, report=report)

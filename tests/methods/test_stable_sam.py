@@ -18,9 +18,9 @@ def test_follows_the_formula():
 
 
 def test_the_gradient_keeps_its_length():
-    outputs, state = path(stable_sam(0.25))
-    np.testing.assert_allclose(np.linalg.norm(outputs[-1]), state.grad_norm, rtol=1e-6)
-    assert state.grad_norm != state.perturbed_grad_norm
+    outputs, state = path(stable_sam(0.25, report=True))
+    np.testing.assert_allclose(np.linalg.norm(outputs[-1]), state.report.grad_norm, rtol=1e-6)
+    assert state.report.grad_norm != state.report.perturbed_grad_norm
 
 
 def test_idle_steps_pass_the_gradient():

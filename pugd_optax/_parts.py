@@ -1,0 +1,98 @@
+"""Parts of a batch and what becomes of their results: groups on one device, devices along a mesh axis."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def split(args: tuple[Any, ...], groups: int) -> list[tuple[Any, ...]]:
+    """The arguments in `groups` equal runs of examples; scalars and keys go to every group."""
+    if groups == 1:
+        return [args]
+    for x in jax.tree.leaves(args):
+        if _has_examples(x) and len(x) % groups:
+            raise ValueError(
+                f"groups={groups} does not divide the {len(x)} examples of an argument of shape {x.shape}. Fix: a "
+                "number that divides the batch; pass what is no batch by keyword."
+            )
+    run = lambda x, k: x[k * len(x) // groups : (k + 1) * len(x) // groups] if _has_examples(x) else x
+    return [jax.tree.map(functools.partial(run, k=k), args) for k in range(groups)]
+
+
+def share_of(args: tuple[Any, ...], share: float) -> tuple[Any, ...]:
+    """A share of the examples, at least one, evenly spread so that a sharded batch stays where it is."""
+    if share == 1:
+        return args
+
+    def pick(x: Any) -> Any:
+        if not _has_examples(x):
+            return x
+        count = max(1, round(share * len(x)))
+        stride = len(x) // count
+        return x[: count * stride : stride]
+
+    return jax.tree.map(pick, args)
+
+
+def over_groups(results: list[Any], ways: Any) -> Any:
+    """One result of those of equal groups."""
+    return _merged(
+        results, ways, lambda columns: [functools.reduce(jnp.add, column) for column in columns], len(results)
+    )
+
+
+def over_axis(result: Any, ways: Any, axis_name: str) -> Any:
+    """One result of those along a mesh axis, in one all-reduce."""
+    count = jax.lax.axis_size(axis_name) if hasattr(jax.lax, "axis_size") else jax.lax.psum(1, axis_name)
+    return _merged([result], ways, lambda columns: jax.lax.psum([x for (x,) in columns], axis_name), count)
+
+
+def ways(value: Any, grads: Any, state: Any, has_aux: bool, aux_reduce: Any) -> Any:
+    """How each leaf of a result becomes one: `"mean"`, `"sum"`, or `"first"` for what is the same everywhere."""
+    averaged = lambda tree: jax.tree.map(lambda x: "mean" if _is_float(x) else "first", tree)
+    if not has_aux:
+        return averaged((value, grads, state))
+    loss, aux = value
+    by_type = lambda x: "mean" if _is_float(x) else "first" if _is_key(x) else "sum"
+    whole = lambda way, part: jax.tree.map(by_type if way is None else lambda _: way, part)
+    aux_ways = jax.tree.map(whole, aux_reduce, aux, is_leaf=lambda way: way is None)
+    return ((averaged(loss), aux_ways), averaged(grads), averaged(state))
+
+
+def varying(tree: Any, axis_name: str) -> Any:
+    """Type float leaves as varying over the axis: the gradient of such parameters stays local, not summed over it."""
+    return jax.tree.map(lambda x: _as_varying(x, axis_name) if _is_float(x) else x, tree)
+
+
+def _merged(
+    results: list[Any], ways: Any, total: Callable[[list[list[jax.Array]]], list[jax.Array]], count: int
+) -> Any:
+    tags, structure = jax.tree.flatten(ways)
+    columns = list(zip(*(structure.flatten_up_to(result) for result in results), strict=True))
+    merged = [column[0] for column in columns]
+    chosen = [i for i, tag in enumerate(tags) if tag != "first"]
+    number = lambda x: jnp.asarray(x, jnp.int32) if jnp.issubdtype(jnp.result_type(x), jnp.bool_) else x
+    for i, x in zip(chosen, total([[number(x) for x in columns[i]] for i in chosen]), strict=True):
+        merged[i] = x / count if tags[i] == "mean" else x
+    return structure.unflatten(merged)
+
+
+def _as_varying(x: Any, axis_name: str) -> Any:
+    if hasattr(jax.lax, "pcast"):
+        return jax.lax.pcast(x, axis_name, to="varying")
+    return getattr(jax.lax, "pvary", lambda x, axis_name: x)(x, axis_name)  # JAX before 0.9
+
+
+def _has_examples(x: Any) -> bool:
+    return hasattr(x, "shape") and len(x.shape) > 0
+
+
+def _is_float(x: jax.typing.ArrayLike) -> bool:
+    return jnp.issubdtype(jnp.result_type(x), jnp.inexact)
+
+
+def _is_key(x: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(x), jax.dtypes.prng_key)
