@@ -224,7 +224,13 @@ def offset(params: optax.Params | None, eps: optax.Updates) -> optax.Params:
 
 
 def with_extra_args(ascent: Ascent) -> Any:
-    """The ascent itself, or one that swallows the extra arguments it does not know."""
+    """The ascent itself, or one that swallows the extra arguments it does not know.
+
+    Example:
+      >>> tx = with_extra_args(optax.identity())
+      >>> tx.update(1.0, tx.init(1.0), step=3)[0]
+      1.0
+    """
     return ascent if isinstance(ascent, ObservingAscent) else optax.with_extra_args_support(ascent)
 
 

@@ -165,7 +165,7 @@ def test_auxiliary_output_may_be_a_plain_number_on_several_devices():
     mesh = Mesh(np.array(jax.devices()[:2]), ("d",))
     split = jax.shard_map(inside, mesh=mesh, in_specs=(P(), P("d")), out_specs=P())
     value, aux = jax.jit(split)(jnp.ones(2), jnp.ones((4, 2)))
-    assert (value, aux["rows"], aux["share"]) == (4, 2, 0.5)
+    assert (value, aux["rows"], aux["share"]) == (4, 4, 0.5)
 
 
 def complex_loss(z):

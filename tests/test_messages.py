@@ -21,6 +21,7 @@ from flax import nnx
 import pugd_optax
 from pugd_optax import classes, diagnostics, losses, methods, per_example, schedules, timing
 from pugd_optax.ascents import normalize, scale_by_abs_params
+from pugd_optax.functional import value_and_grad
 from pugd_optax.reevaluate import reevaluate
 from tests.raises import Case, meet, sites
 
@@ -45,6 +46,7 @@ def followed(weight):
     return ghost(lambda w: jnp.sum((X @ weight(w)) ** 2, axis=1), jnp.eye(3))
 
 
+grouped = value_and_grad(lambda w, x: jnp.sum(x @ w), methods.sam(), groups=2)
 SIGNS = "Fix: penalty=pugd_optax.per_example.signs(key)"
 
 ARGUMENTS = [
@@ -62,6 +64,12 @@ ARGUMENTS = [
     Case(lambda: methods.gradient_regularization(0.1, 0.1, "fwd"), "scheme", "'fwd'", "expected one of forward"),
     Case(lambda: methods.gradient_regularization(0.1, 0), "step", "0", "Fix: step=0.05"),
     Case(lambda: methods.esam(beta=0), "beta", "0", "Fix: beta in (0, 1]"),
+    Case(lambda: step(methods.sam(), actve=True), "extra argument", "'actve'", "Fix: active="),
+    Case(lambda: step(methods.anti_pgd(), jnp.ones(2, "bfloat16"), None), "params", "None", "Fix: tx.update("),
+    Case(lambda: value_and_grad(jnp.sum, methods.sam(), perturb="all"), "perturb", "'all'", "'local' or 'global'"),
+    Case(lambda: value_and_grad(jnp.sum, methods.sam(), second_batch=0), "second_batch", "0", "Fix: a share"),
+    Case(lambda: value_and_grad(jnp.sum, methods.sam(), aux_reduce="max"), "aux_reduce", "'max'", "'mean', 'sum'"),
+    Case(lambda: grouped(jnp.ones(2), (), jnp.ones((5, 2))), "groups", "2", "Fix: a number that divides the batch"),
     Case(lambda: reevaluate(normalize), "ascent", "function normalize", "Fix: pugd_optax.normalize()"),
     Case(lambda: reevaluate(normalize(), idle="unit"), "idle", "'unit'", "expected a function g -> u"),
     Case(lambda: reevaluate(normalize(), "replace"), "combine", "'replace'", "Fix: pugd_optax.mix(0.5, 0.5)"),

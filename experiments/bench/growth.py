@@ -16,7 +16,7 @@ from experiments.bench.problems import Problem, mlp
 from experiments.bench.result import check, write
 
 FLOOR = "two gradients"
-SHOWN = ("sam", "sam, no report", "pugd")
+SHOWN = ("sam", "sam, report", "pugd")
 
 
 @dataclasses.dataclass(frozen=True)

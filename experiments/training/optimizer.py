@@ -69,7 +69,7 @@ def build(config: Config, *, steps_per_epoch: int, num_classes: int, axis_name: 
 
 def _method(config: Config, steps: int, steps_per_epoch: int, num_classes: int, axis_name: str | None) -> Any:
     function = pick("method", config.method, METHODS)
-    fills = {"total_steps": steps, "num_classes": num_classes, "key": 0, "axis_name": axis_name}
+    fills = {"total_steps": steps, "num_classes": num_classes, "key": 0, "axis_name": axis_name, "report": True}
     readers = {
         "when": lambda text: specs.gate(text, steps, steps_per_epoch),
         "mask": specs.mask,

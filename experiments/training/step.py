@@ -13,6 +13,7 @@ from experiments.data.batch import Augment, Data
 from experiments.runs.state import State
 from experiments.training.gate_plan import reevaluations
 from experiments.training.objective import CROSS_ENTROPY, Criterion
+from pugd_optax.reevaluate import Report
 
 
 class Metrics(NamedTuple):
@@ -127,5 +128,8 @@ def _skip_nonfinite(old: State, new: State, metrics: Metrics) -> tuple[State, Me
 
 def _metrics(loss: jax.Array, accuracy: jax.Array, opt_state: optax.OptState) -> Metrics:
     found = reevaluations(opt_state)
-    reported = (getattr(found[0], name) if found else jnp.zeros(()) for name in Metrics._fields[2:])
-    return Metrics(loss, accuracy, *reported)
+    if not found:
+        return Metrics(loss, accuracy, *(jnp.zeros(()) for _ in Metrics._fields[2:]))
+    measured = found[0].report or Report(*(jnp.zeros(()) for _ in Report._fields))
+    norms = measured.cosine, measured.grad_norm, measured.perturbed_grad_norm
+    return Metrics(loss, accuracy, found[0].active, found[0].radius, *norms)

@@ -108,7 +108,13 @@ def _pay(u: jax.Array, wanted: jax.Array, residual: jax.Array, w: jax.Array) -> 
     """The update, and what `optax.apply_updates` will lose of it: owed to the next one, or the noise would drift."""
     if not _is_short(w):
         return wanted.astype(u.dtype), residual
-    wanted = wanted + residual
-    paid = wanted.astype(u.dtype)
-    moved = (w + paid).astype(w.dtype)
-    return paid, wanted - (widen(moved) - widen(w))
+    wide, wanted = widen(w), wanted + residual
+    paid = _rounded(_rounded(wide + wanted, w.dtype) - wide, u.dtype)
+    moved = _rounded(wide + paid, w.dtype) - wide
+    return paid.astype(u.dtype), wanted - moved
+
+
+def _rounded(x: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
+    """`x` with the bits of a shorter dtype; a cast there and back again may be left out by XLA."""
+    bits = jnp.finfo(dtype)
+    return jax.lax.reduce_precision(x, bits.nexp, bits.nmant)

@@ -83,7 +83,7 @@ def test_injected_schedules_give_the_noise_back_too():
         w = optax.apply_updates(w, updates)
         return (w, state), w
 
-    noise = lambda t: jax.random.normal(jax.random.split(jax.random.fold_in(jax.random.key(1), t), 1)[0], (1000,))
+    noise = lambda t: jax.random.normal(jax.random.fold_in(jax.random.fold_in(jax.random.key(1), t), 0), (1000,))
     _, path = jax.lax.scan(step, (w, tx.init(w)), length=40)
     for t in (0, 7, 39):
         carried = max(0.0, 0.1 - 0.005 * t) * np.asarray(noise(t + 1), np.float64)
@@ -104,3 +104,20 @@ def test_refuses_bad_arguments():
         anti_pgd(-1)
     with pytest.raises(TypeError, match=r"key=2\.5"):
         anti_pgd(key=2.5)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_short_parameters_carry_one_noise_and_no_more(dtype):
+    """What rounding keeps back is owed to the next step: the noise of thousands of steps does not add up."""
+    sigma, w = 0.01, jnp.full(200, 0.5, dtype)
+    tx = optax.chain(optax.sgd(0.0), anti_pgd(sigma, key=2))
+
+    def step(carry, _):
+        params, state = carry
+        updates, state = tx.update(jnp.zeros_like(params), state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    (w, _), _ = jax.lax.scan(step, (w, tx.init(w)), length=3000)
+    assert 0.01 < float(jnp.std(w.astype(jnp.float32))) < 0.02
+    with pytest.raises(ValueError, match="params is None"):
+        anti_pgd(sigma).update(w, anti_pgd(sigma).init(w))

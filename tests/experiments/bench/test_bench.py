@@ -57,7 +57,7 @@ def test_flops_show_one_and_two_gradients():
 
 def test_what_is_not_reported_is_not_computed():
     problem = problems.mlp(32, 8)
-    told, silent = (clock.compile_step(STEPS[name], problem) for name in ("sam", "sam, no report"))
+    told, silent = (clock.compile_step(STEPS[name], problem) for name in ("sam, report", "sam"))
     assert silent.bytes < told.bytes
     assert silent.temporary_bytes <= told.temporary_bytes - 4 * problem.size
 
@@ -76,7 +76,7 @@ def test_steps_writes_rows_with_their_references_and_a_picture(tmp_path):
 
 @pytest.mark.slow
 def test_a_network_of_accelerators_is_the_same_command(tmp_path):
-    words = ["--problems", "resnet18:1:bfloat16", "--only", "sam, no report", "--repeats", "1", "--calls", "1"]
+    words = ["--problems", "resnet18:1:bfloat16", "--only", "sam, report", "--repeats", "1", "--calls", "1"]
     command.main(["steps", *words, "--out", str(tmp_path)], QUIET)
     (result,) = json.loads((tmp_path / "steps.json").read_text())["results"]
     assert "bfloat16" in result["problem"]
