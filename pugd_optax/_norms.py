@@ -56,14 +56,15 @@ class Norms:
       g_star: $\|g^*\|$.
       dot: $\langle g, g^*\rangle$.
       cosine: $\cos(g, g^*)$; 0 where one of the two is 0 or not finite.
+      axis_name: the mesh axes over which leaves are split, if any.
     """
 
     def __init__(self, g: optax.Updates, g_star: optax.Updates, axis_name: AxisName = None):
-        self._g, self._g_star, self._axis_name = g, g_star, axis_name
+        self._g, self._g_star, self.axis_name = g, g_star, axis_name
 
     def of(self, tree: Any) -> jax.Array:
         """The norm of another tree, over the same mesh axes."""
-        return norm(tree, self._axis_name)
+        return norm(tree, self.axis_name)
 
     @functools.cached_property
     def g(self) -> jax.Array:
@@ -78,7 +79,7 @@ class Norms:
     @functools.cached_property
     def dot(self) -> jax.Array:
         """<g, g*>."""
-        return _behind_roots(vdot(self._g, self._g_star, self._axis_name))
+        return _behind_roots(vdot(self._g, self._g_star, self.axis_name))
 
     @functools.cached_property
     def cosine(self) -> jax.Array:

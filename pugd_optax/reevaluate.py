@@ -1,7 +1,6 @@
 r"""The combinator: perturb the parameters, evaluate the gradient again, combine the two."""
 
 import functools
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,6 +10,7 @@ import numpy as np
 import optax
 
 from pugd_optax import timing
+from pugd_optax._by_name import by_name
 from pugd_optax._checks import check_extra_args, check_number, check_trees
 from pugd_optax._cond import cond
 from pugd_optax._gradient_source import gradient_function
@@ -138,7 +138,7 @@ def reevaluate(
     ascent = with_extra_args(ascent)
     observe = ascent.observe if isinstance(ascent, ObservingAscent) else lambda state, g_star: state
     memory = combine if isinstance(combine, StatefulCombine) else _without_memory(combine)
-    join, rest = _given_what_it_names(memory.apply), _given_what_it_names(idle or (lambda g: g))
+    join, rest = by_name(memory.apply), by_name(idle or (lambda g: g))
     gate = _as_gate(when)
 
     def perturb(call: _Call):
@@ -228,17 +228,8 @@ def _measured(norms: Norms, params: optax.Params, w_star: optax.Params) -> Repor
 
 
 def _without_memory(combine: Combine) -> StatefulCombine:
-    join = _given_what_it_names(combine)
+    join = by_name(combine)
     return StatefulCombine(lambda params: (), lambda g, g_star, **given: (join(g, g_star, **given), ()))
-
-
-def _given_what_it_names(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function` with those of the keyword arguments it is offered that it names among its parameters."""
-    parameters = inspect.signature(function).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return function
-    names = {p.name for p in parameters}
-    return lambda *args, **offered: function(*args, **{k: v for k, v in offered.items() if k in names})
 
 
 def _check_parts(ascent: Any, combine: Any, radius: Any, idle: Any) -> None:

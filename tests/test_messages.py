@@ -56,7 +56,7 @@ ARGUMENTS = [
     Case(lambda: methods.looksam(every=2.5), "every", "2.5", "expected a whole number"),
     Case(lambda: methods.looksam(every=0), "every", "0", "expected a whole number >= 1"),
     Case(lambda: methods.noise_injection(0.1, key="a"), "key", "'a'", "Fix: key=jax.random.key(0)"),
-    Case(lambda: methods.pugd(idle="zero"), "idle", "'zero'", "expected 'unit' or 'raw'"),
+    Case(lambda: methods.pugd(idle="zero"), "idle", "'zero'", "expected 'unit', 'raw' or 'reuse'"),
     Case(lambda: methods.pugd(scale="ratio"), "scale", "'ratio'", "one of ['cosine', 'norm_ratio']"),
     Case(lambda: methods.sam(when=3), "when", "3", "Fix: when=pugd_optax.timing.after(1000)"),
     Case(lambda: methods.sam(when=timing.low_variance), "when", "timing.low_variance", "low_variance(...)"),

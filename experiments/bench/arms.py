@@ -9,7 +9,6 @@ import numpy as np
 import optax
 
 import pugd_optax
-from experiments.bench.reuse import reuse
 from pugd_optax import schedules
 
 Second = Callable[..., Callable[[Any], Any]]
@@ -87,7 +86,7 @@ ARMS: dict[str, Arm] = {
     "LookSAM, every 5th": Arm(lambda a, _: pugd_optax.looksam(0.1, a), (0.1, 0.4), every(5)),
     "ESAM, half the batch": Arm(lambda r, _: pugd_optax.esam(r), (0.02, 0.05), second=most_raised(0.5)),
     "PUGD, quarter batch": Arm(lambda r, _: pugd_optax.pugd(r), (1.0, 2.0), second=first_part(0.25)),
-    "PUGD, reused 4 of 5": Arm(lambda r, _: reuse(pugd_optax.pugd(r)), (1.0, 2.0), every(5)),
+    "PUGD, reused 4 of 5": Arm(lambda r, _: pugd_optax.pugd(r, idle="reuse"), (1.0, 2.0), every(5)),
     "RTS, duty 0.1": Arm(_rts, (1.0, 2.0), late(0.1)),
     "RTS, duty 0.25": Arm(_rts, (1.0, 2.0), late(0.25)),
     "RTS, duty 0.5": Arm(_rts, (1.0, 2.0), late(0.5)),

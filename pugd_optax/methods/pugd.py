@@ -1,15 +1,21 @@
 """PUGD: perturbed unit gradient descent."""
 
-from typing import Literal
+from typing import Literal, get_args
 
+import jax
+import jax.numpy as jnp
 import optax
 
-from pugd_optax._norms import Norms, inverse, multiply
-from pugd_optax._typing import Mask
+from pugd_optax._by_name import by_name
+from pugd_optax._norms import Norms, cast_like, finite_or, inverse, multiply
+from pugd_optax._typing import Combine, Mask
 from pugd_optax.ascents import normalize, restrict, scale_by_abs_params
-from pugd_optax.combines import Scale, unit_sum
+from pugd_optax.combines import Scale, StatefulCombine, unit_sum, weighted_sum
 from pugd_optax.reevaluate import reevaluate
 from pugd_optax.timing import When
+
+Idle = Literal["unit", "raw", "reuse"]
+"""What the steps that are not active put out."""
 
 
 def pugd(
@@ -17,7 +23,7 @@ def pugd(
     scale: Scale = 1.0,
     *,
     when: When = None,
-    idle: Literal["unit", "raw"] = "unit",
+    idle: Idle = "unit",
     mask: Mask | None = None,
     report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
@@ -35,8 +41,9 @@ def pugd(
       scale: $s \ge 0$, the weight of the old gradient (1 in the paper): a number, a schedule, `"norm_ratio"` or
         `"cosine"` (see `pugd_optax.unit_sum`). $s \to \infty$ is normalised gradient descent.
       when: the gate (see `pugd_optax.timing`). Default: every step.
-      idle: the output of steps that are not active: `"unit"`, $g/\|g\|$, so that the step size does not jump, or
-        `"raw"`, $g$ itself.
+      idle: the output of steps that are not active: `"unit"`, $g/\|g\|$, so that the step size does not jump; `"raw"`,
+        $g$ itself; or `"reuse"`, the unit vector along $g + \|g\|\, v$, where $v$ is the part of the last active output
+        orthogonal to its $g$: what the second gradient turned the first one by. That keeps a copy of the parameters.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
         over these alone. Default: all.
       report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
@@ -68,13 +75,30 @@ def pugd(
       The authors' code reaches $g + g^*$ by not zeroing gradients between the two passes, and updates BatchNorm
       statistics in both; here, `grad_fn` decides, and `pugd_optax.value_and_grad` keeps those of the first pass.
     """
-    if idle not in ("unit", "raw"):
-        raise ValueError(f"idle={idle!r}: expected 'unit' or 'raw'.")
-    ascent = restrict(normalize(scale_by_abs_params()), mask)
-    return reevaluate(
-        ascent, unit_sum(scale), radius=radius, when=when, idle=_unit if idle == "unit" else None, report=report
-    )
+    if idle not in get_args(Idle):
+        raise ValueError(f"idle={idle!r}: expected 'unit', 'raw' or 'reuse'.")
+    ascent, combine = restrict(normalize(scale_by_abs_params()), mask), unit_sum(scale)
+    rest = {"unit": _unit, "raw": None, "reuse": _turn_again}[idle]
+    combine = _remembering_the_turn(combine) if idle == "reuse" else combine
+    return reevaluate(ascent, combine, radius=radius, when=when, idle=rest, report=report)
 
 
 def _unit(g: optax.Updates, norms: Norms) -> optax.Updates:
     return multiply(inverse(norms.g), g)
+
+
+def _remembering_the_turn(combine: Combine) -> StatefulCombine:
+    """The same combine, with the part of its output that is orthogonal to $g$ as its state."""
+    combine = by_name(combine)
+
+    def join(g, g_star, step: jax.Array, norms: Norms, state: optax.Updates):
+        u = combine(g, g_star, step=step, norms=norms)
+        along = Norms(u, g, norms.axis_name).dot * inverse(norms.g) * inverse(norms.g)
+        return u, cast_like(weighted_sum(1.0, u, -finite_or(0, along), g), state)
+
+    return StatefulCombine(lambda params: jax.tree.map(jnp.zeros_like, params), join)
+
+
+def _turn_again(g: optax.Updates, norms: Norms, state: optax.Updates) -> optax.Updates:
+    total = weighted_sum(1.0, g, norms.g, state)
+    return multiply(inverse(norms.of(total)), total)

@@ -1,14 +1,13 @@
 """RTS-PUGD: PUGD with a radius, a timing and a scale of its own."""
 
 import math
-from typing import Literal
 
 import optax
 
 from pugd_optax._checks import check_count
 from pugd_optax._typing import Mask
 from pugd_optax.combines import Scale
-from pugd_optax.methods.pugd import pugd
+from pugd_optax.methods.pugd import Idle, pugd
 from pugd_optax.schedules import quarter_wave
 from pugd_optax.timing import When, after
 
@@ -19,7 +18,7 @@ def rts_pugd(
     radius: optax.ScalarOrSchedule | None = None,
     scale: Scale | None = None,
     when: When = None,
-    idle: Literal["unit", "raw"] = "raw",
+    idle: Idle = "raw",
     mask: Mask | None = None,
     report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
@@ -37,7 +36,7 @@ def rts_pugd(
         mean of 1, PUGD's constant.
       scale: $s(t)$: a number, a schedule, `"norm_ratio"` or `"cosine"`. Default: 1, PUGD's.
       when: the gate (see `pugd_optax.timing`). Default: `timing.after(T // 10)`.
-      idle: the output of steps that are not active: `"raw"`, $g$ itself, as the papers' author does, or `"unit"`.
+      idle: the output of steps that are not active: `"raw"`, $g$ itself, as the author does, `"unit"` or `"reuse"`.
       mask: the parameters to perturb, a tree of bools or a function of the parameters. Default: all.
       report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
 

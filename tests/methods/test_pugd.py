@@ -1,5 +1,7 @@
 """PUGD against its formula, its limits, and its relations to other methods."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -80,3 +82,17 @@ def test_inactive_steps(idle, rest):
     active = pugd_rule(lambda t: 1.0, lambda t: 1.0)
     rule = lambda t, w, grad: active(t, w, grad) if t >= 3 else rest(grad(w))
     assert_follows(pugd(when=lambda t: t >= 3, idle=idle), rule)
+
+
+def test_reuse_turns_the_next_gradient_as_the_second_one_turned_the_first():
+    tx = pugd(0.5, idle="reuse")
+    w, grad_fn = jnp.array([1.0, 2.0]), jax.grad(lambda w: w[0] ** 4 + w[0] * w[1])
+    g = grad_fn(w)
+    u, state = tx.update(g, tx.init(w), w, grad_fn=grad_fn, active=True)
+    turned = u - (u @ g) / (g @ g) * g
+    np.testing.assert_allclose(state.combine, turned, atol=1e-6)
+    now = jnp.array([0.3, -0.4])
+    u, state = tx.update(now, state, w, grad_fn=grad_fn, active=False)
+    expected = now + 0.5 * turned
+    np.testing.assert_allclose(u, expected / np.linalg.norm(expected), atol=1e-6)
+    np.testing.assert_allclose(state.combine, turned, atol=1e-6)

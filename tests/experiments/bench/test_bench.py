@@ -5,7 +5,6 @@ import re
 import resource
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -15,7 +14,6 @@ import pugd_optax
 from experiments.bench import clock, command, devices, duty, growth, memory, pareto, problems, steps, trial
 from experiments.bench.arms import ARMS, Arm, every, first_part, late, most_raised
 from experiments.bench.candidates import COMPARISONS, STEPS
-from experiments.bench.reuse import reuse
 from experiments.config.errors import UsageError
 
 QUIET = Console(quiet=True)
@@ -205,20 +203,6 @@ def test_second_gradient_on_a_part_of_the_batch():
     raised = squares(0.5, X, Y) - squares(1.0, X, Y)
     top = np.argsort(raised)[-2:]
     np.testing.assert_allclose(most_raised(0.5)(squares, 1.0, X, Y)(0.5), np.mean(2 * X[top] * (0.5 * X[top] - Y[top])))
-
-
-def test_reuse_turns_the_next_gradient_as_the_second_one_turned_the_first():
-    tx = reuse(pugd_optax.pugd(0.5))
-    w, grad_fn = jnp.array([1.0, 2.0]), jax.grad(lambda w: w[0] ** 4 + w[0] * w[1])
-    g = grad_fn(w)
-    u, state = tx.update(g, tx.init(w), w, grad_fn=grad_fn, active=True)
-    turned = u - (u @ g) / (g @ g) * g
-    np.testing.assert_allclose(state.direction, turned, atol=1e-6)
-    now = jnp.array([0.3, -0.4])
-    u, state = tx.update(now, state, w, grad_fn=grad_fn, active=False)
-    expected = now + 0.5 * turned
-    np.testing.assert_allclose(u, expected / np.linalg.norm(expected), atol=1e-6)
-    np.testing.assert_allclose(state.direction, turned, atol=1e-6)
 
 
 def test_pareto_chooses_trains_and_draws(monkeypatch, tmp_path):
