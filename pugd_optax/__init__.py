@@ -18,6 +18,7 @@ from pugd_optax.ascents import (
     restrict as restrict,
     scale_by_abs_params as scale_by_abs_params,
 )
+from pugd_optax.checking import check as check
 from pugd_optax.combines import decompose as decompose, mix as mix, replace as replace, unit_sum as unit_sum
 from pugd_optax.flooding import flood as flood, iflood as iflood, soft_ad as soft_ad
 from pugd_optax.functional import value_and_grad as value_and_grad
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ReevaluateState",
+    "check",
     "classes",
     "decompose",
     "diagnostics",

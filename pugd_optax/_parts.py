@@ -62,9 +62,9 @@ def ways(value: Any, grads: Any, state: Any, has_aux: bool, aux_reduce: Any) -> 
     return ((averaged(loss), aux_ways), averaged(grads), averaged(state))
 
 
-def varying(tree: Any, axis_name: str) -> Any:
+def varying(tree: Any, axis_name: str | None) -> Any:
     """Type float leaves as varying over the axis: the gradient of such parameters stays local, not summed over it."""
-    return jax.tree.map(lambda x: _as_varying(x, axis_name) if _is_float(x) else x, tree)
+    return jax.tree.map(lambda x: _as_varying(x, axis_name) if _is_float(x) and axis_name else x, tree)
 
 
 def _merged(

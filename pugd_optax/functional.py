@@ -44,33 +44,34 @@ class PerturbedValueAndGrad:
     ) -> tuple[Any, optax.Updates, optax.OptState]:
         """Value at `params`, perturbed gradient and next state; see `value_and_grad`."""
         refuse_model(params)
-        if self.axis_name is not None:
+        alone = self.axis_name is None or self.perturb == "global"
+        if not alone:
             params, state = varying((params, state), self.axis_name)
         extra = dict(extra_args or {}) | {"active": active}
         results = [self._step(params, state, part, kwargs, extra) for part in split(args, self.groups)]
         how = ways(*results[0], has_aux=self.has_aux, aux_reduce=self.aux_reduce)
-        result = over_groups(results, how) if self.groups > 1 else results[0]
-        return result if self.axis_name is None else over_axis(result, how, self.axis_name)
+        value, grads, state = over_groups(results, how) if self.groups > 1 else results[0]
+        if alone:  # the gradient and the state are the same on every device already
+            return self._reduced(value, how[0]), grads, state
+        return self._reduced((value, grads, state), how)
 
     def _step(self, params, state, args, kwargs, extra):
         """One group of examples on one device."""
-        slope = jax.grad(self.loss_fn, has_aux=self.has_aux)
         second = share_of(args, self.second_batch)
-
-        def gradient(p: optax.Params) -> optax.Updates:
-            g = slope(p, *second, **kwargs)
-            return self._shared(g[0] if self.has_aux else g)
-
-        first = jax.value_and_grad(self.loss_fn, has_aux=self.has_aux)
-        value, g = explained("loss_fn", first, params, *args, **kwargs)
-        u, state = self.tx.update(self._shared(g), state, params, grad_fn=gradient, **extra)
+        value, g = explained("loss_fn", self._value_and_gradient, params, *args, **kwargs)
+        grad_fn = lambda p: self._value_and_gradient(p, *second, **kwargs)[1]
+        u, state = self.tx.update(g, state, params, grad_fn=grad_fn, **extra)
         return value, jax.tree.map(jnp.conj, u), state
 
-    def _shared(self, g: optax.Updates) -> optax.Updates:
-        """The gradient that perturbs, in Optax's convention: of this device's examples, or the mean over devices."""
-        if self.axis_name is not None and self.perturb == "global":
-            g = jax.lax.pmean(g, self.axis_name)
-        return jax.tree.map(jnp.conj, g)
+    def _value_and_gradient(self, params, *args, **kwargs):
+        """In Optax's convention: of this device's examples, or with the mean gradient of all devices."""
+        apart = self.axis_name is not None and self.perturb == "global"
+        first = jax.value_and_grad(self.loss_fn, has_aux=self.has_aux)
+        value, g = first(varying(params, self.axis_name) if apart else params, *args, **kwargs)
+        return value, jax.tree.map(jnp.conj, jax.lax.pmean(g, self.axis_name) if apart else g)
+
+    def _reduced(self, tree, how):
+        return tree if self.axis_name is None else over_axis(tree, how, self.axis_name)
 
 
 def value_and_grad(

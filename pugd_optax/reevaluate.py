@@ -16,6 +16,7 @@ from pugd_optax._cond import cond
 from pugd_optax._gradient_source import gradient_function
 from pugd_optax._norms import AxisName, Norms, cast_like, times, widen
 from pugd_optax._typing import Combine, GradFn, ValueFn
+from pugd_optax._watch import entered
 from pugd_optax.ascents import Ascent, ObservingAscent, offset, with_extra_args
 from pugd_optax.combines import StatefulCombine, replace
 from pugd_optax.timing import Gate, When
@@ -177,6 +178,8 @@ def reevaluate(
         check_trees(updates, params)
         check_extra_args(extra_args)
         grads, params = jax.tree.map(jnp.asarray, (updates, params))
+        if (seen := entered.get()) is not None:
+            seen.append(grads)
         gradient = gradient_function(grad_fn, value_fn, extra_args, like=grads)
         follow = ascent_grad_fn and gradient_function(ascent_grad_fn, None, {}, like=grads)
         extra_args |= {"step": state.step, "norm_axis_name": norm_axis_name}

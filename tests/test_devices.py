@@ -167,3 +167,76 @@ def test_local_perturbation_takes_one_all_reduce(problem, mesh):
     step = jax.shard_map(vg, mesh=mesh, in_specs=(P(), P(), P("data"), P("data")), out_specs=P())
     text = jax.jit(step).lower(params, vg.init(params), x, y).compile().as_text()
     assert sum(" all-reduce(" in line or " all-reduce-start(" in line for line in text.splitlines()) == 1
+
+
+def mean_gradient(params, x, y, groups):
+    """SAM by hand, each group with its own perturbation."""
+    tx, outputs = pugd_optax.sam(0.3), []
+    for part in zip(jnp.split(x, groups), jnp.split(y, groups), strict=True):
+        grad_fn = lambda p, part=part: jax.grad(loss_fn)(p, *part)
+        outputs.append(tx.update(grad_fn(params), tx.init(params), params, grad_fn=grad_fn)[0])
+    return jax.tree.map(lambda *g: sum(g) / groups, *outputs)
+
+
+def test_groups_on_one_device_are_the_local_perturbation_of_as_many_devices(problem, mesh):
+    params, x, y = problem
+    grouped = pugd_optax.value_and_grad(loss_fn, pugd_optax.sam(0.3), groups=DEVICES)
+    loss, grads, state = jax.jit(grouped)(params, grouped.init(params), x, y)
+    assert_close(grads, mean_gradient(params, x, y, DEVICES))
+    np.testing.assert_allclose(loss, loss_fn(params, x, y), rtol=1e-6)
+    assert state.step == 1
+    vg = pugd_optax.value_and_grad(loss_fn, pugd_optax.sam(0.3), axis_name="data")
+    step = jax.shard_map(vg, mesh=mesh, in_specs=(P(), P(), P("data"), P("data")), out_specs=P())
+    assert_close(jax.jit(step)(params, vg.init(params), x, y)[1], grads)
+
+
+@pytest.mark.parametrize("name", ["pugd", "gsam", "looksam", "gated"])
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_shard_map_with_a_global_perturbation(name, check_vma, problem, mesh):
+    """The loss averages over the device's own examples, and that is all the same to either kind of `shard_map`."""
+    params, x, y = problem
+    vg = pugd_optax.value_and_grad(loss_fn, METHODS[name](), axis_name="data", perturb="global")
+    specs = {"mesh": mesh, "in_specs": (P(), P("data"), P("data")), "out_specs": P(), "check_vma": check_vma}
+    dense = pugd_optax.value_and_grad(loss_fn, METHODS[name]())
+    expected = jax.jit(partial(train, dense))(params, x, y)
+    assert_close(jax.jit(jax.shard_map(partial(train, vg), **specs))(params, x, y), expected)
+
+
+def test_pmap_with_a_global_perturbation(problem):
+    params, x, y = problem
+    vg = pugd_optax.value_and_grad(loss_fn, pugd_optax.pugd(0.3), axis_name="data", perturb="global")
+    step = jax.pmap(partial(train, vg), axis_name="data", in_axes=(None, 0, 0), out_axes=0)
+    ends, losses = step(params, x.reshape(DEVICES, -1, 5), y.reshape(DEVICES, -1))
+    dense = pugd_optax.value_and_grad(loss_fn, pugd_optax.pugd(0.3))
+    expected = jax.jit(partial(train, dense))(params, x, y)
+    for device in range(DEVICES):
+        assert_close(jax.tree.map(lambda w, device=device: w[device], (ends, losses)), expected)
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+@pytest.mark.parametrize("method", [pugd_optax.pugd, pugd_optax.gsam, pugd_optax.amp, pugd_optax.stable_sam])
+def test_norms_are_of_parameters_split_over_devices(method, check_vma, problem):
+    """Each device holds a part of `w` and `v`, all hold `b`: the step is that of one device with the whole."""
+    params, x, y = problem
+    params = jax.tree.map(lambda w: jnp.concatenate([w, 0.5 * w[..., :1]], axis=-1), params)
+    mesh = jax.make_mesh((4,), ("model",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
+    spec = {"w": P(None, "model"), "b": P("model"), "v": P("model")}
+    tx = method(report=True)
+
+    def gradient(p):
+        """By hand, as the sum over devices is part of the loss."""
+        hidden = jnp.tanh(x @ p["w"] + p["b"][None])
+        residual = 2 * (jax.lax.psum(hidden @ p["v"], "model") - y) / len(y)
+        back = residual[:, None] * p["v"][None] * (1 - hidden**2)
+        return {"w": x.T @ back, "b": back.sum(0), "v": hidden.T @ residual}
+
+    def update(p):
+        u, state = tx.update(gradient(p), tx.init(p), p, grad_fn=gradient, norm_axis_name="model")
+        return u, state.report
+
+    specs = {"mesh": mesh, "in_specs": (spec,), "out_specs": (spec, P()), "check_vma": check_vma}
+    u, report = jax.jit(jax.shard_map(update, **specs))(params)
+    whole = lambda p: jax.grad(loss_fn)(p, x, y)
+    expected, state = tx.update(whole(params), tx.init(params), params, grad_fn=whole)
+    assert_close(u, expected)
+    assert_close(report, state.report)

@@ -5,6 +5,7 @@
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -225,3 +226,50 @@ def test_donation_and_one_trace():
         if seed == 0:
             first = len(traces)
     assert len(traces) == first
+
+
+def test_the_second_gradient_may_be_of_a_part_of_the_batch():
+    """Evenly spread: of eight examples at 0.25, the first and the fifth."""
+    x, y = jnp.arange(16.0).reshape(8, 2) / 8, jnp.arange(8.0) / 4
+    loss_fn = lambda w, x, y, *, power: jnp.mean(jnp.abs(x @ w - y) ** power)
+    w = jnp.array([0.5, -1.0])
+    vg = pugd_optax.value_and_grad(loss_fn, SAM, second_batch=0.25)
+    value, grads, _ = jax.jit(lambda w, *batch: vg(w, vg.init(w), *batch, power=2))(w, x, y)
+    part = lambda p: jax.grad(loss_fn)(p, x[::4], y[::4], power=2)
+    g = jax.grad(loss_fn)(w, x, y, power=2)
+    expected, _ = SAM.update(g, SAM.init(w), w, grad_fn=part)
+    np.testing.assert_allclose(grads, expected, rtol=1e-6)
+    np.testing.assert_allclose(value, loss_fn(w, x, y, power=2), rtol=1e-6)
+
+
+AUX = {"hits": jnp.int32(2), "any": jnp.bool_(True), "mean": jnp.float32(3.0), "total": jnp.float32(5.0)}
+
+
+@pytest.mark.parametrize(
+    ("aux_reduce", "expected"),
+    [
+        (None, {"hits": 8, "any": 4, "mean": 3.0, "total": 5.0}),
+        ("sum", {"hits": 8, "any": 4, "mean": 12.0, "total": 20.0}),
+        (
+            {"hits": "mean", "any": None, "mean": "mean", "total": "sum"},
+            {"hits": 2, "any": 4, "mean": 3.0, "total": 20.0},
+        ),
+    ],
+    ids=["by type", "sum", "each"],
+)
+@pytest.mark.parametrize("where", ["groups", "shard_map", "unchecked", "pmap"])
+def test_auxiliary_output_is_reduced_as_it_says(aux_reduce, expected, where):
+    loss_fn = lambda w, x: (jnp.mean(x @ w), jax.tree.map(lambda a: jnp.where(jnp.isfinite(x[0, 0]), a, a), AUX))
+    place = {"groups": 4} if where == "groups" else {"axis_name": "d"}
+    vg = pugd_optax.value_and_grad(loss_fn, SAM, has_aux=True, aux_reduce=aux_reduce, **place)
+    run = lambda w, x: vg(w, vg.init(w), x)[0]
+    x, w = jnp.ones((8, 2)), jnp.ones(2)
+    if where == "pmap":
+        _, aux = jax.pmap(run, axis_name="d", in_axes=(None, 0), devices=jax.devices()[:4])(w, x.reshape(4, 2, 2))
+        chex.assert_trees_all_close(jax.tree.map(lambda a: a[3], aux), expected)
+        return
+    if where != "groups":
+        mesh = Mesh(np.array(jax.devices()[:4]), ("d",))
+        checked = where == "shard_map"
+        run = jax.shard_map(run, mesh=mesh, in_specs=(P(), P("d")), out_specs=P(), check_vma=checked)
+    chex.assert_trees_all_close(jax.jit(run)(w, x)[1], expected)

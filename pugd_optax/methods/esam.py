@@ -66,6 +66,9 @@ def esam(
       https://arxiv.org/abs/2110.03141
 
     Notes:
+      The paper's formula, weight by weight. The authors' code, https://github.com/dydjw9/Efficient_SAM, keeps or drops
+      whole tensors and takes the norm over those kept.
+
       The subset alone saves no time under XLA. The paper's other half, the second gradient on those examples only whose
       loss the perturbation raised most, does: it belongs into `grad_fn`, which alone knows the batch.
     """

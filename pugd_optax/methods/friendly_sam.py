@@ -50,7 +50,7 @@ def friendly_sam(
     Args:
       radius: $\rho \ge 0$; a number or a schedule.
       sigma: $\sigma$, how much of the running mean is taken away.
-      decay: $\lambda$ in [0, 1].
+      decay: $\lambda$ in [0, 1]; 0.9 is the default of the authors' class, their runs take 0.95.
       when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm is over these alone.
         Default: all.

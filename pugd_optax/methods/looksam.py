@@ -76,6 +76,9 @@ def looksam(
     References:
       Liu et al., Towards Efficient and Scalable Sharpness-Aware Minimization, CVPR 2022,
       https://arxiv.org/abs/2203.02714
+
+    Notes:
+      The projection is that of the whole gradient. Public implementations differ: some project tensor by tensor.
     """
     check_number("alpha", alpha, low=0, schedule=True)
     check_count("every", every, low=1)

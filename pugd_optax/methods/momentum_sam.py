@@ -38,7 +38,7 @@ def momentum_sam(
     is this transformation's own, one copy of the parameters, whatever momentum the base optimizer has.
 
     Args:
-      radius: $\rho \ge 0$ (0.3 in the paper); a number or a schedule.
+      radius: $\rho \ge 0$; a number or a schedule. 0.3 is ours, from small networks; see the notes.
       decay: $\mu$ in [0, 1); take the momentum of the base optimizer.
       when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm is over these alone.
@@ -66,6 +66,11 @@ def momentum_sam(
     References:
       Becker, Altrock and Risse, Momentum-SAM: Sharpness Aware Minimization without Computational Overhead,
       https://arxiv.org/abs/2401.12033
+
+    Notes:
+      Every command in the authors' repository, https://github.com/MarlonBecker/MSAM, takes $\rho = 3$, for SGD and AdamW
+      alike. Their direction is the buffer of the base optimizer, with weight decay in it, and for AdamW its first moment;
+      the one here is of the gradients alone.
     """
     check_number("decay", decay, low=0, below=1)
 

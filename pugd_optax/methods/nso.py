@@ -57,6 +57,10 @@ def nso(
     References:
       Zhang, Li and Ju, Noise Stability Optimization for Finding Flat Minima: A Hessian-based Regularization Approach,
       TMLR 2024, https://arxiv.org/abs/2306.08553
+
+    Notes:
+      This is the paper's estimator with one pair of draws. The authors' code also mixes the gradient at $w$ in, with a
+      weight of its own.
     """
     check_number("sigma", sigma, low=0, schedule=True)
     noisy = reevaluate(restrict(gaussian(key), mask), replace, radius=sigma, when=when)

@@ -1,0 +1,149 @@
+"""The first step, tried out: mistakes that no single transformation can see are named before training starts."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.core import Tracer
+
+from pugd_optax._norms import Norms, norm, widen
+from pugd_optax._watch import entered
+from pugd_optax.reevaluate import ReevaluateState
+from pugd_optax.through_logits import LogitState
+
+
+def check(
+    tx: optax.GradientTransformation,
+    loss_fn: Callable[..., Any],
+    params: optax.Params,
+    *args: Any,
+    has_aux: bool = False,
+    extra_args: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> None:
+    r"""Try a chain on one step and say what is wrong with it, and how to write it.
+
+    A transformation sees what enters it and not where that comes from, so some mistakes train silently to a bad end:
+    an optimizer, clipping or weight decay in front of a method, `optax.MultiSteps` around one, a loss that is not the
+    same twice, a perturbation that rounding takes away. This runs one step outside of training and finds them.
+
+    Args:
+      tx: the transformation to be checked, a method or a chain with one.
+      loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, or `(scalar, aux)` with `has_aux`.
+      params: the parameters that training starts with.
+      *args: the first batch and whatever else the loss takes.
+      has_aux: whether `loss_fn` returns auxiliary output.
+      extra_args: further extra arguments of `tx.update`, as `labels` for `pugd_optax.lpg`.
+      **kwargs: keyword arguments of the loss.
+
+    Raises:
+      ValueError: with all that was found, and the line that mends each; TypeError for an argument that is mistyped.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, pugd_optax
+      >>> loss = lambda w: jnp.sum(w**2)
+      >>> pugd_optax.check(optax.chain(pugd_optax.sam(0.05), optax.sgd(0.1)), loss, jnp.array([1.0, 2.0]))
+      >>> pugd_optax.check(
+      ...     optax.chain(optax.sgd(0.1), pugd_optax.sam(0.05)), loss, jnp.array([1.0, 2.0])
+      ... )  # doctest: +ELLIPSIS
+      Traceback (most recent call last):
+      ...
+      ValueError: tx has an optimizer before the method: ... Fix: optax.chain(pugd_optax.sam(), optax.sgd(0.1)).
+    """
+    tx = tx.gradient_transformation() if isinstance(tx, optax.MultiSteps) else tx
+    tx, params = optax.with_extra_args_support(tx), jax.tree.map(jnp.asarray, params)
+
+    def gradient(p: optax.Params) -> optax.Updates:
+        # Traced anew each time, as the two passes of a training step are.
+        g = jax.jit(lambda p: jax.grad(loss_fn, has_aux=has_aux)(p, *args, **kwargs))(p)
+        return jax.tree.map(jnp.conj, g[0] if has_aux else g)
+
+    g = gradient(params)
+    trial = _Trial(tx, params, g, dict(extra_args or {}))
+    found = [*_of_accumulation(tx.init(params)), *_of_the_loss(g, gradient(params))]
+    found = found or [*_of_what_enters(trial), *_of_the_distance(trial)]
+    if found:
+        raise ValueError("\n".join(found))
+
+
+class _Trial(NamedTuple):
+    """One step of a transformation with a gradient that is everywhere the same."""
+
+    tx: Any
+    params: optax.Params
+    g: optax.Updates
+    extra: dict[str, Any]
+
+    def run(self) -> tuple[list[optax.Updates], list[optax.Params], optax.OptState]:
+        """What entered re-evaluations, the points they asked at, and the state after."""
+        seen, points = [], []
+        constant = {"grad_fn": lambda p: points.append(p) or self.g, "active": True}
+        token = entered.set(seen)
+        try:
+            state = self.tx.update(self.g, self.tx.init(self.params), self.params, **(constant | self.extra))[1]
+        finally:
+            entered.reset(token)
+        return seen, [p for p in points if not _is_traced(p)], state
+
+    def distance(self) -> float:
+        """How far from the parameters the method asks."""
+        points = self.run()[1] or [self.params]
+        return float(norm(jax.tree.map(lambda v, w: widen(v) - widen(w), points[-1], self.params)))
+
+
+def _of_accumulation(state: optax.OptState) -> Iterator[str]:
+    if any(_kinds(x.inner_opt_state, ReevaluateState) for x in _kinds(state, optax.MultiStepsState)):
+        yield (
+            "tx has a method inside optax.MultiSteps, which evaluates the second gradient on every micro-batch and "
+            "keeps the last. Fix: optax.chain(method, optax.MultiSteps(optimizer, k).gradient_transformation())."
+        )
+
+
+def _of_the_loss(g: optax.Updates, again: optax.Updates) -> Iterator[str]:
+    apart = norm(jax.tree.map(lambda x, y: widen(x) - widen(y), g, again))
+    if apart > 1e-2 * norm(g):
+        yield (
+            "loss_fn has two gradients at one point, so the second pass sees another loss than the first. Fix: give it "
+            "its randomness, loss_fn(params, batch, key)."
+        )
+
+
+def _of_what_enters(trial: _Trial) -> Iterator[str]:
+    seen, _, state = trial.run()
+    length = norm(trial.g)
+    if not seen or length == 0 or _kinds(state, LogitState):
+        return
+    norms = Norms(seen[0], trial.g)
+    if norms.cosine < -0.5:
+        yield (
+            f"tx has an optimizer before the method: what enters the method points against the gradient (cosine "
+            f"{norms.cosine:.2f}), and what comes out ascends. Fix: optax.chain(pugd_optax.sam(), optax.sgd(0.1))."
+        )
+    elif norms.cosine < 0.99 or abs(norms.g / length - 1) > 0.01:
+        yield (
+            f"tx has a transformation before the method that changes the gradient (length {length:.3g} to "
+            f"{norms.g:.3g}, cosine {norms.cosine:.2f}), but not the second one. Fix: put it after, "
+            "optax.chain(pugd_optax.sam(), optax.clip_by_global_norm(1.0), optax.sgd(0.1))."
+        )
+
+
+def _of_the_distance(trial: _Trial) -> Iterator[str]:
+    if all(jnp.finfo(w.dtype).bits >= 32 for w in jax.tree.leaves(trial.params)):
+        return
+    params, g = jax.tree.map(lambda x: widen(x), (trial.params, trial.g))
+    wanted, made = trial._replace(params=params, g=g).distance(), trial.distance()
+    if abs(made - wanted) > 0.2 * wanted:
+        yield (
+            f"params are so short that the perturbation is not what the method asks for: length {made:.3g} for "
+            f"{wanted:.3g}. Fix: keep float32 parameters and cast inside loss_fn."
+        )
+
+
+def _kinds(tree: Any, kind: type) -> list[Any]:
+    return [x for x in jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, kind)) if isinstance(x, kind)]
+
+
+def _is_traced(tree: Any) -> bool:
+    return any(isinstance(x, Tracer) for x in jax.tree.leaves(tree))
