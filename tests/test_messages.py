@@ -19,7 +19,7 @@ import pytest
 from flax import nnx
 
 import pugd_optax
-from pugd_optax import classes, diagnostics, losses, methods, per_example, schedules, timing
+from pugd_optax import check, classes, diagnostics, losses, methods, per_example, schedules, timing
 from pugd_optax.ascents import normalize, scale_by_abs_params
 from pugd_optax.functional import value_and_grad
 from pugd_optax.reevaluate import reevaluate
@@ -64,6 +64,12 @@ ARGUMENTS = [
     Case(lambda: methods.gradient_regularization(0.1, 0.1, "fwd"), "scheme", "'fwd'", "expected one of forward"),
     Case(lambda: methods.gradient_regularization(0.1, 0), "step", "0", "Fix: step=0.05"),
     Case(lambda: methods.esam(beta=0), "beta", "0", "Fix: beta in (0, 1]"),
+    Case(
+        lambda: check(optax.chain(optax.sgd(0.1), methods.sam()), lambda w: jnp.sum(w**2), jnp.ones(2)),
+        "tx",
+        "cosine -1.00",
+        "Fix: optax.chain(",
+    ),
     Case(lambda: step(methods.sam(), actve=True), "extra argument", "'actve'", "Fix: active="),
     Case(lambda: step(methods.anti_pgd(), jnp.ones(2, "bfloat16"), None), "params", "None", "Fix: tx.update("),
     Case(lambda: value_and_grad(jnp.sum, methods.sam(), perturb="all"), "perturb", "'all'", "'local' or 'global'"),

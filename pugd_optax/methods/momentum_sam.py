@@ -68,9 +68,9 @@ def momentum_sam(
       https://arxiv.org/abs/2401.12033
 
     Notes:
-      Every command in the authors' repository, https://github.com/MarlonBecker/MSAM, takes $\rho = 3$, for SGD and AdamW
-      alike. Their direction is the buffer of the base optimizer, with weight decay in it, and for AdamW its first moment;
-      the one here is of the gradients alone.
+      Every command in the authors' repository, https://github.com/MarlonBecker/MSAM, takes $\rho = 3$, for SGD and for
+      AdamW. Their direction is the buffer of the base optimizer, with weight decay in it, and for AdamW its first
+      moment; the one here is of the gradients alone.
     """
     check_number("decay", decay, low=0, below=1)
 
