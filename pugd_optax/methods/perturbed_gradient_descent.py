@@ -40,16 +40,8 @@ def perturbed_gradient_descent(
       ValueError, TypeError: if an argument is out of its range.
 
     Example:
-      >>> import jax, jax.numpy as jnp, optax, pugd_optax
-      >>> loss = lambda w: jnp.sum(w**2)
+      >>> import optax, pugd_optax
       >>> tx = optax.chain(optax.sgd(0.1), pugd_optax.perturbed_gradient_descent(sigma=0.01, key=0))
-      >>> w = jnp.array([1.0, 2.0])
-      >>> state = tx.init(w)
-      >>> for _ in range(10):
-      ...     updates, state = tx.update(jax.grad(loss)(w), state, w)
-      ...     w = optax.apply_updates(w, updates)
-      >>> bool(loss(w) < 0.1)
-      True
 
     References:
       Jin, Ge, Netrapalli, Kakade and Jordan, How to Escape Saddle Points Efficiently, ICML 2017,

@@ -49,16 +49,8 @@ def rts_pugd(
       ValueError, TypeError: if an argument is out of its range.
 
     Example:
-      >>> import jax, jax.numpy as jnp, optax, pugd_optax
-      >>> loss = lambda w: jnp.sum(w**2)
+      >>> import optax, pugd_optax
       >>> tx = optax.chain(pugd_optax.rts_pugd(total_steps=10), optax.sgd(optax.cosine_decay_schedule(0.3, 10)))
-      >>> w = jnp.array([1.0, 2.0])
-      >>> state = tx.init(w)
-      >>> for _ in range(10):
-      ...     updates, state = tx.update(jax.grad(loss)(w), state, w, grad_fn=jax.grad(loss))
-      ...     w = optax.apply_updates(w, updates)
-      >>> print(f"{loss(w):.3f} active {bool(state[0].active)}")
-      0.000 active True
 
     References:
       Radius-Timing-Scale in PUGD Optimization; a later draft and code by its author: https://github.com/eeyzs1/CV_RTS
