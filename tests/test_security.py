@@ -9,6 +9,7 @@ import pytest
 
 from experiments import data
 from experiments.config.errors import UsageError
+from experiments.config.specs import spec
 from experiments.runs import checkpoint
 from tests.experiments.runs.test_checkpoint import assert_equal, snapshot
 
@@ -45,7 +46,7 @@ def test_pickled_arrays_are_refused_in_one_line(name, file, arrays, tmp_path):
     trap = np.array([Trap(tmp_path / "sprung")], dtype=object)
     np.savez(tmp_path / file, allow_pickle=True, **dict.fromkeys(arrays, trap))
     with pytest.raises(UsageError, match="cannot be read as npz") as caught:
-        data.load(name, tmp_path, checksum=False)
+        data.load(spec(name), tmp_path, checksum=False)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "sprung").exists()
 
@@ -62,7 +63,7 @@ def test_pickled_arrays_are_refused_in_one_line(name, file, arrays, tmp_path):
 def test_a_pickle_in_place_of_a_data_file_is_refused(name, file, complaint, tmp_path):
     (tmp_path / file).write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
     with pytest.raises(UsageError, match=f"{file}: {complaint}"):
-        data.load(name, tmp_path, checksum=False)
+        data.load(spec(name), tmp_path, checksum=False)
     assert not (tmp_path / "sprung").exists()
 
 

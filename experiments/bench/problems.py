@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from experiments.config.errors import UsageError, pick
+from experiments.config.specs import spec
 from experiments.models.functional import network as named_network
 from experiments.models.zoo import MODELS
 
@@ -74,17 +74,28 @@ def problem(text: str, *, branches: bool = False) -> Problem:
       >>> problem("mlp8:4").name
       'mlp-8, batch 4'
     """
-    name, batch, dtype = _parts(text)
-    if name.startswith("mlp") and name[3:].isdigit():
-        return mlp(int(name[3:]), batch, dtype)
-    return image_model(pick("network", name, {key: key for key in MODELS}), batch, dtype, branches=branches)
+    made = spec(text, "--problems")
+    known = {name: _of_model(name, branches) for name in MODELS}
+    width = made.name.removeprefix("mlp")
+    if width.isdecimal():
+        known[made.name] = lambda batch, dtype="float32": mlp(int(width), _size(batch), _type(dtype))
+    return made.build("network", known)
 
 
-def _parts(text: str) -> tuple[str, int, str]:
-    name, batch, *dtype = text.split(":") if ":" in text else (text, "")
-    if not batch.isdigit() or batch == "0" or dtype not in ([], ["float32"], ["bfloat16"]):
-        raise UsageError(f"problem {text!r}: expected network:batch or network:batch:dtype, as resnet18:128:bfloat16")
-    return name, int(batch), dtype[0] if dtype else "float32"
+def _of_model(name: str, branches: bool) -> Callable[..., Problem]:
+    return lambda batch, dtype="float32": image_model(name, _size(batch), _type(dtype), branches=branches)
+
+
+def _size(batch: Any) -> int:
+    if not isinstance(batch, int) or batch < 1:
+        raise ValueError(f"batch={batch}: expected a whole number >= 1")
+    return batch
+
+
+def _type(dtype: Any) -> str:
+    if dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"dtype={dtype}: expected float32 or bfloat16")
+    return dtype
 
 
 def _title(name: str, batch: int, dtype: str) -> str:

@@ -13,6 +13,7 @@ from flax import nnx
 
 from experiments import data
 from experiments.bench.arms import Arm
+from experiments.config.specs import spec
 from experiments.data import corruption
 from experiments.models.functional import Network, network
 
@@ -85,9 +86,9 @@ def run(trial: Trial, seed: int, rate: float, strength: float) -> tuple[Any, flo
 @functools.cache
 def load(seed: int) -> tuple[Examples, Examples, Examples]:
     """Training examples with a fifth of the labels wrong, validation examples, test examples."""
-    dataset = data.load("digits", None)
+    dataset = data.load(spec("digits"), None)
     train, val, test = data.divide(dataset, TRAIN, VAL, seed)
-    train = train._replace(labels=corruption.noisy_labels(train.labels, "symmetric:0.2", 10, seed, "digits"))
+    train = train._replace(labels=corruption.noisy_labels(train.labels, corruption.symmetric(0.2), 10, seed))
     mean, std = (f(np.asarray(train.images), (0, 1, 2)) for f in (np.mean, np.std))
     normal = lambda part: jnp.asarray((np.asarray(part.images) - mean) / (std + 1e-6), jnp.float32)
     return tuple(Examples(normal(part), jnp.asarray(part.labels)) for part in (train, val, test))  # pyright: ignore

@@ -15,7 +15,7 @@ from typing import Any
 
 from experiments.cli.options import Word, train_config, words
 from experiments.config import presets
-from experiments.config.errors import UsageError, nearest, pick
+from experiments.config.errors import UsageError, did_you_mean, pick
 from experiments.config.schema import ELSEWHERE, Config
 from experiments.training.optimizer import METHODS
 
@@ -81,14 +81,14 @@ def _check_owners(rest: list[Word], methods: list[str]) -> None:
         if not dot or owner == "optimizer":
             continue
         if owner not in ("method", *methods):
-            close = nearest(owner, ["method", "optimizer", *methods])
-            raise UsageError(f"{word.name}: {owner} is no method of this sweep{close}".rstrip(";"))
+            close = did_you_mean(owner, ["method", "optimizer", *methods])
+            raise UsageError(f"{word.name}: {owner} is no method of this sweep{close}")
         known = [
             k for name in methods if owner in ("method", name) for k in inspect.signature(METHODS[name]).parameters
         ]
         if option.replace("-", "_") not in known:
-            close = nearest(option, known)
-            raise UsageError(f"{word.name}: no method of this sweep takes {option}{close}".rstrip(";"))
+            close = did_you_mean(option, known)
+            raise UsageError(f"{word.name}: no method of this sweep takes {option}{close}")
 
 
 def _varying(made: list[Config]) -> list[str]:

@@ -1,7 +1,7 @@
 """Errors that are answers: what is wrong with a request, and the right name nearest to a wrong one."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -29,14 +29,34 @@ def pick(kind: str, name: str, known: Mapping[str, T]) -> T:
     Example:
       >>> pick("model", "restnet8", {"resnet8": 1, "mlp": 2})
       Traceback (most recent call last):
-      experiments.config.errors.UsageError: unknown model 'restnet8'; did you mean 'resnet8'? known: mlp, resnet8
+      experiments.config.errors.UsageError: unknown model 'restnet8'; did you mean 'resnet8'? Known: mlp, resnet8
     """
     if name in known:
         return known[name]
-    raise UsageError(f"unknown {kind} {name!r}{nearest(name, known)} known: {', '.join(sorted(known))}")
+    raise UsageError(unknown(kind, name, known))
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A clause that suggests the nearest name, or a mere semicolon when none is near."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ";"
+def unknown(kind: str, name: str, known: Iterable[str], usage: Callable[[str], str] | None = None) -> str:
+    """The line about an unknown name: the nearest one, how that one is written, and the names of all."""
+    close = nearest(name, known)
+    meant = f"; did you mean {close!r}?" if close else "."
+    written = f" It is written {usage(close)}." if close and usage else ""
+    return f"unknown {kind} {name!r}{meant}{written} Known: {', '.join(sorted(known))}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A clause that suggests the nearest name; empty if none is near."""
+    close = nearest(name, known)
+    return f"; did you mean {close!r}?" if close else ""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is spelled most alike, whatever its case.
+
+    Example:
+      >>> nearest("SAM", ["sam", "wsam", "pugd"])
+      'sam'
+    """
+    by_lower = {other.lower(): other for other in known}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    return by_lower[close[0]] if close else None

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import tyro
 
-from experiments.config.errors import UsageError, nearest
+from experiments.config.errors import UsageError, did_you_mean
 
 T = TypeVar("T")
 
@@ -45,7 +45,9 @@ def parse(
         raise UsageError(_one_line(said.getvalue())) from None
     if unknown:
         known = ["--" + f.name.replace("_", "-") for f in dataclasses.fields(kind) if not f.name.endswith("_options")]  # pyright: ignore
-        raise UsageError(f"unknown option {unknown[0]!r}{nearest(unknown[0], [*known, *also])} --help lists them all")
+        raise UsageError(
+            f"unknown option {unknown[0]!r}{did_you_mean(unknown[0], [*known, *also])}; --help lists them all"
+        )
     return made
 
 

@@ -1,12 +1,14 @@
 """The settings of one experiment."""
 
 import dataclasses
+import functools
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 
 from experiments.config.errors import UsageError
+from experiments.config.specs import Spec, dotted, spec, value
 
 Options = tuple[tuple[str, str], ...]
 ELSEWHERE = (
@@ -15,6 +17,20 @@ ELSEWHERE = (
     *("devices", "distributed", "steps_per_call"),
 )
 """Settings that a result does not depend on; on `devices` it does where each of them perturbs by itself."""
+
+
+class Parts(NamedTuple):
+    """The textual options of a `Config`, parsed; see `config.specs`."""
+
+    lr: Any
+    method: Spec
+    optimizer: Spec
+    loss: Spec
+    reweight: Spec
+    flooding: Spec
+    dataset: Spec
+    noise: Spec
+    imbalance: Spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +154,17 @@ class Config:
             raise UsageError(f"--momentum {self.momentum}: expected a number in [0, 1)")
         if not 0 <= self.weight_decay < float("inf"):
             raise UsageError(f"--weight-decay {self.weight_decay}: expected a number >= 0")
+
+    @functools.cached_property
+    def parts(self) -> Parts:
+        """The textual options, parsed."""
+        named = ("loss", "reweight", "flooding", "dataset", "noise", "imbalance")
+        return Parts(
+            lr=value(self.lr, "--lr"),
+            method=dotted("--method", self.method, self.method_options),
+            optimizer=dotted("--optimizer", self.optimizer, self.optimizer_options),
+            **{name: spec(getattr(self, name), _flag(name)) for name in named},
+        )
 
     @property
     def title(self) -> str:

@@ -1,74 +1,132 @@
-"""Numbers, schedules, gates and masks written as text: `name:argument:argument:key=value`.
+"""The grammar of textual options: a number, a word, or `name:argument:key=value`.
 
-| text | meaning, in a run of T steps |
+Text is parsed once, when the settings are made (`Config.parts`). From then on an option is a number, a word or a
+`Spec`, and the part of the program that knows the names turns a `Spec` into an object by `build`:
+
+| text | parsed |
 |---|---|
-| `0.05` | a number |
-| `cosine:2.0:0.0` | `pugd_optax.schedules.half_cosine(2, 0, T)` |
-| `linear:0:1` | `optax.linear_schedule(0, 1, T)` |
-| `quarter:sin:2:0.01` | `pugd_optax.schedules.quarter_wave("sin", 2, 0.01, T)` |
-| `drops:0.1:0.1:0.5:0.75` | 0.1, a tenth of it from half of T on, and again from three quarters on |
-| `warmup_cosine_decay:0:0.1:0.05` | Optax's schedule of that name, warm-up over 5 % of T |
-| `after:0.5`, `after:100` | gate `pugd_optax.timing.after`, from half of T, from step 100 |
-| `between:0:0.5`, `every:10`, `bernoulli:0.5`, `low_variance` | any other gate of `pugd_optax.timing` |
-| `matrices`, `vectors` | mask: parameters with at least two axes, with less than two |
+| `0.05`, `true`, `none`, `unit` | `0.05`, `True`, `None`, `"unit"` |
+| `cosine:2.0:0.0` | `Spec` of name `cosine` with arguments 2.0 and 0.0 |
+| `every:5:offset=2` | `Spec` of name `every` with argument 5 and option `offset` 2 |
 
-Where a step count is meant, a number with a point is a fraction of T. Lengths that are left out are the run's.
+Where a function takes a number of steps (annotated `int`), a fraction such as 0.5 is that share of the run. An argument
+annotated `str` that comes last takes the rest of the text, colons included, as file names need.
 """
 
 import inspect
-import types
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
-import jax
-import optax
+from experiments.config.errors import UsageError, did_you_mean, unknown
 
-from experiments.config.errors import UsageError, nearest, pick
-from pugd_optax import schedules, timing
-
-Number = bool | int | float | None
+Literal = bool | int | float | str | None
+Functions = Mapping[str, Callable[..., Any]]
 _WORDS = {"true": True, "false": False, "none": None}
-_NEVER = 2**31 - 1
-_LENGTHS = ("steps", "total_steps", "decay_steps", "transition_steps")
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-def _functions_of(module: Any) -> dict[str, Callable[..., Any]]:
-    return {
-        name: f
-        for name, f in vars(module).items()
-        if inspect.isfunction(f) and f.__module__.startswith(module.__name__) and not name.startswith("_")
-    }
+class Spec(NamedTuple):
+    """A name with its arguments.
+
+    Attributes:
+      text: as it was written.
+      option: where it was written, such as `--lr`; for messages.
+      name: what to build.
+      arguments: values by position.
+      options: values by name; those given as `--method.NAME` may be specs themselves.
+    """
+
+    text: str
+    option: str
+    name: str
+    arguments: tuple[Literal, ...] = ()
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __str__(self) -> str:
+        """The option and its text, as in messages."""
+        return f"{self.option} {self.text}".strip()
+
+    @property
+    def values(self) -> list[Any]:
+        """Every argument, by position or by name."""
+        return [*self.arguments, *(value for _, value in self.options)]
+
+    def build(
+        self,
+        kind: str,
+        known: Functions,
+        *,
+        steps: int | None = None,
+        fills: Mapping[str, Any] = _NOTHING,
+        read: Callable[[str, Any], Any] = lambda name, value: value,
+    ) -> Any:
+        """Call the function of that name with the arguments.
+
+        Args:
+          kind: what is built, for messages: `schedule`, `loss`.
+          known: functions by name.
+          steps: length of the run, of which fractions are taken.
+          fills: values for parameters that the text leaves open; positions skip them.
+          read: `(parameter, value) -> value`, applied to every argument.
+
+        Raises:
+          UsageError: naming what is wrong, how it is written, and the nearest name.
+        """
+        if self.name not in known:
+            raise UsageError(unknown(kind, self.name, known, lambda close: self._usage(close, known, fills)))
+        function = known[self.name]
+        usage = f"expected {self._usage(self.name, known, fills)}"
+        parameters = inspect.signature(function).parameters
+        given = _bind(self, parameters, fills, usage)
+        for name, value in given.items():
+            given[name] = read(name, _typed(self, parameters[name], value, steps))
+        arguments = {**{k: v for k, v in fills.items() if k in parameters}, **given}
+        missing = [k for k, p in parameters.items() if _required(p) and k not in arguments]
+        if missing:
+            raise UsageError(f"{self}: needs {', '.join(missing)}; {usage}")
+        try:
+            return function(**arguments)
+        except (ValueError, TypeError) as error:  # the function's own checks
+            raise UsageError(f"{self}: {str(error).splitlines()[0]}") from error
+
+    def _usage(self, name: str, known: Functions, fills: Mapping[str, Any]) -> str:
+        if self.option in ("--method", "--optimizer"):
+            return dotted_usage(self.option, name, known[name], fills)
+        return colon_usage(name, known[name], fills)
 
 
-def drops(
-    value: float, factor: float, first: int, second: int = _NEVER, third: int = _NEVER, *, warmup: int = 0
-) -> optax.Schedule:
-    """`value`, multiplied by `factor` at each of up to three steps; before them `warmup` steps of a linear rise."""
-    falls = {step: factor for step in (first, second, third) if step != _NEVER}
-    after = optax.piecewise_constant_schedule(value, falls)
-    rise = optax.linear_schedule(0.0, 1.0, warmup) if warmup else optax.constant_schedule(1.0)
-    return lambda step: rise(step) * after(step)
+def spec(text: str, option: str = "") -> Spec:
+    """`name`, `name:argument` or `name:key=value`, taken apart.
+
+    Example:
+      >>> made = spec("every:5:offset=2")
+      >>> made.name, made.arguments, made.options
+      ('every', (5,), (('offset', 2),))
+    """
+    name, *parts = text.split(":")
+    pairs = [part.rpartition("=") for part in parts]
+    named = [(key, literal(content)) for key, equals, content in pairs if equals]
+    return Spec(text, option, name, tuple(literal(content) for _, equals, content in pairs if not equals), tuple(named))
 
 
-SCHEDULES: dict[str, Callable[..., optax.Schedule]] = {
-    **{
-        name.removesuffix("_schedule"): f
-        for name, f in vars(optax.schedules).items()
-        if inspect.isfunction(f) and (name.endswith("_schedule") or name == "exponential_decay")
-    },
-    **_functions_of(schedules),
-    "cosine": schedules.half_cosine,
-    "quarter": schedules.quarter_wave,
-    "drops": drops,
-}
-GATES = _functions_of(timing)
-MASKS: dict[str, Callable[[optax.Params], Any]] = {
-    "matrices": lambda params: jax.tree.map(lambda w: w.ndim > 1, params),
-    "vectors": lambda params: jax.tree.map(lambda w: w.ndim <= 1, params),
-}
+def value(text: str, option: str = "") -> Literal | Spec:
+    """A `Spec` where the text has a colon, otherwise a number or a word."""
+    return spec(text, option) if ":" in text else literal(text)
 
 
-def literal(text: str) -> Number | str:
+def dotted(option: str, name: str, options: Iterable[tuple[str, str]]) -> Spec:
+    """The `Spec` of a name whose options are given one by one, as `--method.radius 0.1`."""
+    read = tuple((key, value(text, f"{option}.{key}")) for key, text in options)
+    return Spec(name, option, name, (), read)
+
+
+def named(x: Literal | Spec, option: str) -> Spec:
+    """The `Spec` itself, or one of a name alone, such as `low_variance`."""
+    return x if isinstance(x, Spec) else Spec(str(x), option, str(x))
+
+
+def literal(text: str) -> Literal:
     """The number, truth value or None that the text spells, or else the text.
 
     Example:
@@ -83,93 +141,70 @@ def literal(text: str) -> Number | str:
     return _WORDS.get(text.lower(), text)
 
 
-def value(text: str, steps: int) -> Number | str | optax.Schedule:
-    """A number, a word, or, where the text has a colon, a schedule over `steps` steps.
+def colon_usage(name: str, function: Callable[..., Any], fills: Mapping[str, Any] = _NOTHING) -> str:
+    """How a call is written with colons.
 
     Example:
-      >>> radius = value("cosine:2.0:0.0", steps=100)
-      >>> [round(float(radius(t)), 3) for t in (0, 50, 100)]
-      [2.0, 1.0, 0.0]
+      >>> colon_usage("rise", lambda low, high, steps, cycles=1: 0, {"steps": 100})
+      'rise:low:high[:cycles=1]'
     """
-    if ":" not in text:
-        return literal(text)
-    return spell("schedule", text, SCHEDULES, steps, dict.fromkeys(_LENGTHS, steps))
+    words = (f":{k}" if _required(p) else f"[:{k}={_word(p.default)}]" for k, p in _open(function, fills))
+    return name + "".join(words)
 
 
-def schedule(text: str, steps: int) -> float | optax.Schedule:
-    """A number or a schedule; words are refused."""
-    made = value(text, steps)
-    if made is None or isinstance(made, str | bool):
-        raise UsageError(f"{text!r} is neither a number nor a schedule such as cosine:0.1:0.0")
-    return made
-
-
-def rate(text: str, steps: int) -> float | optax.Schedule:
-    """A learning rate: a schedule, or a number, that no negative or infinite number is part of."""
-    numbers = [literal(part.rpartition("=")[2]) for part in text.split(":")]
-    wrong = [x for x in numbers if isinstance(x, int | float) and not 0 <= x < float("inf")]
-    if wrong:
-        raise UsageError(f"--lr {text}: {wrong[0]} in a learning rate; expected finite numbers >= 0")
-    return schedule(text, steps)
-
-
-def gate(text: str, steps: int, steps_per_epoch: int = 1) -> Any:
-    """A gate of `pugd_optax.timing`; `low_variance` and its like take a tenth of the run as reference.
+def dotted_usage(option: str, name: str, function: Callable[..., Any], fills: Mapping[str, Any] = _NOTHING) -> str:
+    """How a call is written with one option an argument.
 
     Example:
-      >>> half = gate("after:0.5", steps=100)
-      >>> bool(half(49)), bool(half(50))
-      (False, True)
+      >>> dotted_usage("--method", "sam", lambda radius, when=None: 0)
+      '--method sam --method.radius RADIUS [--method.when none]'
     """
-    return spell("gate", text, GATES, steps, {"warmup": max(2, steps // 10), "every": steps_per_epoch})
+    words = [
+        f"{option}.{k} {k.upper()}" if _required(p) else f"[{option}.{k} {_word(p.default)}]"
+        for k, p in _open(function, fills)
+    ]
+    return " ".join([f"{option} {name}", *words])
 
 
-def mask(text: str) -> Callable[[optax.Params], Any]:
-    """A mask of parameters by name."""
-    return pick("mask", text, MASKS)
+def _open(function: Callable[..., Any], fills: Mapping[str, Any]) -> list[tuple[str, inspect.Parameter]]:
+    """The parameters that the text is to give."""
+    return [(k, p) for k, p in inspect.signature(function).parameters.items() if k not in fills]
 
 
-def call(what: str, function: Callable[..., Any], options: Mapping[str, Any], fills: Mapping[str, Any]) -> Any:
-    """Call by signature: `options` as given, and of `fills` what the function takes and the options leave open."""
-    parameters = inspect.signature(function).parameters
-    for name in options:
-        if name not in parameters:
-            known = ", ".join(parameters) or "no options"
-            raise UsageError(f"{what} has no option {name!r}{nearest(name, parameters)} it takes: {known}")
-        if parameters[name].annotation is bool and not isinstance(options[name], bool):
-            raise UsageError(f"{what}: {name} is {options[name]!r}; expected true or false")
-    arguments = {**{k: v for k, v in fills.items() if k in parameters}, **options}
-    missing = [k for k, p in parameters.items() if p.default is p.empty and k not in arguments]
-    if missing:
-        raise UsageError(f"{what} needs {', '.join(missing)}")
-    return function(**arguments)
+def _word(default: Any) -> str:
+    if callable(default):
+        return getattr(default, "__name__", "...")
+    return str(default).lower() if default is None or isinstance(default, bool) else str(default)
 
 
-def spell(
-    kind: str,
-    text: str,
-    known: Mapping[str, Callable[..., Any]],
-    steps: int,
-    fills: Mapping[str, Any] = types.MappingProxyType({}),
-) -> Any:
-    """Call what `name:argument:key=value` spells, the name from `known`; positions skip what `fills` gives."""
-    name, *parts = text.split(":")
-    function = pick(kind, name, known)
-    parameters = inspect.signature(function).parameters
+def _required(parameter: inspect.Parameter) -> bool:
+    return parameter.default is parameter.empty
+
+
+def _bind(made: Spec, parameters: Mapping[str, Any], fills: Mapping[str, Any], usage: str) -> dict[str, Any]:
+    """The arguments by the names of the parameters."""
     open_names = [k for k in parameters if k not in fills]
-    given: dict[str, Any] = {}
-    for position, part in enumerate(parts):
-        key, equals, content = part.rpartition("=")
-        if not equals and position >= len(open_names):
-            raise UsageError(f"{kind} {text!r} has too many arguments; {name} takes {', '.join(open_names)}")
-        key = key if equals else open_names[position]
-        given[key] = literal(content)
-        if key in parameters and parameters[key].annotation is int and isinstance(given[key], float):
-            given[key] = _fraction(text, given[key], steps)
-    return call(f"{kind} {text!r}", function, given, fills)
+    given = dict(zip(open_names, made.arguments, strict=False))
+    if open_names and parameters[open_names[-1]].annotation is str and len(made.text.split(":")) > len(open_names):
+        return given | {open_names[-1]: made.text.split(":", len(open_names))[-1]}
+    if len(made.arguments) > len(open_names):
+        raise UsageError(f"{made}: too many arguments; {usage}")
+    for name, content in made.options:
+        if name not in parameters:
+            raise UsageError(f"{made}: no option {name!r}{did_you_mean(name, parameters)}; {usage}")
+        given[name] = content
+    return given
 
 
-def _fraction(text: str, share: float, steps: int) -> int:
-    if not 0 <= share <= 1:
-        raise UsageError(f"{text!r}: {share} is meant as a fraction of training; expected 0 to 1, or a whole number")
-    return round(share * steps)
+def _typed(made: Spec, parameter: inspect.Parameter, content: Any, steps: int | None) -> Any:
+    """The value, a fraction of the run where steps are meant."""
+    if parameter.annotation is bool and not isinstance(content, bool):
+        raise UsageError(f"{made}: {parameter.name} is {content!r}; expected true or false")
+    if parameter.annotation is not int or not isinstance(content, float):
+        return content
+    if steps is None:
+        raise UsageError(f"{made}: {parameter.name} is {content}; expected a whole number")
+    if not 0 <= content <= 1:
+        what = f"{parameter.name} is {content}, a fraction of training"
+        raise UsageError(f"{made}: {what}; expected 0 to 1, or a whole number of steps")
+    return round(content * steps)

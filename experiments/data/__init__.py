@@ -15,10 +15,10 @@ A plain name never stands for two copies of a set: which one was read is in its 
 """
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from typing import Any
 
-from experiments.config.errors import pick
+from experiments.config.specs import Spec
 from experiments.data.cache import resident, streamed as streamed
 from experiments.data.divide import divide as divide, divide_by_class as divide_by_class
 from experiments.data.examples import Dataset as Dataset, Examples as Examples, Split as Split, check
@@ -30,33 +30,33 @@ from experiments.data.sources.idx import idx_set
 from experiments.data.sources.npz import first_4000, jpeg_set, own_set
 from experiments.data.sources.tfds import tfds_set
 
-LOADERS: dict[str, Callable[[Folder], Dataset]] = {
+
+def _fixed(loader: Callable[..., Dataset], *args: Any) -> Callable[..., Dataset]:
+    """A loader of one set, without options."""
+    return lambda folder: loader(folder, *args)
+
+
+LOADERS: dict[str, Callable[..., Dataset]] = {
     "digits": digits,
-    "mnist": partial(idx_set, name="mnist", family="mnist"),
-    "fashion_mnist": partial(idx_set, name="fashion-mnist", family="fashion_mnist"),
+    "mnist": _fixed(idx_set, "mnist", "mnist"),
+    "fashion_mnist": _fixed(idx_set, "fashion-mnist", "fashion_mnist"),
     "cifar10": cifar10,
     "cifar100": cifar100,
-    "cifar10_jpeg": partial(
-        jpeg_set, name="cifar10-jpeg", file="cifar10_jpeg.npz", train_rows=50_000, num_classes=10, family="cifar10"
-    ),
+    "cifar10_jpeg": _fixed(jpeg_set, "cifar10-jpeg", "cifar10_jpeg.npz", 50_000, 10, "cifar10"),
     "cifar10_4000": first_4000,
-    "tiny_imagenet_32": partial(
-        jpeg_set,
-        name="tiny-imagenet-32-jpeg",
-        file="tiny_imagenet_32_jpeg.npz",
-        train_rows=100_000,
-        num_classes=200,
-        family="tiny_imagenet",
+    "tiny_imagenet_32": _fixed(
+        jpeg_set, "tiny-imagenet-32-jpeg", "tiny_imagenet_32_jpeg.npz", 100_000, 200, "tiny_imagenet"
     ),
+    "npz": own_set,
+    "tfds": tfds_set,
 }
-READERS: dict[str, Callable[[Folder, str], Dataset]] = {"npz": own_set, "tfds": tfds_set}
 
 
-def load(name: str, data_dir: Path | None, checksum: bool = True, stream: str = "auto") -> Dataset:
+def load(source: Spec, data_dir: Path | None, checksum: bool = True, stream: str = "auto") -> Dataset:
     """The data set of that name, checked by shape, type, range and, where one is known, checksum.
 
     Args:
-      name: one of `LOADERS`, or `npz:FILE` or `tfds:NAME`.
+      source: one of `LOADERS`, with `FILE` or `NAME` where it takes one.
       data_dir: the folder that holds the files of every set, or those of this one; digits need none.
       checksum: whether files that differ from the published ones are refused.
       stream: `on` leaves encoded images so, to be decoded batch by batch; `off` decodes them all; `auto` decodes them
@@ -65,9 +65,8 @@ def load(name: str, data_dir: Path | None, checksum: bool = True, stream: str = 
     Raises:
       UsageError: if the name is unknown, a file is missing or broken, or its content is not what it should be.
     """
-    folder, (kind, colon, rest) = Folder(data_dir, checksum), name.partition(":")
-    dataset = pick("data set", kind, READERS)(folder, rest) if colon else pick("data set", name, LOADERS)(folder)
-    check(name, dataset)
+    dataset = source.build("data set", LOADERS, fills={"folder": Folder(data_dir, checksum)})
+    check(source.text, dataset)
     if streamed(dataset, stream):
         return dataset
     return dataset._replace(train=resident(dataset.train), test=resident(dataset.test))

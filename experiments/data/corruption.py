@@ -1,105 +1,157 @@
-"""Wrong labels and long tails, always made from clean labels and a seed."""
+"""Wrong labels and long tails, made from clean labels and a seed."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-from experiments.config.errors import UsageError, pick
+from experiments.config.errors import UsageError
 
 _CIFAR10 = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
 _MNIST = {7: 1, 2: 7, 5: 6, 6: 5, 3: 8}
 CONFUSIONS = {"cifar10": _CIFAR10, "mnist": _MNIST}
 
 
-def noisy_labels(labels: np.ndarray, text: str, num_classes: int, seed: int, family: str = "") -> np.ndarray:
+class Labels(NamedTuple):
+    """What label noise depends on: the number of classes, the data set they are of, and random numbers."""
+
+    num_classes: int
+    family: str
+    rng: np.random.Generator
+
+
+class Noise(NamedTuple):
+    """Noise that flips a share of the labels of every class; `target(c, n, labels)` are the n labels they become."""
+
+    share: float
+    target: Callable[[int, int, Labels], np.ndarray]
+
+
+class HumanNoise(NamedTuple):
+    """Labels that people gave, by their name in `cifar_n`."""
+
+    which: str
+
+
+def symmetric(share: float) -> Noise:
+    """Every class: the share becomes one of the **other** classes, drawn uniformly."""
+    draw = lambda c, n, labels: (c + labels.rng.integers(1, labels.num_classes, n)) % labels.num_classes
+    return Noise(_fraction(share), draw)
+
+
+def pair(share: float) -> Noise:
+    """Every class: the share becomes the next class."""
+    return Noise(_fraction(share), lambda c, n, labels: np.full(n, (c + 1) % labels.num_classes))
+
+
+def asymmetric(share: float) -> Noise:
+    """Classes that are easily confused: the share becomes the class it is mistaken for; other classes stay clean.
+
+    CIFAR-10: truck to automobile, bird to airplane, deer to horse, cat and dog to each other. Digits: 7 to 1, 2 to 7,
+    3 to 8, 5 and 6 to each other.
+    """
+    return Noise(_fraction(share), lambda c, n, labels: np.full(n, _confusion(labels.family).get(c, c)))
+
+
+def human(labels: str) -> HumanNoise:
+    """Labels that people gave to CIFAR-10 (aggre, random1, random2, random3, worse) or CIFAR-100 (noisy)."""
+    return HumanNoise(labels)
+
+
+def none() -> None:
+    """Labels and classes as they are."""
+
+
+Tail = Callable[[int, int], float]
+"""`(class, number of classes) -> share of its examples that is left`."""
+
+
+def exp(ratio: float) -> Tail:
+    """Class c keeps $k^{-c/(C-1)}$ of its examples, k the ratio of the largest class to the smallest."""
+    k = _ratio(ratio)
+    return lambda c, num_classes: k ** (-c / (num_classes - 1))
+
+
+def step(ratio: float) -> Tail:
+    """The second half of the classes keeps 1 / ratio of its examples."""
+    k = _ratio(ratio)
+    return lambda c, num_classes: 1.0 if c < num_classes // 2 else 1 / k
+
+
+NOISES = {f.__name__: f for f in (none, symmetric, pair, asymmetric, human)}
+IMBALANCES = {f.__name__: f for f in (none, exp, step)}
+
+
+def noisy_labels(labels: np.ndarray, noise: Noise | None, num_classes: int, seed: int, family: str = "") -> np.ndarray:
     """Labels with a share of them flipped.
 
     Args:
       labels: clean labels, int [n].
-      text: `none`; `symmetric:r`, in every class a share r becomes one of the **other** classes, drawn uniformly;
-        `pair:r`, becomes the next class; `asymmetric:r`, becomes the class it is mistaken for (CIFAR-10: truck to
-        automobile, bird to airplane, deer to horse, cat and dog to each other; digits: 7 to 1, 2 to 7, 3 to 8, 5 and
-        6 to each other), other classes stay clean.
+      noise: what flips; None for nothing.
       num_classes: number of classes C.
       seed: decides which labels flip, and to what.
       family: the data set that this is or is a copy of, for `asymmetric`.
 
     Returns:
-      int32 [n]; in every class that flips, round(r n_c) labels are wrong.
+      int32 [n]; in every class that flips, round(share * n_c) labels are wrong.
 
     Example:
       >>> clean = np.repeat(np.arange(3), 100)
-      >>> np.bincount(noisy_labels(clean, "pair:0.1", num_classes=3, seed=0)[clean == 0]).tolist()
+      >>> np.bincount(noisy_labels(clean, pair(0.1), num_classes=3, seed=0)[clean == 0]).tolist()
       [90, 10]
     """
-    if text == "none":
-        return labels.astype(np.int32)
-    kind, rate = _parts("noise", text, 0, 1)
-    rng = np.random.default_rng([seed, 2])
-    flip = pick(
-        "label noise",
-        kind,
-        {
-            "symmetric": lambda c, n: (c + rng.integers(1, num_classes, n)) % num_classes,
-            "pair": lambda c, n: np.full(n, (c + 1) % num_classes),
-            "asymmetric": lambda c, n: np.full(n, _confusion(family).get(c, c)),
-        },
-    )
-    noisy = labels.astype(np.int32).copy()
+    noisy = labels.astype(np.int32)
+    if noise is None:
+        return noisy
+    about = Labels(num_classes, family, np.random.default_rng([seed, 2]))
     for c in range(num_classes):
         members = np.flatnonzero(labels == c)
-        flipped = rng.permutation(members)[: round(rate * len(members))]
-        noisy[flipped] = flip(c, len(flipped))
+        flipped = about.rng.permutation(members)[: round(noise.share * len(members))]
+        noisy[flipped] = noise.target(c, len(flipped), about)
     return noisy
 
 
-def long_tail(labels: np.ndarray, text: str, num_classes: int, seed: int) -> np.ndarray:
+def long_tail(labels: np.ndarray, tail: Tail | None, num_classes: int, seed: int) -> np.ndarray:
     """Positions of a long-tailed subset.
 
     Args:
       labels: labels, int [n].
-      text: `none`; `exp:k`, class c keeps $n k^{-c/(C-1)}$ examples; `step:k`, the second half of the classes keeps
-        $n / k$; n is the size of the smallest class, k >= 1 the ratio of the largest to the smallest class kept.
+      tail: the share of each class that is left, of as many examples as the smallest class has; None for all.
       num_classes: number of classes C.
       seed: decides which examples stay.
 
     Returns:
       Sorted positions.
 
+    Raises:
+      ValueError: if a class would be empty.
+
     Example:
       >>> labels = np.repeat(np.arange(3), 100)
-      >>> np.bincount(labels[long_tail(labels, "exp:100", num_classes=3, seed=0)]).tolist()
+      >>> np.bincount(labels[long_tail(labels, exp(100), num_classes=3, seed=0)]).tolist()
       [100, 10, 1]
     """
-    if text == "none":
+    if tail is None:
         return np.arange(len(labels))
-    kind, ratio = _parts("imbalance", text, 1, float("inf"))
-    share = pick(
-        "imbalance",
-        kind,
-        {
-            "exp": lambda c: ratio ** (-c / (num_classes - 1)),
-            "step": lambda c: 1.0 if c < num_classes // 2 else 1 / ratio,
-        },
-    )
     largest = np.bincount(labels, minlength=num_classes).min()
     rng = np.random.default_rng([seed, 3])
-    subsets = [
-        rng.permutation(np.flatnonzero(labels == c))[: int(largest * share(c) + 1e-9)] for c in range(num_classes)
-    ]
-    empty = [c for c, k in enumerate(subsets) if len(k) == 0]
-    if empty:
-        raise UsageError(f"--imbalance {text}: no example of class {empty[0]} would be left of {largest}")
+    counts = [int(largest * tail(c, num_classes) + 1e-9) for c in range(num_classes)]
+    if 0 in counts:
+        raise ValueError(f"no example of class {counts.index(0)} would be left of {largest}")
+    subsets = [rng.permutation(np.flatnonzero(labels == c))[:count] for c, count in enumerate(counts)]
     return np.sort(np.concatenate(subsets))
 
 
-def _parts(name: str, text: str, low: float, high: float) -> tuple[str, float]:
-    kind, _, number = text.partition(":")
-    try:
-        amount = float(number)
-    except ValueError:
-        amount = float("nan")
-    if not low <= amount <= high:
-        raise UsageError(f"--{name} {text}: expected none or kind:number with a number in [{low:g}, {high:g}]")
-    return kind, amount
+def _fraction(share: float) -> float:
+    if isinstance(share, bool | str) or not 0 <= share <= 1:
+        raise ValueError(f"share={share}: expected a number in [0, 1]")
+    return share
+
+
+def _ratio(ratio: float) -> float:
+    if isinstance(ratio, bool | str) or not ratio >= 1:
+        raise ValueError(f"ratio={ratio}: expected a number >= 1")
+    return ratio
 
 
 def _confusion(family: str) -> dict[int, int]:

@@ -1,47 +1,51 @@
-"""The data of one seed: divided, thinned out, and mislabelled, in this order."""
+"""The data of one seed: split, subsampled to a long tail, relabelled with noise, in this order."""
 
 import numpy as np
 
 from experiments import data
 from experiments.config.errors import UsageError
 from experiments.config.schema import Config
-from experiments.data import cifar_n, corruption
+from experiments.data import cifar_n
+from experiments.data.corruption import IMBALANCES, NOISES, HumanNoise, long_tail, noisy_labels
 
 
 def split(config: Config, dataset: data.Dataset, seed: int) -> data.Split:
-    """The training part thinned out first, then its labels made noisy; validation and test stay clean."""
-    split = _thinned(config, dataset, seed)
-    train, (kind, _, which) = split.train, config.noise.partition(":")
+    """Training examples, subsampled and with label noise; validation and test examples stay clean."""
+    split, noise = _subsampled(config, dataset, seed), config.parts.noise.build("label noise", NOISES)
+    train = split.train
     _refuse_empty(config, dataset, train.labels)
-    if kind == "human":
-        noisy = cifar_n.human_labels(train, which, dataset.family, config.data_dir, config.checksum)
+    if isinstance(noise, HumanNoise):
+        labels = cifar_n.human_labels(train, noise.which, dataset.family, config.data_dir, config.checksum)
     else:
-        noisy = corruption.noisy_labels(train.labels, config.noise, dataset.num_classes, seed, dataset.family)
-    return split._replace(train=train._replace(labels=noisy))
+        labels = noisy_labels(train.labels, noise, dataset.num_classes, seed, dataset.family)
+    return split._replace(train=train._replace(labels=labels))
 
 
 def class_counts(config: Config, dataset: data.Dataset) -> np.ndarray:
-    """Training examples of each class before labels are made wrong, the same for every seed.
+    """Training examples of each class before label noise, the same for every seed.
 
-    Where the division is drawn without regard to classes, its expectation, so that no seed compiles a step of its own.
+    Where the split is drawn without regard to classes, the expected counts, so that all seeds share compiled steps.
     """
-    train = _thinned(config, dataset, config.first_seed).train
+    train = _subsampled(config, dataset, config.first_seed).train
     if config.imbalance != "none":
         return np.bincount(train.labels, minlength=dataset.num_classes)
     of_all = np.bincount(dataset.train.labels, minlength=dataset.num_classes)
     return of_all * len(train.labels) / len(dataset.train.labels)
 
 
-def _thinned(config: Config, dataset: data.Dataset, seed: int) -> data.Split:
-    divide = data.divide if config.imbalance == "none" else data.divide_by_class
-    split = divide(dataset, config.train_size, config.val_size, seed)
-    kept = corruption.long_tail(split.train.labels, config.imbalance, dataset.num_classes, seed)
-    return split._replace(train=split.train.take(kept))
+def _subsampled(config: Config, dataset: data.Dataset, seed: int) -> data.Split:
+    tail = config.parts.imbalance.build("imbalance", IMBALANCES)
+    split = (data.divide if tail is None else data.divide_by_class)(dataset, config.train_size, config.val_size, seed)
+    try:
+        indices = long_tail(split.train.labels, tail, dataset.num_classes, seed)
+    except ValueError as error:
+        raise UsageError(f"--imbalance {config.imbalance}: {error}; use a smaller ratio") from error
+    return split._replace(train=split.train.take(indices))
 
 
 def _refuse_empty(config: Config, dataset: data.Dataset, labels: np.ndarray) -> None:
-    """Every class is among the training examples, first of the set, then of the run."""
-    for found, mend in (
+    """Every class needs a training example, first of the set, then of the run."""
+    for found, fix in (
         (dataset.train.labels, "number the classes from 0 without a gap"),
         (labels, "use a larger --train-size"),
     ):
@@ -49,4 +53,4 @@ def _refuse_empty(config: Config, dataset: data.Dataset, labels: np.ndarray) -> 
         if len(empty):
             more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
             what = f"no example of class {empty[0]}{more} among the {len(found)} for training"
-            raise UsageError(f"--dataset {config.dataset}: {what}; {mend}")
+            raise UsageError(f"--dataset {config.dataset}: {what}; {fix}")

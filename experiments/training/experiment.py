@@ -73,7 +73,7 @@ def prepare(config: Config) -> Experiment:
 
 
 def _prepare(config: Config) -> Experiment:
-    dataset = load(config.dataset, config.data_dir, config.checksum, config.stream)
+    dataset = load(config.parts.dataset, config.data_dir, config.checksum, config.stream)
     train = split(config, dataset, config.first_seed).train
     if config.batch > len(train.labels):
         raise UsageError(f"--batch {config.batch}: larger than the {len(train.labels)} training examples")
@@ -102,13 +102,13 @@ def _step(
     microbatches: int,
 ) -> parallel.StepFunction:
     """The pure step of a run of `steps` steps, its batch in `microbatches` parts."""
-    geometry = dataset.augment if config.augment == "auto" else config.augment
+    parts, geometry = config.parts, dataset.augment if config.augment == "auto" else config.augment
     return make_step(
         net.graphdef,
         made.method,
         made.base,
         pipeline(geometry, config.cutout, config.mixup, dataset.num_classes),
-        criterion(config.loss, config.reweight, config.flooding, class_counts(config, dataset), steps),
+        criterion(parts.loss, parts.reweight, parts.flooding, class_counts(config, dataset), steps),
         skip_nonfinite=config.on_nan == "skip",
         microbatches=microbatches,
         average=layout.average,

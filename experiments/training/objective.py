@@ -22,8 +22,8 @@ import jax
 import numpy as np
 import optax
 
-from experiments.config import specs
 from experiments.config.errors import UsageError
+from experiments.config.specs import Spec, spec
 from pugd_optax import losses
 
 Losses = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -100,23 +100,23 @@ OF_EXAMPLES = {f.__name__: _later(f, "loss_fn", "has_aux") for f in (losses.iflo
 OF_BATCHES = {"none": lambda: lambda loss_fn: loss_fn, "flood": _later(losses.flood, "loss_fn", "has_aux")}
 
 
-def criterion(loss: str, reweight: str, flooding: str, counts: np.ndarray, steps: int) -> Criterion:
-    """What `--loss`, `--reweight` and `--flooding` spell, for a run of `steps` steps on so many examples a class.
+def criterion(loss: Spec, reweight: Spec, flooding: Spec, counts: np.ndarray, steps: int) -> Criterion:
+    """The criterion of a run of `steps` steps with `counts` training examples of each class.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> made = criterion("ldam:0.5:1", "drw:0.8", "none", np.array([16, 1]), steps=10)
+      >>> made = criterion(spec("ldam:0.5:1"), spec("drw:0.8"), spec("none"), np.array([16, 1]), steps=10)
       >>> logits, labels = jnp.array([[0.5, 0.0], [0.0, 0.5]]), jnp.array([0, 1])
       >>> print(jnp.array_str(made.losses(logits, labels, jnp.int32(0)), precision=3))
       [0.576 0.693]
     """
     known = {"counts": counts}
-    plain = specs.spell("loss", loss, LOSSES, steps, known)
-    weights = specs.spell("reweighting", reweight, REWEIGHTS, steps, known)
-    flooded = specs.spell("flooding", flooding, OF_BATCHES | OF_EXAMPLES, steps)
+    plain = loss.build("loss", LOSSES, steps=steps, fills=known)
+    weights = reweight.build("reweighting", REWEIGHTS, steps=steps, fills=known)
+    flooded = flooding.build("flooding", OF_BATCHES | OF_EXAMPLES, steps=steps)
     each = _of_soft_labels(lambda logits, labels, step: weights(step, labels) * plain(logits, labels))
-    if flooding.partition(":")[0] in OF_BATCHES:
-        return Criterion(each if flooding == "none" else _refuse(flooding), flooded(_mean(each)))
+    if flooding.name in OF_BATCHES:
+        return Criterion(each if flooding.name == "none" else _refuse(flooding), flooded(_mean(each)))
     one = jax.vmap(flooded(lambda loss: loss[None]))
     each = lambda *args, each=each: one(each(*args))
     return Criterion(each, _mean(each))
@@ -138,14 +138,14 @@ def _of_soft_labels(loss: Losses) -> Losses:
     return mixed
 
 
-def _refuse(flooding: str) -> Losses:
+def _refuse(flooding: Spec) -> Losses:
     def losses(logits: jax.Array, labels: jax.Array, step: jax.Array) -> jax.Array:
         raise UsageError(
-            f"--flooding {flooding} is of the mean of a batch, but this method needs a loss of each example; "
-            f"use {flooding.replace('flood', 'iflood')}"
+            f"{flooding} is of the mean of a batch, but this method needs a loss of each example; "
+            f"use {flooding.text.replace('flood', 'iflood')}"
         )
 
     return losses
 
 
-CROSS_ENTROPY = criterion("cross_entropy", "none", "none", np.ones(0), steps=0)
+CROSS_ENTROPY = criterion(spec("cross_entropy"), spec("none"), spec("none"), np.ones(0), steps=0)

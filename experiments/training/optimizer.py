@@ -1,4 +1,4 @@
-"""From names and options to an Optax chain, and what the chain will do: when it perturbs and what a step costs."""
+"""From settings to an Optax chain: the method, weight decay, and the base optimizer."""
 
 import functools
 import inspect
@@ -9,9 +9,10 @@ import numpy as np
 import optax
 
 import pugd_optax.methods
-from experiments.config import specs
+from experiments.config import schedules
 from experiments.config.errors import UsageError, pick
-from experiments.config.schema import Config, Options
+from experiments.config.schema import Config
+from experiments.config.specs import Functions, Literal, Spec, named
 from experiments.training.gate_plan import cost, plan
 from pugd_optax import classes, logits, per_example
 
@@ -29,6 +30,18 @@ UNFIT = {
         "has other parameters for evaluation than for training, of which only the latter are kept",
     ),
 }
+
+
+def _optimizers(module: Any) -> dict[str, Callable[..., Any]]:
+    """The public functions of a module that take a learning rate."""
+    return {
+        name: f
+        for name, f in vars(module).items()
+        if inspect.isfunction(f) and not name.startswith("_") and "learning_rate" in inspect.signature(f).parameters
+    }
+
+
+OPTIMIZERS = {**_optimizers(optax.contrib), **_optimizers(optax)}
 
 
 class Optimizer(NamedTuple):
@@ -61,52 +74,41 @@ def build(config: Config, *, steps_per_epoch: int, num_classes: int, axis_name: 
     """
     steps = config.epochs * steps_per_epoch
     make = functools.partial(_method, config, steps, steps_per_epoch, num_classes)
-    lr, alone = specs.rate(config.lr, steps), make(None)
+    lr, alone = schedules.rate(config.parts.lr, steps), make(None)
     rate = lr if callable(lr) else lambda step: lr
     known = plan(alone, steps, num_classes), cost(alone, num_classes)
     return Optimizer(make(axis_name), _base(config, lr, steps), rate, *known)
 
 
 def _method(config: Config, steps: int, steps_per_epoch: int, num_classes: int, axis_name: str | None) -> Any:
-    function = pick("method", config.method, METHODS)
     fills = {"total_steps": steps, "num_classes": num_classes, "key": 0, "axis_name": axis_name, "report": True}
+    build = functools.partial(_build, steps=steps, fills=fills)
     readers = {
-        "when": lambda text: specs.gate(text, steps, steps_per_epoch),
-        "mask": specs.mask,
-        "rule": lambda text: specs.spell("rule", text, RULES, steps),
-        "edit": lambda text: pick("edit", text, EDITS),
-        "penalty": lambda text: specs.spell("penalty", text, PENALTIES, steps, fills),
-        "inner": lambda text: specs.spell("method", text, METHODS, steps, fills),
+        "when": lambda x: schedules.gate(x, steps, steps_per_epoch),
+        "mask": schedules.mask,
+        "rule": lambda x: build(x, "rule", RULES),
+        "edit": lambda x: pick("edit", str(x), EDITS),
+        "penalty": lambda x: build(x, "penalty", PENALTIES),
+        "inner": lambda x: build(x, "method", METHODS),
     }
-    return _call(f"method {config.method}", function, config.method_options, fills, readers, steps)
+    read = lambda name, x: readers.get(name, lambda x: schedules.number(x, steps))(x)
+    return config.parts.method.build("method", METHODS, steps=steps, fills=fills, read=read)
+
+
+def _build(x: Literal | Spec, kind: str, known: Functions, *, steps: int, fills: Mapping[str, Any]) -> Any:
+    return named(x, f"--method.{kind}").build(kind, known, steps=steps, fills=fills)
 
 
 def _base(config: Config, lr: optax.ScalarOrSchedule, steps: int) -> optax.GradientTransformation:
-    known = {**_optimizers(optax.contrib), **_optimizers(optax)}
-    function = pick("optimizer", config.optimizer, known)
-    if config.optimizer in UNFIT:
-        reason = UNFIT[config.optimizer]
-        raise UsageError(f"--optimizer {config.optimizer}: {reason}; choose another, such as sgd or adamw")
+    made = config.parts.optimizer
+    if made.name in UNFIT:
+        raise UsageError(f"{made}: {UNFIT[made.name]}; choose another, such as sgd or adamw")
     for name, text in config.optimizer_options:
         if name == "learning_rate":
             raise UsageError(f"--optimizer.learning_rate {text}: use --lr {text}")
     fills = {"learning_rate": lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
-    base = _call(f"optimizer {config.optimizer}", function, config.optimizer_options, fills, {}, steps)
-    if "weight_decay" in inspect.signature(function).parameters:
+    read = lambda name, x: schedules.number(x, steps)
+    base = made.build("optimizer", OPTIMIZERS, steps=steps, fills=fills, read=read)
+    if "weight_decay" in inspect.signature(OPTIMIZERS[made.name]).parameters:
         return base
     return optax.chain(optax.add_decayed_weights(config.weight_decay), base)
-
-
-def _optimizers(module: Any) -> dict[str, Callable[..., Any]]:
-    return {
-        name: f
-        for name, f in vars(module).items()
-        if inspect.isfunction(f) and "learning_rate" in inspect.signature(f).parameters
-    }
-
-
-def _call(
-    what: str, function: Callable, options: Options, fills: Mapping[str, Any], readers: Mapping[str, Any], steps: int
-) -> Any:
-    read = {k: readers.get(k, lambda text: specs.value(text, steps))(text) for k, text in options}
-    return specs.call(what, function, read, fills)

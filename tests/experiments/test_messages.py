@@ -13,8 +13,8 @@ import pytest
 
 from experiments import data
 from experiments.cli import main as cli, options
-from experiments.config import specs
 from experiments.config.errors import Diverged, UsageError
+from experiments.config.specs import spec
 from experiments.training import experiment
 from experiments.training.metrics import check_finite
 from experiments.training.step import Metrics
@@ -47,17 +47,27 @@ CASES = [
     Case(command("train --checkpoint-minutes 0"), "--checkpoint-minutes", "0", "expected a number > 0"),
     Case(command("train --first-seed -1"), "--first-seed", "-1", "expected a whole number from 0"),
     Case(command("train --distributed"), "--distributed", "folder", "--out FOLDER"),
-    Case(command("train --preset sma"), "preset", "'sma'", "known:"),
+    Case(command("train --preset sma"), "preset", "'sma'", "Known:"),
     Case(command("sweep --method sgd --label x"), "--label", "a sweep names its rows", "itself"),
     Case(command("claims gr.bais"), "claim", "'gr.bais'", "did you mean 'gr.bias'?"),
     Case(command("claims report --out nowhere"), "--out", "nowhere", "run `claims all` first"),
     Case(settings("--method pudg"), "method", "'pudg'", "did you mean 'pugd'?"),
     Case(settings("--method pugd --method.radias 1"), "option", "'radias'", "did you mean 'radius'?"),
     Case(settings("--method pugd --method.radius -1"), "radius", "-1", "expected one finite number >= 0"),
-    Case(settings("--method pugd --method.radius cosine:1"), "schedule 'cosine:1'", "needs", "min"),
-    Case(settings("--method pugd --method.radius cosine:1:0:1:1:1"), "schedule", "'cosine:1:0:1:1:1'", "cosine takes"),
-    Case(settings("--method pugd --method.when after:1.5"), "'after:1.5'", "1.5", "expected 0 to 1"),
-    Case(settings("--lr fast"), "'fast'", "neither a number nor a schedule", "such as cosine:0.1:0.0"),
+    Case(
+        settings("--method pugd --method.radius cosine:1"),
+        "--method.radius",
+        "cosine:1: needs min",
+        "expected cosine:max:min[:cycles=1]",
+    ),
+    Case(
+        settings("--method pugd --method.radius cosine:1:0:1:1:1"),
+        "--method.radius",
+        "cosine:1:0:1:1:1",
+        "cosine:max:min[",
+    ),
+    Case(settings("--method pugd --method.when after:1.5"), "--method.when", "after:1.5", "expected 0 to 1"),
+    Case(settings("--lr fast"), "--lr", "fast: neither a number nor a schedule", "such as cosine:0.1:0.0"),
     Case(settings("--optimizer sdg"), "optimizer", "'sdg'", "did you mean 'sgd'?"),
     Case(settings("--optimizer lbfgs"), "--optimizer", "lbfgs", "choose another, such as sgd"),
     Case(settings("--optimizer schedule_free_sgd"), "--optimizer", "schedule_free_sgd", "choose another, such as sgd"),
@@ -68,7 +78,7 @@ CASES = [
     Case(settings("--model resnet9"), "model", "'resnet9'", "did you mean 'resnet"),
     Case(settings("--loss focall"), "loss", "'focall'", "did you mean 'focal'?"),
     Case(settings("--noise symmetric:2"), "--noise", "symmetric:2", "a number in [0, 1]"),
-    Case(settings("--imbalance exp:0.5"), "--imbalance", "exp:0.5", "a number in [1, inf]"),
+    Case(settings("--imbalance exp:0.5"), "--imbalance", "exp:0.5", "a number >= 1"),
     Case(settings("--cutout -1"), "--cutout", "-1", "expected numbers >= 0"),
     Case(settings("--train-size 5000"), "5000 training", "10 validation", "asked of"),
     Case(settings("--batch 100"), "--batch", "100", "larger than the 40 training examples"),
@@ -79,7 +89,13 @@ CASES = [
     Case(settings("--dataset mnist --no-checksum"), "train-images-idx3-ubyte", "no data folder given", "--data-dir"),
     Case(settings("--dataset mnsit"), "data set", "'mnsit'", "did you mean 'mnist'?"),
     Case(settings("--dataset mnist --data-dir nowhere"), "nowhere", "no such file", "nor "),
-    Case(lambda: specs.schedule("true", 10), "'true'", "neither a number nor a schedule", "such as cosine:0.1:0.0"),
+    Case(settings("--lr true"), "--lr", "True: neither a number nor a schedule", "such as cosine:0.1:0.0"),
+    Case(
+        settings("--method SAM"), "method", "'SAM'", "did you mean 'sam'? It is written --method sam [--method.radius"
+    ),
+    Case(settings("--method pegr"), "--method pegr", "needs strength", "--method.strength STRENGTH"),
+    Case(settings("--noise symmetric"), "--noise", "needs share", "expected symmetric:share"),
+    Case(settings("--reweight drw"), "--reweight", "needs start", "expected drw:start[:beta=0.9999]"),
 ]
 
 
@@ -107,7 +123,7 @@ def texts(path: str, line: int) -> list[str]:
 def test_every_message_holds_a_value_or_an_option(site):
     """Read off the source: no error consists of fixed words alone, unless these are the words to type."""
     said = " ".join(texts(site.path, site.first))
-    assert re.search(r"\{|--|usage:|what|_one_line", said), f"{site}: {said}"
+    assert re.search(r"\{|--|usage:|what|unknown|_one_line", said), f"{site}: {said}"
 
 
 def test_a_run_that_diverges_says_where_and_what_to_try():
@@ -126,4 +142,4 @@ def test_the_command_line_says_it_in_one_line_and_exits_with_2(words, capsys):
 
 def test_an_unknown_data_set_does_not_reach_for_a_file():
     with pytest.raises(UsageError, match="unknown data set"):
-        data.load("imagenet", None)
+        data.load(spec("imagenet"), None)

@@ -126,7 +126,7 @@ def _knobs(config: Config) -> str:
         "weights": config.reweight,
     }
     said = [f"{k} {v}" for k, v in knobs.items() if v not in ("none", "cross_entropy")]
-    return ", ".join([f"rate {config.lr.split(':')[1]}", *said])
+    return ", ".join([f"rate {config.parts.lr.arguments[0]:g}", *said])
 
 
 def order(arms: Arms, value=accuracy) -> str:

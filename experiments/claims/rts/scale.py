@@ -92,7 +92,7 @@ def _checks(setting: Setting, arms: Mapping[str, Trained]) -> list[Check]:
 
 
 def _reading(setting: Setting, arms: Mapping[str, Trained]) -> str:
-    rates = ", ".join(f"{label} {arms[label].config.lr.split(':')[1]}" for label in (PUGD, OWN))
+    rates = ", ".join(f"{label} {arms[label].config.parts.lr.arguments[0]:g}" for label in (PUGD, OWN))
     cosine, old, new = (show(arms[PUGD].metric(k)[-1]) for k in ("cosine", "grad_norm", "perturbed_grad_norm"))
     return (
         f"{setting.name}: in PUGD's last epoch cos(g, g*) is {cosine}, |g| {old} and |g*| {new}; "

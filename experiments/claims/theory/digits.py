@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from experiments import data
+from experiments.config.specs import spec
 
 HIDDEN, CLASSES = 32, 10
 
@@ -21,7 +22,7 @@ class Digits(NamedTuple):
 
 def load() -> Digits:
     """The digits, divided the same way for every seed."""
-    dataset = data.load("digits", None)
+    dataset = data.load(spec("digits"), None)
     part = lambda examples: (examples.images.reshape(-1, 64).astype(np.float32) / 240, examples.labels)
     return Digits(part(dataset.train), part(dataset.test))
 

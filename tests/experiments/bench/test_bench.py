@@ -96,9 +96,9 @@ def test_networks_of_accelerators_compute_in_bfloat16_and_keep_float32_gradients
     ("argv", "said"),
     [
         (["steps", "--problems", "resnt8:128"], "resnet8"),
-        (["steps", "--problems", "mlp8"], "network:batch"),
-        (["steps", "--problems", "mlp8:0"], "network:batch"),
-        (["steps", "--problems", "mlp8:8:float16"], "network:batch:dtype"),
+        (["steps", "--problems", "mlp8"], r"needs batch; expected mlp8:batch\[:dtype=float32\]"),
+        (["steps", "--problems", "mlp8:0"], "batch=0: expected a whole number >= 1"),
+        (["steps", "--problems", "mlp8:8:float16"], "expected float32 or bfloat16"),
         (["steps", "--problems", "mlp8:8", "--only", "pgud"], "pugd"),
         (["pareto", "--only", "PUGDD"], "PUGD"),
         (["dutty"], "duty"),

@@ -10,9 +10,10 @@ import pytest
 from experiments import data
 from experiments.config.errors import UsageError
 from experiments.config.schema import Config
+from experiments.config.specs import spec
 from experiments.data import Examples
 from experiments.data.cifar_n import human_labels
-from experiments.data.corruption import long_tail, noisy_labels
+from experiments.data.corruption import asymmetric, exp, long_tail, noisy_labels, pair, step, symmetric
 from experiments.data.split import class_counts, split
 
 CLEAN = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 500))
@@ -25,19 +26,19 @@ def transitions(noisy: np.ndarray) -> np.ndarray:
 
 
 def test_symmetric_noise_flips_the_exact_share_of_every_class_to_the_others():
-    table = transitions(noisy_labels(CLEAN, "symmetric:0.4", 10, seed=0))
+    table = transitions(noisy_labels(CLEAN, symmetric(0.4), 10, seed=0))
     np.testing.assert_allclose(np.diag(table), 0.6)
     np.testing.assert_allclose(table[~np.eye(10, dtype=bool)], 0.4 / 9, atol=0.04)
     assert table[~np.eye(10, dtype=bool)].min() > 0
 
 
 def test_pair_noise_goes_to_the_next_class():
-    table = transitions(noisy_labels(CLEAN, "pair:0.45", 10, seed=0))
+    table = transitions(noisy_labels(CLEAN, pair(0.45), 10, seed=0))
     np.testing.assert_allclose(table, 0.55 * np.eye(10) + 0.45 * np.roll(np.eye(10), 1, axis=1))
 
 
 def test_asymmetric_noise_of_cifar10_is_drawn_from_clean_labels():
-    table = transitions(noisy_labels(CLEAN, "asymmetric:0.4", 10, seed=0, family="cifar10"))
+    table = transitions(noisy_labels(CLEAN, asymmetric(0.4), 10, seed=0, family="cifar10"))
     expected = np.eye(10)
     for source, target in [(9, 1), (2, 0), (4, 7), (3, 5), (5, 3)]:
         expected[source, [source, target]] = 0.6, 0.4
@@ -45,37 +46,42 @@ def test_asymmetric_noise_of_cifar10_is_drawn_from_clean_labels():
 
 
 def test_noise_follows_the_seed_alone():
-    first, again, other = (noisy_labels(CLEAN, "symmetric:0.2", 10, seed) for seed in (0, 0, 1))
+    first, again, other = (noisy_labels(CLEAN, symmetric(0.2), 10, seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
-    np.testing.assert_array_equal(noisy_labels(CLEAN, "none", 10, seed=0), CLEAN)
+    np.testing.assert_array_equal(noisy_labels(CLEAN, None, 10, seed=0), CLEAN)
 
 
 def test_long_tails_have_the_published_counts():
     labels = np.repeat(np.arange(10), 5000)
-    exp = long_tail(labels, "exp:100", 10, seed=0)
-    assert np.bincount(labels[exp]).tolist() == [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
-    step = long_tail(labels, "step:10", 10, seed=0)
-    assert np.bincount(labels[step]).tolist() == [5000] * 5 + [500] * 5
-    assert len(set(exp)) == len(exp)
-    assert (exp != long_tail(labels, "exp:100", 10, seed=1)).any()
-    assert len(long_tail(labels, "none", 10, seed=0)) == 50_000
+    left = long_tail(labels, exp(100), 10, seed=0)
+    assert np.bincount(labels[left]).tolist() == [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
+    halves = long_tail(labels, step(10), 10, seed=0)
+    assert np.bincount(labels[halves]).tolist() == [5000] * 5 + [500] * 5
+    assert len(set(left)) == len(left)
+    assert (left != long_tail(labels, exp(100), 10, seed=1)).any()
+    assert len(long_tail(labels, None, 10, seed=0)) == 50_000
 
 
 @pytest.mark.parametrize(
-    ("make", "complaint"),
+    ("settings", "complaint"),
     [
-        (lambda: noisy_labels(CLEAN, "symetric:0.2", 10, 0), "did you mean 'symmetric'"),
-        (lambda: noisy_labels(CLEAN, "symmetric:1.2", 10, 0), r"in \[0, 1\]"),
-        (lambda: noisy_labels(CLEAN, "symmetric", 10, 0), "kind:number"),
-        (lambda: noisy_labels(CLEAN, "asymmetric:0.2", 10, 0, "tiny"), "no confusions are known for tiny"),
-        (lambda: long_tail(CLEAN, "exp:0.5", 10, 0), r"in \[1, inf\]"),
-        (lambda: long_tail(CLEAN, "exp:1000", 10, 0), "no example of class 9"),
+        ({"noise": "symetric:0.2"}, "did you mean 'symmetric'"),
+        ({"noise": "symmetric:1.2"}, r"--noise symmetric:1.2: share=1.2: expected a number in \[0, 1\]"),
+        ({"noise": "symmetric"}, "--noise symmetric: needs share; expected symmetric:share"),
+        ({"noise": "asymmetric:0.2", "dataset": "tiny"}, "no confusions are known for tiny"),
+        ({"noise": "human:worst"}, "did you mean 'worse'"),
+        ({"imbalance": "exp:0.5"}, "--imbalance exp:0.5: ratio=0.5: expected a number >= 1"),
+        ({"imbalance": "exp:1000"}, "--imbalance exp:1000: no example of class 8"),
     ],
 )
-def test_wrong_requests(make, complaint):
+def test_wrong_requests(settings, complaint):
+    images = np.zeros((len(CLEAN), 1, 1, 1), np.uint8)
+    family = settings.get("dataset", "cifar10")
+    examples = Examples(images, CLEAN, np.arange(len(CLEAN)))
+    dataset = data.Dataset(examples, examples, 10, "none", family)
     with pytest.raises(UsageError, match=complaint):
-        make()
+        split(Config(**settings), dataset, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +93,7 @@ def test_wrong_requests(make, complaint):
 )
 def test_totals_of_long_tailed_cifar(classes, largest, totals, smallest):
     labels = np.repeat(np.arange(classes), largest)
-    kept = [labels[long_tail(labels, f"exp:{ratio}", classes, seed=0)] for ratio in totals]
+    kept = [labels[long_tail(labels, exp(ratio), classes, seed=0)] for ratio in totals]
     assert [len(k) for k in kept] == list(totals.values())
     assert [np.bincount(k).min() for k in kept] == smallest
 
@@ -132,7 +138,7 @@ DATA_DIR = os.environ.get("PUGD_DATA_DIR")
 
 @pytest.mark.skipif(not DATA_DIR, reason="PUGD_DATA_DIR names no folder with the real files")
 def test_published_shares_of_wrong_labels():
-    cifar10 = data.load("cifar10_jpeg", Path(str(DATA_DIR)), stream="on").train
+    cifar10 = data.load(spec("cifar10_jpeg"), Path(str(DATA_DIR)), stream="on").train
     rates = {"aggre": 9.01, "random1": 17.23, "random2": 18.12, "random3": 17.64, "worse": 40.21}
     for which, percent in rates.items():
         wrong = human_labels(cifar10, which, "cifar10", Path(str(DATA_DIR))) != cifar10.labels
@@ -140,7 +146,7 @@ def test_published_shares_of_wrong_labels():
 
 
 def test_a_class_without_example_is_refused():
-    digits = data.load("digits", None)
+    digits = data.load(spec("digits"), None)
     config = Config(train_size=12, val_size=100, seeds=1)
     with pytest.raises(UsageError, match=r"no example of class \d.* among the 12 for training; use a larger --train"):
         split(config, digits, seed=0)
@@ -156,7 +162,7 @@ def test_a_class_that_the_whole_set_leaves_out_wants_other_numbers():
 
 
 def test_class_counts_are_those_of_every_seed():
-    digits = data.load("digits", None)
+    digits = data.load(spec("digits"), None)
     config = Config(train_size=600, imbalance="exp:5", noise="symmetric:0.4")
     counts = class_counts(config, digits)
     for seed in (0, 1):

@@ -4,7 +4,6 @@ import gzip
 import io
 import os
 import tarfile
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +12,12 @@ from PIL import Image
 
 from experiments import data
 from experiments.config.errors import UsageError
+from experiments.config.specs import spec
+from experiments.data.sources.npz import jpeg_set
 
-load = partial(data.load, checksum=False)
+
+def load(text, folder, **options):
+    return data.load(spec(text), folder, checksum=False, **options)
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +40,7 @@ def write_idx_set(folder: Path, labels: np.ndarray, pack=gzip.compress, end: str
 
 
 def test_digits_need_no_file():
-    digits = data.load("digits", None)
+    digits = data.load(spec("digits"), None)
     assert digits.train.images.shape == (1000, 8, 8, 1)
     assert digits.test.images.shape == (797, 8, 8, 1)
     assert np.bincount(np.concatenate([digits.train.labels, digits.test.labels])).tolist() == [
@@ -59,7 +62,7 @@ def test_idx_files_packed_or_not_in_their_folder_or_not(tmp_path, folder, pack, 
 def test_files_other_than_the_published_ones_are_refused(tmp_path):
     write_idx_set(tmp_path, np.arange(20) % 10)
     with pytest.raises(UsageError, match=r"train-images.*not the published file.*--no-checksum"):
-        data.load("mnist", tmp_path)
+        data.load(spec("mnist"), tmp_path)
 
 
 def file_of(image: np.ndarray, kind: str, **options) -> bytes:
@@ -74,9 +77,7 @@ def write_jpegs(path: Path, train_rows: int, monkeypatch) -> np.ndarray:
     files = [file_of(image, "jpeg", quality=100, subsampling=0) for image in grey]
     offset, label = np.cumsum([0, *map(len, files)]), np.arange(12, dtype=np.uint8) % 10
     np.savez(path, jpeg=np.frombuffer(b"".join(files), np.uint8), offset=offset, label=label)
-    few = partial(
-        data.LOADERS["cifar10_jpeg"].func, **data.LOADERS["cifar10_jpeg"].keywords | {"train_rows": train_rows}
-    )
+    few = lambda folder: jpeg_set(folder, "cifar10-jpeg", "cifar10_jpeg.npz", train_rows, 10, "cifar10")
     monkeypatch.setitem(data.LOADERS, "cifar10_jpeg", few)
     return grey
 
@@ -249,7 +250,7 @@ def test_images_and_labels_must_match(tmp_path):
 
 
 def test_splits_are_disjoint_drawn_by_seed_and_leave_the_test_set_alone():
-    digits = data.load("digits", None)
+    digits = data.load(spec("digits"), None)
     marked = digits._replace(train=digits.train._replace(labels=np.arange(1000, dtype=np.int32)))
     splits = [data.divide(marked, 500, 300, seed) for seed in (0, 0, 1)]
     train, val = splits[0].train.labels, splits[0].val.labels
@@ -265,7 +266,7 @@ def test_splits_are_disjoint_drawn_by_seed_and_leave_the_test_set_alone():
 
 
 def test_divided_by_class_every_seed_leaves_as_many_of_each():
-    digits = data.load("digits", None)
+    digits = data.load(spec("digits"), None)
     splits = [data.divide_by_class(digits, None, 200, seed) for seed in (0, 1)]
     counts = [np.bincount(split.train.labels) for split in splits]
     np.testing.assert_array_equal(*counts)
@@ -289,7 +290,7 @@ needs_files = pytest.mark.skipif(not DATA_DIR, reason="PUGD_DATA_DIR names no fo
     ],
 )
 def test_real_files(name, shape, test, level):
-    dataset = data.load(name, Path(str(DATA_DIR)))
+    dataset = data.load(spec(name), Path(str(DATA_DIR)))
     assert dataset.train.images.shape == shape
     assert len(dataset.test.labels) == test
     assert np.asarray(dataset.train.images).mean() / 255 == pytest.approx(level, abs=1e-2 if test == 1000 else 1e-4)
@@ -298,6 +299,6 @@ def test_real_files(name, shape, test, level):
 @needs_files
 def test_real_jpegs_are_the_published_ones_and_balanced():
     for name, each in [("cifar10_jpeg", 5000), ("tiny_imagenet_32", 500)]:
-        dataset = data.load(name, Path(str(DATA_DIR)), stream="on")
+        dataset = data.load(spec(name), Path(str(DATA_DIR)), stream="on")
         assert set(np.bincount(dataset.train.labels)) == {each}
         assert dataset.train.images.shape[1:] == (32, 32, 3)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from experiments import data
 from experiments.config.errors import UsageError
+from experiments.config.specs import spec
 
 tfds = pytest.importorskip("tensorflow_datasets")
 SIDE, CLASSES = 8, 3
@@ -54,7 +55,7 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 def test_a_prepared_set_is_read_without_tensorflow(tmp_path):
     prepare(tmp_path, "cifar10", {"train": 30, "test": 10})
-    dataset = data.load("tfds:cifar10", tmp_path)
+    dataset = data.load(spec("tfds:cifar10"), tmp_path)
     assert "tensorflow" not in sys.modules
     assert dataset.train.images.shape == (30, SIDE, SIDE, 3)
     assert dataset.test.images.shape == (10, SIDE, SIDE, 3)
@@ -69,18 +70,20 @@ def test_a_prepared_set_is_read_without_tensorflow(tmp_path):
 def test_the_newest_version_is_read_and_its_labels_only_once(tmp_path, monkeypatch):
     prepare(tmp_path, "some_set", {"train": 4, "test": 2})
     prepare(tmp_path, "some_set", {"train": 5, "test": 2}, version="1.10.0")
-    first = data.load("tfds:some_set", tmp_path, stream="on")
+    first = data.load(spec("tfds:some_set"), tmp_path, stream="on")
     assert len(first.train.labels) == 5
     assert first.augment == "none"
     from experiments.data.sources import tfds as reader
 
     monkeypatch.setattr(reader, "_row", None)  # reading the labels again would fail
-    np.testing.assert_array_equal(data.load("tfds:some_set", tmp_path, stream="on").train.labels, first.train.labels)
+    np.testing.assert_array_equal(
+        data.load(spec("tfds:some_set"), tmp_path, stream="on").train.labels, first.train.labels
+    )
 
 
 def test_images_of_imagenet_are_cut_to_one_size(tmp_path):
     prepare(tmp_path, "imagenet2012", {"train": 4, "validation": 2, "test": 2}, side=None)
-    dataset = data.load("tfds:imagenet2012", tmp_path, stream="on")
+    dataset = data.load(spec("tfds:imagenet2012"), tmp_path, stream="on")
     assert dataset.train.images.shape == (4, 224, 224, 3)
     assert len(dataset.test.labels) == 2
     image = dataset.train.images.decode(1, np.random.default_rng(0))
@@ -89,14 +92,14 @@ def test_images_of_imagenet_are_cut_to_one_size(tmp_path):
 
 def test_what_is_not_prepared_is_told_with_the_command(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match=r"not prepared in .*tfds.builder\('cifar100', .*download_and_prepare"):
-        data.load("tfds:cifar100", tmp_path)
+        data.load(spec("tfds:cifar100"), tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "elsewhere"))
     with pytest.raises(UsageError, match="elsewhere"):
-        data.load("tfds:cifar100", None)
+        data.load(spec("tfds:cifar100"), None)
     prepare(tmp_path, "no_test", {"train": 4})
     with pytest.raises(UsageError, match="no split 'test', only train"):
-        data.load("tfds:no_test", tmp_path)
+        data.load(spec("tfds:no_test"), tmp_path)
     info = tmp_path / "no_test" / "1.0.0" / "dataset_info.json"
     info.write_text(json.dumps(json.loads(info.read_text()) | {"fileFormat": "tfrecord"}))
     with pytest.raises(UsageError, match="not ArrayRecord files"):
-        data.load("tfds:no_test", tmp_path)
+        data.load(spec("tfds:no_test"), tmp_path)

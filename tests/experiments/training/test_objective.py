@@ -11,6 +11,7 @@ import pytest
 import pugd_optax
 from experiments.config.errors import UsageError
 from experiments.config.schema import Config
+from experiments.config.specs import spec
 from experiments.data.augment import pipeline
 from experiments.data.batch import Data
 from experiments.models.functional import network
@@ -26,7 +27,7 @@ ROWS, STEP = np.arange(12), jnp.int32(0)
 
 
 def losses_of(loss: str, reweight: str = "none", flooding: str = "none", labels=LABELS, step=0, mean=False):
-    made = criterion(loss, reweight, flooding, COUNTS, steps=10)
+    made = criterion(*map(spec, (loss, reweight, flooding)), COUNTS, steps=10)
     args = jnp.asarray(LOGITS, jnp.float32), jnp.asarray(labels), jnp.int32(step)
     return np.asarray((made.mean if mean else made.losses)(*args), np.float64)
 
@@ -96,7 +97,7 @@ def test_flooding_of_examples_and_of_the_batch():
 def test_flooding_turns_the_gradient_round():
     of = lambda made: jax.grad(lambda u: made.mean(u, jnp.asarray(LABELS), STEP))(jnp.asarray(LOGITS, jnp.float32))
     plain, above, below = (
-        of(criterion("cross_entropy", "none", t, COUNTS, 10)) for t in ("none", "flood:0", "flood:9")
+        of(criterion(spec("cross_entropy"), spec("none"), spec(t), COUNTS, 10)) for t in ("none", "flood:0", "flood:9")
     )
     np.testing.assert_allclose(above, plain, rtol=1e-6)
     np.testing.assert_allclose(below, -plain, rtol=1e-6)
@@ -112,7 +113,7 @@ def test_the_plain_criterion_is_cross_entropy():
     ("texts", "complaint"),
     [
         (("ldma", "none", "none"), "unknown loss 'ldma'; did you mean 'ldam'"),
-        (("ldam:0.5:30:2", "none", "none"), "too many arguments; ldam takes max_margin, scale"),
+        (("ldam:0.5:30:2", "none", "none"), r"too many arguments; expected ldam\[:max_margin=0.5\]\[:scale="),
         (("gce", "drv:0.8", "none"), "unknown reweighting 'drv:?.*'; did you mean 'drw'"),
         (("gce", "drw", "none"), "needs start"),
         (("gce", "drw:1.5", "none"), "fraction of training"),
@@ -122,7 +123,7 @@ def test_the_plain_criterion_is_cross_entropy():
 )
 def test_wrong_names_and_options(texts, complaint):
     with pytest.raises(UsageError, match=complaint):
-        criterion(*texts, COUNTS, steps=10)
+        criterion(*map(spec, texts), COUNTS, steps=10)
 
 
 def test_a_flooded_batch_has_no_losses_of_examples():
@@ -147,7 +148,7 @@ def trace(method: str, loss: str, reweight: str, flooding: str, mixup: float):
         made.method,
         made.base,
         pipeline("none", 0, mixup, 3),
-        criterion(loss, reweight, flooding, COUNTS, steps=10),
+        criterion(*map(spec, (loss, reweight, flooding)), COUNTS, steps=10),
     )
     data = Data(jnp.zeros((9, 4, 4, 1), jnp.uint8), jnp.arange(9) % 3, jnp.zeros((1, 1, 1, 1)), jnp.ones((1, 1, 1, 1)))
     state = jax.eval_shape(lambda: initial(made.tx, *net().init(0), seed=0))
@@ -169,5 +170,5 @@ def test_methods_take_a_flooded_batch(method):
 
 
 def test_pegr_wants_losses_of_examples():
-    with pytest.raises(UsageError, match=r"--flooding flood:0\.1 .*use iflood:0\.1"):
+    with pytest.raises(UsageError, match=r"flood:0\.1 .*use iflood:0\.1"):
         trace("pegr", "cross_entropy", "none", "flood:0.1", 0.0)

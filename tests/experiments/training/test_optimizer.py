@@ -83,7 +83,9 @@ def test_optimizers_by_name(name):
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"method": "pudg"}, "did you mean 'pugd'"),
+        ({"method": "pudg"}, r"did you mean 'pugd'\? It is written --method pugd \[--method.radius 1.0\]"),
+        ({"method": "SAM"}, "did you mean 'sam'"),
+        ({"optimizer": "adamaxx"}, r"did you mean 'adamax'\?.*Known: (?!.*_deprecated)"),
         ({"method": "pugd", "method_options": (("radus", "1"),)}, "did you mean 'radius'"),
         ({"method": "pegr"}, "needs strength"),
         ({"optimizer": "sdg"}, "did you mean 'sgd'"),
@@ -93,9 +95,12 @@ def test_optimizers_by_name(name):
         ({"lr": "nan"}, "--lr nan: nan in a learning rate"),
         ({"lr": "cosine:0.1:-0.2"}, "--lr cosine:0.1:-0.2: -0.2 in"),
         ({"lr": "drops:0.1:0.1:0.5:warmup=-1"}, "warmup=-1: -1 in"),
-        ({"optimizer_options": (("nesterov", "maybe"),)}, "nesterov is 'maybe'; expected true or false"),
+        (
+            {"optimizer_options": (("nesterov", "maybe"),)},
+            "nesterov is 'maybe'; expected true or false",
+        ),
         ({"optimizer_options": (("nesterov", "2"),)}, "nesterov is 2; expected true or false"),
-        ({"method": "lpg", "method_options": (("renormalize", "maybe"),)}, "method lpg: renormalize is 'maybe'"),
+        ({"method": "lpg", "method_options": (("renormalize", "maybe"),)}, "--method lpg: renormalize is 'maybe'"),
         ({"optimizer_options": (("learning_rate", "0.5"),)}, "--optimizer.learning_rate 0.5: use --lr 0.5"),
     ],
 )
