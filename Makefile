@@ -9,7 +9,7 @@ demo: $(VENV)/experiments  ## Train SGD, SAM, PUGD and RTS-PUGD on handwritten d
 	$(BIN)/python -m experiments demo
 
 test: $(VENV)/dev  ## The whole test suite
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(VENV)/dev  ## Style and formatting
 	$(BIN)/ruff check .

@@ -52,21 +52,30 @@ def all_finite(tree: Any) -> bool:
 def updater(name: str):
     """Transformation, and one compiled `(params, state, data) -> u, state` for all tests that only feed values."""
     tx = build(name)
+    step = jax.jit(lambda grads, params, state, data: tx.update(grads, state, params, **extra_args(data)))
 
-    @jax.jit
-    def update(params, state, data):
-        extra = extra_args(data)
-        return tx.update(extra["grad_fn"](params), state, params, **extra)
+    def update(params, state, data, grads=None):
+        return step(gradient(params, data) if grads is None else grads, params, state, data)
 
     return tx, update
+
+
+@jax.jit
+def gradient(params, data):
+    return extra_args(data)["grad_fn"](params)
 
 
 def descend(params: Any, u: Any, lr: float = 0.1) -> Any:
     return jax.tree.map(lambda w, x: w - lr * x, params, u)
 
 
-every_method = pytest.mark.parametrize("name", methods.__all__)
-gated_method = pytest.mark.parametrize("name", [n for n in methods.__all__ if "when" in arguments(n)])
+def each(names: list[str]) -> pytest.MarkDecorator:
+    """One method, one worker: what is compiled for it is compiled once."""
+    return pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names])
+
+
+every_method = each(methods.__all__)
+gated_method = each([n for n in methods.__all__ if "when" in arguments(n)])
 
 
 @every_method
@@ -269,12 +278,12 @@ def test_a_broken_batch_is_not_remembered(name, bad):
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
 def test_no_new_nan(name, bad):
     """One broken entry in the gradient does not spread."""
-    tx, params, extra = build(name), classifier(), extra_args(examples())
-    grads = extra["grad_fn"](params)
+    (tx, update), params, data = updater(name), classifier(), examples()
+    grads = gradient(params, data)
     grads["dense"]["bias"] = grads["dense"]["bias"].at[1].set(bad)
-    u, state = jax.jit(lambda g, s: tx.update(g, s, params, **extra))(grads, tx.init(params))
+    u, state = update(params, tx.init(params), data, grads)
     jax.tree.map(lambda x, g: np.testing.assert_array_less(np.isnan(x), np.isnan(g) + 0.5), u, grads)
-    v, _ = jax.jit(lambda g, s: tx.update(g, s, params, **extra))(extra["grad_fn"](params), state)
+    v, _ = update(params, state, data)
     assert all_finite(v)
 
 
@@ -457,7 +466,7 @@ def test_mask_leaves_the_rest_where_it_is(name):
     assert any(not bool(jnp.all(p["dense"]["kernel"] == params["dense"]["kernel"])) for p in seen)
 
 
-@every_method
+@each(["pugd", "momentum_sam", "lpg"])
 @pytest.mark.parametrize(
     "base",
     [

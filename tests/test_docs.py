@@ -14,6 +14,7 @@ import pytest
 from pugd_optax import methods
 from tests.conftest import CACHE
 
+pytestmark = pytest.mark.xdist_group("docs")  # what the module builds is built once
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "pages"
 OWN_METHOD = (PAGES / "own_method.md").read_text()

@@ -14,6 +14,7 @@ import pytest
 
 import pugd_optax
 
+pytestmark = pytest.mark.xdist_group("packaging")  # what the module builds is built once
 ROOT = Path(__file__).parents[1]
 SOURCES = {str(p.relative_to(ROOT)) for p in (ROOT / "pugd_optax").rglob("*.py")} | {"pugd_optax/py.typed"}
 DOORS = {"equinox": "equinox", "linen": "flax", "nnx": "flax"}

@@ -13,6 +13,7 @@ from experiments.claims.claim import Check, Finding, Line, Panel, Saved, Trainin
 from experiments.config.errors import UsageError
 from experiments.report.stats import below, interval, show
 
+pytestmark = pytest.mark.xdist_group("claims")  # what the module builds is built once
 FRESH = 7_000
 
 

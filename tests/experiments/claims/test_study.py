@@ -18,6 +18,7 @@ from experiments.config.schema import Config
 from experiments.data import Dataset, Examples
 from experiments.training import experiment, sweep
 
+pytestmark = pytest.mark.xdist_group("study")  # what the module builds is built once
 FRESH = 7_000
 SETTING = study.Setting("tiny", Config(model="mlp", epochs=1, train_size=50, val_size=50, devices=1), 2, 2)
 RTS = ("rts.early", "rts.radius", "rts.timing", "rts.scale", "rts.all")
