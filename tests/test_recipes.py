@@ -1,0 +1,61 @@
+"""The quickstarts and the cookbook: a `diff` is two scripts, yours and ours; both run, and the count of lines is right."""
+
+import importlib.util
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import pytest
+
+PAGES = Path(__file__).parents[1] / "docs" / "pages"
+BLOCK = re.compile(r"^\*\*Your script, (\d+) lines? changed\*\*\n\n^```diff\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+START = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+class Recipe(NamedTuple):
+    """A diff of a page, the lines that the page begins with, and the count that stands above it."""
+
+    name: str
+    start: str
+    diff: str
+    count: str
+
+    def side(self, drop: str) -> str:
+        """The script without the lines marked `drop`, and without the marks."""
+        lines = self.diff.splitlines()
+        return self.start + "\n".join(line[1:] for line in lines if not line.startswith(drop))
+
+
+def recipes() -> list[Recipe]:
+    found = []
+    for page in (PAGES / "cookbook.md", *sorted((PAGES / "quickstart").glob("*.md"))):
+        text = page.read_text()
+        start = "".join(START.findall(text))
+        for i, (count, diff) in enumerate(BLOCK.findall(text), 1):
+            found.append(Recipe(f"{page.stem}-{i}", start, diff, count))
+    return found
+
+
+RECIPES = recipes()
+
+
+@pytest.mark.parametrize("side", ["yours", "ours"])
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_both_scripts_learn(recipe, side, monkeypatch):
+    if recipe.name.startswith("keras"):
+        if importlib.util.find_spec("keras") is None:
+            pytest.skip("keras is not installed: pip install keras")
+        monkeypatch.setitem(os.environ, "KERAS_BACKEND", "jax")
+    monkeypatch.setattr(jax.config, "jax_numpy_rank_promotion", "allow")
+    names: dict = {"__name__": "recipe"}
+    exec(compile(recipe.side("+" if side == "yours" else "-"), recipe.name, "exec"), names)
+    assert names["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_the_count_of_changed_lines(recipe):
+    marks = [line[0] for line in recipe.diff.splitlines() if line]
+    assert set(marks) == {" ", "+", "-"}
+    assert int(recipe.count) == max(marks.count("+"), marks.count("-"))
