@@ -1,4 +1,4 @@
-"""The quickstarts and the cookbook: a `diff` is two scripts, yours and ours; both run, and the count of lines is right."""
+"""The quickstarts and the cookbook: each diff is two scripts, yours and ours; both run, and its lines are counted."""
 
 import importlib.util
 import os
@@ -48,9 +48,9 @@ def test_both_scripts_learn(recipe, side, monkeypatch):
         if importlib.util.find_spec("keras") is None:
             pytest.skip("keras is not installed: pip install keras")
         monkeypatch.setitem(os.environ, "KERAS_BACKEND", "jax")
-    monkeypatch.setattr(jax.config, "jax_numpy_rank_promotion", "allow")
     names: dict = {"__name__": "recipe"}
-    exec(compile(recipe.side("+" if side == "yours" else "-"), recipe.name, "exec"), names)
+    with jax.numpy_rank_promotion("allow"):
+        exec(compile(recipe.side("+" if side == "yours" else "-"), recipe.name, "exec"), names)
     assert names["accuracy"] > 0.9
 
 
