@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types bench docs clean
+.PHONY: demo test lint types bench docs address clean
 
 demo: $(VENV)/experiments  ## Train SGD, SAM, PUGD and RTS-PUGD on handwritten digits: table and plot
 	$(BIN)/python -m experiments demo
@@ -23,6 +23,9 @@ bench: $(VENV)/experiments  ## Step costs against the floor and against peers
 
 docs: $(VENV)/dev  ## The documentation, in site/; no network needed
 	$(BIN)/mkdocs build --config-file docs/mkdocs.yml
+
+address:  ## Say where the repository is: make address TO=account/repository
+	$(PYTHON) .github/set_address.py '$(TO)'
 
 clean:
 	rm -rf $(VENV) .cache build dist site

@@ -60,6 +60,7 @@ def test_metadata(built):
     assert sorted(re.split(r"[<>=]", r)[0] for r in required) == ["jax", "optax"]
     assert metadata["Version"] == pugd_optax.__version__
     assert metadata["Requires-Python"] == ">=3.11"
+    assert len(metadata.get_all("Project-URL", [])) == len(PROJECT["urls"]) >= 4
     assert str(metadata.get_payload()).startswith("# pugd_optax")
 
 

@@ -1,0 +1,105 @@
+"""What stands around the code: workflows, the repository's address, the citation."""
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import pugd_optax
+
+ROOT = Path(__file__).parents[1]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+
+each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+
+
+def test_there_are_workflows():
+    assert [path.stem for path in WORKFLOWS] == ["ci", "release"]
+
+
+@each_workflow
+def test_actions_are_pinned_by_commit(path):
+    used = re.findall(r"uses: (\S+)(.*)", path.read_text())
+    assert used
+    for action, version in used:
+        assert re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}", action)
+        assert re.fullmatch(r" # v\d+\.\d+\.\d+", version)
+
+
+@each_workflow
+def test_a_workflow_may_do_no_more_than_it_says(path):
+    """Nothing by default but reading; publishing may ask for a token of identity, and nothing else."""
+    workflow = yaml.safe_load(path.read_text())
+    assert workflow["permissions"] in ({}, {"contents": "read"})
+    assert workflow["concurrency"]["group"]
+    asked = [job["permissions"] for job in workflow["jobs"].values() if "permissions" in job]
+    assert all(job in ({"contents": "read"}, {"id-token": "write"}) for job in asked)
+    for job in workflow["jobs"].values():
+        checkouts = [step for step in job["steps"] if step.get("uses", "").startswith("actions/checkout@")]
+        assert all(step["with"]["persist-credentials"] is False for step in checkouts)
+
+
+@each_workflow
+def test_no_command_is_made_of_what_others_wrote(path):
+    """A tag or a branch name reaches the shell as a variable, which it does not run."""
+    for job in yaml.safe_load(path.read_text())["jobs"].values():
+        assert [step["run"] for step in job["steps"] if "${{" in step.get("run", "")] == []
+
+
+def test_citation_and_project_agree():
+    assert CITATION["version"] == pugd_optax.__version__
+    assert CITATION["repository-code"] == PROJECT["urls"]["Repository"]
+    assert all(url.startswith(PROJECT["urls"]["Repository"]) for url in PROJECT["urls"].values())
+
+
+def test_the_changelog_has_a_section_for_what_comes_or_came():
+    assert re.search(
+        rf"^## \[(Unreleased|{re.escape(pugd_optax.__version__)})\]", (ROOT / "CHANGELOG.md").read_text(), re.M
+    )
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """The files that know the address, in a repository of their own."""
+    for name in ("pyproject.toml", "README.md", "CITATION.cff"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in (".github", "notebooks"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    for command in (["init", "--quiet"], ["add", "--all"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def set_address(root, to):
+    script = [sys.executable, ".github/set_address.py", to]
+    return subprocess.run(script, cwd=root, capture_output=True, text=True)
+
+
+def texts(root):
+    return {p: p.read_text() for p in root.rglob("*") if p.is_file() and ".git" not in p.relative_to(root).parts}
+
+
+def test_one_command_sets_the_address(copy):
+    old = PROJECT["urls"]["Repository"].removeprefix("https://github.com/")
+    before = texts(copy)
+    assert sum(old in text for text in before.values()) > 8
+    for new in ("someone/gradients", "other/pugd_optax"):
+        assert set_address(copy, new).returncode == 0
+        after = texts(copy)
+        assert after == {path: text.replace(old, new) for path, text in before.items()}
+    assert set_address(copy, old).returncode == 0
+    assert texts(copy) == before
+
+
+@pytest.mark.parametrize("to", ["", "someone", "https://github.com/someone/x", "a/b; rm"])
+def test_what_is_no_address_is_refused_in_one_line(copy, to):
+    ran = set_address(copy, to)
+    assert ran.returncode == 1
+    assert re.fullmatch(r"error: .* is no address\. Fix: make address TO=account/repository\.\n", ran.stderr)
