@@ -49,6 +49,8 @@ class PerturbedValueAndGrad:
             params, state = varying((params, state), self.axis_name)
         extra = dict(extra_args or {}) | {"active": active}
         results = [self._step(params, state, part, kwargs, extra) for part in split(args, self.groups)]
+        if self.groups == 1 and self.axis_name is None:
+            return results[0]
         how = ways(*results[0], has_aux=self.has_aux, aux_reduce=self.aux_reduce)
         value, grads, state = over_groups(results, how) if self.groups > 1 else results[0]
         if alone:  # the gradient and the state are the same on every device already

@@ -18,17 +18,10 @@ class TrainState(train_state.TrainState):
 
     $$w \leftarrow w + \mathrm{tx.update}(g, s, w;\ \text{grad\_fn})$$
 
-    A drop-in: same fields, same `create`, subclassed in the same way for `batch_stats` or a random key.
-
-    Args:
-      step, apply_fn, params, tx, opt_state: as in Flax; `create(apply_fn=, params=, tx=)` makes them.
-
-    Returns:
-      A train state. `apply_gradients(*, grads, **kwargs)` replaces the fields that `kwargs` names, and gives the rest
-      (`grad_fn`, `value_fn`, `active`, extra arguments of the base optimizer) to `tx.update`.
-
-    Raises:
-      TypeError: if a keyword is nearly the name of a field.
+    A drop-in: same fields, same `create(apply_fn=, params=, tx=)`, subclassed in the same way for `batch_stats` or a
+    random key. `apply_gradients(*, grads, **kwargs)` replaces the fields that `kwargs` names, and gives the rest
+    (`grad_fn`, `value_fn`, `active`, extra arguments of the base optimizer) to `tx.update`. A keyword that is nearly
+    the name of a field is refused.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, pugd_optax
