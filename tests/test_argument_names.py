@@ -25,7 +25,7 @@ from pugd_optax import methods
         ("sam", "raduis", 0.1, "Fix: pugd_optax.sam(radius=0.1)."),
         ("sam", "lr", 0.1, "optax.chain(pugd_optax.sam(), optax.sgd(0.1))"),
         ("sam", "adaptive", True, "Fix: pugd_optax.asam()."),
-        ("wsam", "foo", None, "Fix: one of radius, gamma, when, mask."),
+        ("wsam", "foo", None, "Fix: one of radius, gamma, "),
     ],
 )
 def test_answered_with_the_name_here(method, name, value, fix):
