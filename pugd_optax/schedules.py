@@ -80,13 +80,13 @@ def half_cosine(max: float, min: float, steps: int, *, cycles: int = 1) -> optax
       max: $r_{max}$, the value at every start.
       min: $r_{min}$, between 0 and `max`.
       steps: $T \ge 1$, the length in steps, all cycles together.
-      cycles: $c \ge 1$, the number of descents.
+      cycles: $c \ge 1$, the number of descents; a Python int. Restarts fall on the exact step, whatever $T c$ is.
 
     Returns:
       A schedule.
 
     Raises:
-      ValueError: if an argument is out of its range.
+      ValueError, TypeError: if an argument is out of its range, or `cycles` is traced.
 
     Example:
       >>> radius = half_cosine(2.0, 0.0, steps=100, cycles=2)
@@ -99,12 +99,24 @@ def half_cosine(max: float, min: float, steps: int, *, cycles: int = 1) -> optax
     check_number("max", max, low=0)
     check_number("min", min, low=0, high=max)
     check_count("steps", steps, low=1)
-    check_count("cycles", cycles, low=1)
+    check_count("cycles", cycles, low=1, static=True)
 
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
         # The remainder is taken of whole numbers: one of a rounded quotient would miss restarts by a whole cycle.
-        within = (jnp.asarray(step) * cycles % steps).astype(jnp.float32) / steps
-        within = jnp.where(jnp.asarray(step) >= steps, 1.0, within)
+        step = jnp.asarray(step)
+        step = step.astype(jnp.int32) if step.dtype.itemsize < 4 else step
+        within = _product_modulo(step % steps, cycles, steps).astype(jnp.float32) / steps
+        within = jnp.where(step >= steps, 1.0, within)
         return min + 0.5 * (max - min) * (1 + jnp.cos(math.pi * within))
 
     return schedule
+
+
+def _product_modulo(x: jax.Array, factor: int, modulus: int) -> jax.Array:
+    """`x * factor % modulus` for `0 <= x < modulus`, bit by bit: nothing on the way exceeds `modulus`."""
+    add = lambda a, b: jnp.where(a < modulus - b, a + b, a - (modulus - b))
+    product = jnp.zeros_like(x)
+    for bit in f"{int(factor):b}":
+        product = add(product, product)
+        product = add(product, x) if bit == "1" else product
+    return product

@@ -4,6 +4,7 @@
 # pyright: reportArgumentType=false
 
 import math
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -61,6 +62,18 @@ def test_half_cosine(steps, cycles):
     np.testing.assert_allclose(values(schedule, steps + 3), [reference(t) for t in range(steps + 3)], rtol=1e-4)
 
 
+@pytest.mark.parametrize(("steps", "cycles"), [(10**9, 5), (2 * 10**9, 1001), (2**31 - 1, 3), (10**6, 10**6)])
+def test_half_cosine_is_exact_where_steps_times_cycles_leaves_int32(steps, cycles):
+    """Against exact fractions, around restarts in particular."""
+    schedule = jax.jit(schedules.half_cosine(2.0, 0.25, steps, cycles=cycles))
+    restarts = [-(-j * steps // cycles) for j in (1, cycles // 2, cycles - 1)]
+    for t in [0, 7, steps // 3, steps - 1, *(r + d for r in restarts for d in (-1, 0, 1) if 0 <= r + d < steps)]:
+        within = float(Fraction(t * cycles % steps, steps))
+        expected = 0.25 + 0.5 * (2.0 - 0.25) * (1 + math.cos(math.pi * within))
+        np.testing.assert_allclose(schedule(t), expected, rtol=1e-4, err_msg=f"step {t}")
+    np.testing.assert_allclose(schedule(steps), 0.25)
+
+
 def test_half_cosine_has_the_mean_of_its_bounds():
     mean = values(schedules.half_cosine(2.0, 0.5, 1000), 1000).mean()
     np.testing.assert_allclose(mean, 1.25, rtol=1e-3)
@@ -68,5 +81,5 @@ def test_half_cosine_has_the_mean_of_its_bounds():
 
 def test_schedules_take_traced_counts_of_any_integer_type(strict_dtypes):
     for schedule in (schedules.quarter_wave("sin", 1.0, 0.1, 10), schedules.half_cosine(1.0, 0.1, 10)):
-        for dtype in (jnp.int32, jnp.uint8):
+        for dtype in (jnp.int32, jnp.uint8, jnp.uint32):
             np.testing.assert_allclose(jax.jit(schedule)(jnp.asarray(5, dtype)), schedule(5), rtol=1e-6)
