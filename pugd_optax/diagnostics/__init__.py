@@ -1,7 +1,8 @@
 """Measurements outside the training step: pure functions of a loss and its parameters.
 
 `loss_fn(params) -> scalar` is bound to its data by the caller, one batch or many. Every function can be jitted but
-`delta_report` and `delta_table`, which compile the step they measure and answer with Python numbers.
+`delta_report`, `delta_table` and `radius_curve`, which compile what they measure, and `pac_bayes_bound`, which counts in
+float64 on the host.
 """
 
 from pugd_optax.diagnostics.delta import (
@@ -12,16 +13,17 @@ from pugd_optax.diagnostics.delta import (
 from pugd_optax.diagnostics.hessian import (
     hessian_eigenvalues as hessian_eigenvalues,
     hessian_trace as hessian_trace,
+    leading_eigenvalue as leading_eigenvalue,
 )
 from pugd_optax.diagnostics.landscape import (
     filter_normalized_direction as filter_normalized_direction,
     loss_line as loss_line,
     loss_surface as loss_surface,
 )
+from pugd_optax.diagnostics.pac_bayes import pac_bayes_bound as pac_bayes_bound, perturbed_risk as perturbed_risk
 from pugd_optax.diagnostics.sharpness import (
     average_sharpness as average_sharpness,
     gradient_norm as gradient_norm,
-    pac_bayes_bound as pac_bayes_bound,
     sharpness as sharpness,
 )
 
@@ -34,8 +36,10 @@ __all__ = [
     "gradient_norm",
     "hessian_eigenvalues",
     "hessian_trace",
+    "leading_eigenvalue",
     "loss_line",
     "loss_surface",
     "pac_bayes_bound",
+    "perturbed_risk",
     "sharpness",
 ]

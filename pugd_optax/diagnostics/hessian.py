@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from pugd_optax._checks import check_count
+from pugd_optax._checks import check_count, check_same
 from pugd_optax._norms import vdot, widen
 from pugd_optax.evaluations import hessian_vector_product
 from pugd_optax.noise import as_key
@@ -40,7 +40,8 @@ def hessian_eigenvalues(
 
     Returns:
       The eigenvalues in falling order, shape `(k,)`. They approach the true ones from below. For the most negative ones
-      pass the negative loss.
+      pass the negative loss. Curvature of any scale that float32 holds is measured, from 1e-30 to 1e30; eigenvalues
+      below 1e-6 of the largest in size are rounding.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range, or parameters are complex.
@@ -58,8 +59,56 @@ def hessian_eigenvalues(
         raise ValueError(f"k={k}: the Hessian of {flat.size} parameters has no more than {flat.size} eigenvalues.")
     gradient = jax.grad(lambda x: loss_fn(unravel(x)))
     product = lambda v: hessian_vector_product(gradient, flat, v)
-    diagonal, off = _lanczos(product, flat, min(steps, flat.size), as_key(key))
-    return jnp.linalg.eigvalsh(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))[::-1][:k]
+    diagonal, off, _ = _lanczos(product, jnp.zeros_like(flat), min(steps, flat.size), as_key(key))
+    return _ritz(diagonal, off)[0][::-1][:k]
+
+
+def leading_eigenvalue(
+    loss_fn: Callable[[optax.Params], jax.Array],
+    params: optax.Params,
+    vector: optax.Updates | None = None,
+    key: jax.Array | int = 0,
+    *,
+    steps: int = 2,
+) -> tuple[jax.Array, optax.Updates]:
+    r"""The largest eigenvalue of the Hessian, cheap enough to log: it goes on from the eigenvector of the last call.
+
+    A few steps of Lanczos from a vector that is nearly right. While training moves the parameters the vector follows, so
+    the value is close after some calls and stays so:
+
+        top, vector = leading_eigenvalue(loss_fn, params, vector)  # every 100 steps, say
+
+    Args:
+      loss_fn: `params -> loss`, a scalar, on a fixed batch if values of several calls are to be compared.
+      params: where to take the Hessian; real, evaluated in float32 or better.
+      vector: the second result of the last call. Default: a random vector, as is one of zeros.
+      key: a PRNG key or an integer seed, for the start.
+      steps: Hessian-vector products, at least 2, each about two gradients; one copy of the parameters is kept for each.
+
+    Returns:
+      The eigenvalue, approached from below, and its vector of length 1, a tree like the parameters.
+
+    Raises:
+      ValueError, TypeError: if an argument is out of its range, `vector` does not match, or parameters are complex.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> loss, vector = lambda w: 0.5 * jnp.sum(jnp.arange(10.0) * w**2), None
+      >>> for _ in range(8):
+      ...     top, vector = leading_eigenvalue(loss, jnp.ones(10), vector)
+      >>> print(f"{top:.2f}")
+      9.00
+    """
+    check_count("steps", steps, low=2)
+    flat, unravel = _flat(params)
+    if vector is not None:
+        check_same("vector", vector, "params", params, "pass the vector of the last call, or None")
+    start = jnp.zeros_like(flat) if vector is None else _flat(vector)[0].astype(flat.dtype)
+    gradient = jax.grad(lambda x: loss_fn(unravel(x)))
+    product = lambda v: hessian_vector_product(gradient, flat, v)
+    diagonal, off, basis = _lanczos(product, start, min(steps, flat.size), as_key(key))
+    values, weights = _ritz(diagonal, off)
+    return values[-1], unravel(weights[:, -1] @ basis)
 
 
 def hessian_trace(
@@ -110,25 +159,38 @@ def _flat(params: optax.Params):
     return ravel_pytree(jax.tree.map(widen, params))
 
 
-def _lanczos(product: Callable[[jax.Array], Any], like: jax.Array, steps: int, key: jax.Array):
-    """Diagonal and off-diagonal of the symmetric operator in the Krylov basis of a random start."""
-    starts = jax.random.split(key, steps + 1)
-    random_vector = lambda i: jax.random.normal(starts[i], like.shape, like.dtype)
+def _lanczos(product: Callable[[jax.Array], Any], start: jax.Array, steps: int, key: jax.Array):
+    """Diagonal and off-diagonal of a symmetric operator in a Krylov basis, and the basis; a start of 0 is random."""
+    dtype, starts = start.dtype, jax.random.split(key, steps + 1)
+    random_vector = lambda i: jax.random.normal(starts[i], start.shape, dtype)
 
     def step(basis: jax.Array, i: jax.Array):
-        image = product(basis[i])
+        image, top = _scaled(product(basis[i]))
         rest = _orthogonalized(image, basis)
         length = jnp.linalg.norm(rest)
         # The Krylov space is exhausted when nothing but rounding is left: go on with a new direction.
-        ended = length <= 10 * jnp.finfo(like.dtype).eps * jnp.linalg.norm(image)
+        ended = length <= 10 * jnp.finfo(dtype).eps * jnp.linalg.norm(image)
         following = jnp.where(ended, _orthogonalized(random_vector(i + 1), basis), rest)
         basis = basis.at[i + 1].set(following / jnp.linalg.norm(following))
-        return basis, (jnp.vdot(basis[i], image), jnp.where(ended, 0, length))
+        return basis, (top * jnp.vdot(basis[i], image), jnp.where(ended, 0, top * length))
 
-    first = random_vector(0)
-    basis = jnp.zeros((steps + 1, like.size), like.dtype).at[0].set(first / jnp.linalg.norm(first))
-    _, (diagonal, off) = jax.lax.scan(step, basis, jnp.arange(steps))
-    return diagonal, off[:-1]
+    first = jnp.where(jnp.any(start != 0), _scaled(start)[0], random_vector(0))
+    basis = jnp.zeros((steps + 1, start.size), dtype).at[0].set(first / jnp.linalg.norm(first))
+    basis, (diagonal, off) = jax.lax.scan(step, basis, jnp.arange(steps))
+    return diagonal, off[:-1], basis[:-1]
+
+
+def _ritz(diagonal: jax.Array, off: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Eigenvalues, rising, and eigenvectors of the tridiagonal matrix; its scale is taken out and put back."""
+    matrix, top = _scaled(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
+    values, vectors = jnp.linalg.eigh(matrix)
+    return top * values, vectors
+
+
+def _scaled(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`x` over its largest entry, and that entry: the square of a length of 1e-20 would be 0 in float32."""
+    top = jnp.max(jnp.abs(x))
+    return x / jnp.where(top > 0, top, 1), top
 
 
 def _orthogonalized(v: jax.Array, basis: jax.Array) -> jax.Array:

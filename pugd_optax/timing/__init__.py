@@ -6,7 +6,13 @@ evaluate them ahead, `jax.vmap(gate)(jnp.arange(steps))`, and pass `active=` as 
 """
 
 from pugd_optax.timing.gate import Gate as Gate, When as When
-from pugd_optax.timing.plans import after as after, bernoulli as bernoulli, between as between, every as every
+from pugd_optax.timing.plans import (
+    after as after,
+    bernoulli as bernoulli,
+    between as between,
+    every as every,
+    tail as tail,
+)
 from pugd_optax.timing.triggers import (
     generalization_gap as generalization_gap,
     large_gradient as large_gradient,
@@ -23,4 +29,5 @@ __all__ = [
     "generalization_gap",
     "large_gradient",
     "low_variance",
+    "tail",
 ]

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from pugd_optax._checks import check_count, check_number
@@ -99,3 +100,49 @@ def bernoulli(p: optax.ScalarOrSchedule, key: jax.Array | int = 0) -> Callable[[
         return jax.random.bernoulli(jax.random.fold_in(key, step), p(step) if callable(p) else p)
 
     return gate
+
+
+def tail(schedule: optax.Schedule, share: float, steps: int) -> Callable[[jax.typing.ArrayLike], jax.Array]:
+    r"""Active in the last `share` of the decay of a learning rate: late SAM for any schedule.
+
+    From the first step on after which the learning rate $\eta$ stays close to its end,
+
+    $$\eta_t - \eta_{T-1} \le s\, (\max_{t < T} \eta_t - \eta_{T-1})$$
+
+    So a warm-up and all restarts but the last are left out, and of a schedule that falls by steps the last of them is
+    active. A cosine to 0 passes `share` = .1 after 79.5 % of training, a straight line after 90 %.
+
+    Args:
+      schedule: the learning rate by step, as the base optimizer takes it.
+      share: $s$ in (0, 1], the part of the decay that is still to come.
+      steps: $T \ge 1$, the length of training.
+
+    Returns:
+      A gate, `after(step)` of a step found here and now: a trainer may plan it ahead.
+
+    Raises:
+      ValueError, TypeError: if an argument is out of its range, or the gate can never be active, because the learning
+        rate is not lower at its end.
+
+    Example:
+      >>> import optax
+      >>> gate = tail(optax.cosine_decay_schedule(0.1, 1000), share=0.1, steps=1000)
+      >>> bool(gate(795)), bool(gate(796))
+      (False, True)
+
+    References:
+      Zhou et al., Sharpness-Aware Minimization Efficiently Selects Flatter Minima Late in Training, ICLR 2025,
+      https://arxiv.org/abs/2410.10373
+    """
+    check_number("share", share, low=0, high=1)
+    check_count("steps", steps, low=1)
+    if not callable(schedule):
+        raise TypeError(f"schedule={schedule!r}: expected a schedule, step -> number. Fix: timing.after(step).")
+    rates = np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(steps)), np.float64)
+    above = np.flatnonzero(rates - rates[-1] > share * (rates.max() - rates[-1]))
+    if not share or not rates.max() > rates[-1]:
+        raise ValueError(
+            f"share={share}: the gate can never be active, as the learning rate runs from {rates[0]:.3g} over at most "
+            f"{rates.max():.3g} to {rates[-1]:.3g} in {steps} steps. Fix: share=0.1 of a schedule that falls."
+        )
+    return after(int(above[-1]) + 1 if above.size else 0)

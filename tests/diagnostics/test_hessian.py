@@ -1,4 +1,4 @@
-"""Eigenvalues and trace against the dense Hessian."""
+"""Eigenvalues and trace against the dense Hessian, and against matfree, an independent implementation."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from pugd_optax.diagnostics import hessian_eigenvalues, hessian_trace
+from pugd_optax.diagnostics import hessian_eigenvalues, hessian_trace, leading_eigenvalue
 
 random = np.random.default_rng(0)
 X, Y = random.normal(size=(8, 3)), random.normal(size=8)
@@ -37,6 +37,71 @@ def diagonal(values):
 def test_as_many_steps_as_parameters_are_exact(x64, k):
     values = hessian_eigenvalues(loss, network(), k)
     np.testing.assert_allclose(values, np.linalg.eigvalsh(dense())[::-1][:k], rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("k", [1, 5, 20])
+def test_the_spectrum_is_that_of_matfree(x64, k):
+    eig, decomp = pytest.importorskip("matfree.eig"), pytest.importorskip("matfree.decomp")
+    flat, unravel = ravel_pytree(network())
+    flat_loss = lambda x: loss(unravel(x))
+    product = lambda v: jax.jvp(jax.grad(flat_loss), (flat,), (v,))[1]
+    start = jax.random.normal(jax.random.key(5), flat.shape)
+    spectrum, _ = eig.eigh_partial(decomp.tridiag_sym(20))(product, start)
+    found = hessian_eigenvalues(loss, network(), k)
+    np.testing.assert_allclose(found, np.sort(spectrum)[::-1][:k], rtol=1e-8, atol=1e-9)
+
+
+def test_the_trace_is_that_of_matfree(x64):
+    stochtrace = pytest.importorskip("matfree.stochtrace")
+    flat, unravel = ravel_pytree(network())
+    product = lambda v: jax.jvp(jax.grad(lambda x: loss(unravel(x))), (flat,), (v,))[1]
+    sampler = stochtrace.sampler_signs(flat, num=4000)
+    estimate = stochtrace.estimator_monte_carlo(stochtrace.monte_carlo_trace(), sampler)
+    theirs, ours = estimate(product, jax.random.key(1)), hessian_trace(loss, network(), key=2, samples=4000)
+    spread = np.sqrt(2 * (np.sum(dense() ** 2) - np.sum(np.diag(dense()) ** 2)) / 4000)
+    assert abs(theirs - ours) < 4 * np.sqrt(2) * spread
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-25, 1e-19, 1e19, 1e25, 1e30])
+def test_curvature_of_every_scale(scale):
+    """Their squares leave float32 at 1e-23 and at 1e19."""
+    spectrum = np.array([5.0, 3.0, 1.0, -2.0])
+    loss_fn = lambda w: jnp.vdot(w, jnp.float32(scale) * (0.5 * jnp.asarray(spectrum, jnp.float32) * w))
+    found = hessian_eigenvalues(loss_fn, jnp.full(4, 0.1), k=4)
+    np.testing.assert_allclose(np.float64(found) / scale, np.sort(spectrum)[::-1], rtol=1e-4)
+    top, vector = leading_eigenvalue(loss_fn, jnp.full(4, 0.1), steps=4)
+    np.testing.assert_allclose(np.float64(top) / scale, 5.0, rtol=1e-4)
+    np.testing.assert_allclose(np.abs(vector), [1.0, 0.0, 0.0, 0.0], atol=1e-3)
+    trace = hessian_trace(loss_fn, jnp.full(4, 0.1), samples=1)
+    np.testing.assert_allclose(np.float64(trace) / scale, 7.0, rtol=1e-5)
+
+
+def test_the_leading_eigenvalue_follows_training(x64):
+    """Two products a call, from the vector of the last call; against the dense Hessian at the same parameters."""
+    products, params, vector, ratios = 0, network(), None, []
+
+    def counted(p):
+        def count(_):
+            nonlocal products
+            products += 1
+            return np.zeros(())
+
+        zero = jax.pure_callback(count, jax.ShapeDtypeStruct((), jnp.float64), jax.lax.stop_gradient(p["b"][0]))
+        return loss(p) * (1 + zero)
+
+    for _ in range(12):
+        top, vector = leading_eigenvalue(loss, params, vector)
+        flat, unravel = ravel_pytree(params)
+        hessian = np.asarray(jax.hessian(lambda x, unravel=unravel: loss(unravel(x)))(flat))
+        ratios.append(float(top) / np.linalg.eigvalsh(hessian)[-1])
+        params = jax.tree.map(lambda w, g: w - 0.05 * g, params, jax.grad(loss)(params))
+    assert max(ratios) <= 1 + 1e-9
+    assert ratios[0] < 0.95
+    assert min(ratios[5:]) > 0.99
+    direction = ravel_pytree(vector)[0]
+    np.testing.assert_allclose(jnp.linalg.norm(direction), 1.0, rtol=1e-9)
+    jax.block_until_ready(jax.jit(lambda p: leading_eigenvalue(counted, p, vector)[0])(params))
+    assert products == 2
 
 
 def test_few_steps_find_the_top_from_below():
@@ -81,6 +146,11 @@ def test_short_floats_are_evaluated_in_float32():
     assert values.dtype == jnp.float32
 
 
+def test_a_vector_of_zeros_is_a_fresh_start():
+    zeros = jax.tree.map(jnp.zeros_like, network())
+    np.testing.assert_allclose(leading_eigenvalue(loss, network(), zeros)[0], leading_eigenvalue(loss, network())[0])
+
+
 def test_can_be_jitted():
     top = jax.jit(lambda p: hessian_eigenvalues(loss, p, 2))(network())
     np.testing.assert_allclose(top, hessian_eigenvalues(loss, network(), 2), rtol=1e-4)
@@ -97,6 +167,10 @@ def test_refuses_bad_arguments():
         hessian_eigenvalues(loss, network(), 3, steps=2)
     with pytest.raises(ValueError, match="samples=0"):
         hessian_trace(loss, network(), samples=0)
-    for measure in (hessian_eigenvalues, hessian_trace):
+    with pytest.raises(ValueError, match="steps=1"):
+        leading_eigenvalue(loss, network(), steps=1)
+    with pytest.raises(ValueError, match=r"vector\['v'\] has the shape.*Fix: pass the vector of the last call"):
+        leading_eigenvalue(loss, network(), network() | {"v": jnp.ones(3)})
+    for measure in (hessian_eigenvalues, hessian_trace, leading_eigenvalue):
         with pytest.raises(ValueError, match="real parameters"):
             measure(lambda w: jnp.sum(jnp.abs(w) ** 2), jnp.ones(2, jnp.complex64))
