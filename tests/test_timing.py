@@ -128,7 +128,7 @@ def test_low_variance_is_the_loop_of_its_author():
     random, found = np.random.default_rng(3), []
     for falling in (0.0, 0.01, 0.03):
         for gamma in (0.2, 0.5):
-            norms = np.float32(2 + random.normal(size=(60, 8)) * np.exp(-falling * np.arange(60))[:, None])
+            norms = np.float32(5 + random.normal(size=(60, 8)) * np.exp(-falling * np.arange(60))[:, None])
             accuracies = np.float32(np.linspace(0.5, 0.9, 60) + 0.05 * random.normal(size=60))
             accuracies[6] = accuracies[:6].max() + 0.01  # else the author's trigger is dead
             gate = timing.low_variance(7 * 8, ratio=gamma, window=6, every=8)
@@ -292,11 +292,11 @@ def test_generalization_gap_asks_for_its_losses():
 
 LAST_DECAY = {
     "cosine": (optax.cosine_decay_schedule(0.1, 1000), 0.1, np.ceil(np.arccos(-0.8) / np.pi * 1000)),
-    "warm-up": (optax.warmup_cosine_decay_schedule(0.0, 0.1, 100, 1000, 0.01), 0.5, 551),
+    "warm-up": (optax.warmup_cosine_decay_schedule(0.0, 0.1, 100, 1000, 0.01), 0.3, 668),
     "line": (optax.linear_schedule(0.1, 0.0, 1000), 0.1, 900),
-    "drops": (optax.piecewise_constant_schedule(0.1, {500: 0.1, 750: 0.1}), 0.05, 751),
-    "both drops": (optax.piecewise_constant_schedule(0.1, {500: 0.1, 750: 0.1}), 0.1, 501),
-    "restarts": (schedules.half_cosine(0.1, 0.0, 1000, cycles=4), 0.5, 876),
+    "drops": (optax.piecewise_constant_schedule(0.1, {500: 0.1, 750: 0.1}), 0.05, 750),
+    "both drops": (optax.piecewise_constant_schedule(0.1, {500: 0.1, 750: 0.1}), 0.1, 500),
+    "restarts": (schedules.half_cosine(0.1, 0.0, 1000, cycles=4), 0.3, 908),
     "the last step": (optax.cosine_decay_schedule(0.1, 999), 1e-9, 999),
     "all": (optax.cosine_decay_schedule(0.1, 1000), 1.0, 0),
 }
