@@ -47,6 +47,16 @@ def followed(weight):
 
 
 grouped = value_and_grad(lambda w, x: jnp.sum(x @ w), methods.sam(), groups=2)
+
+
+def bound(risk=0.1, radius=0.1, **given):
+    return diagnostics.pac_bayes_bound(risk, W, W, radius, 100, samples=10, **given)
+
+
+def curve(method=methods.sam, batches=(SIX,), **given):
+    return diagnostics.radius_curve(method, lambda w, x: jnp.sum(w * x), SIX, batches, **given)
+
+
 SIGNS = "Fix: penalty=pugd_optax.per_example.signs(key)"
 
 ARGUMENTS = [
@@ -84,7 +94,18 @@ ARGUMENTS = [
     Case(lambda: classes.balanced("soft"), "direction", "'soft'", "expected 'hard' or 'easy'"),
     Case(lambda: losses.class_balanced_weights([1, 2], beta=1), "beta", "1", "Fix: beta=0.9999"),
     Case(lambda: losses.ldam(LOGITS, LABELS, [1, 2, 3], scale=0), "scale", "0", "expected a number above 0"),
-    Case(lambda: diagnostics.pac_bayes_bound(0.1, W, W, 0, 100), "radius", "0", "needs a radius > 0"),
+    Case(lambda: bound(radius=0.0), "radius", "0", "Fix: radius=[0.1, 0.3, 1]"),
+    Case(lambda: bound(risk=1.5), "risk", "1.5", "Fix: an error rate"),
+    Case(lambda: bound(radius=[0.1, 0.2]), "risk", "(2,)", "Fix: one risk for every radius"),
+    Case(lambda: bound(confidence=0), "confidence", "0", "Fix: confidence=0.99"),
+    Case(lambda: diagnostics.average_sharpness(jnp.sum, SIX, samples=7), "samples", "7", "Fix: samples=8"),
+    Case(lambda: curve(methods.sam()), "method", "GradientTransformation", "Fix: pugd_optax.sam"),
+    Case(lambda: curve(lambda r: optax.clip(r)), "method", "radius=0.005", "Fix: a method that perturbs"),
+    Case(lambda: curve(batches=[]), "batches", "empty", "Fix: batches=[batch]"),
+    Case(lambda: curve(radii=[-1.0]), "radii", "-1.0", "Fix: radii=(0.05, 0.2, 1.0)"),
+    Case(lambda: timing.tail(0.1, 0.1, 10), "schedule", "0.1", "Fix: timing.after(step)"),
+    Case(lambda: timing.tail(optax.constant_schedule(0.1), 0.25, 10), "share", "0.25", "Fix: share=0.1 of a schedule"),
+    Case(lambda: timing.generalization_gap(10), "warmup", "10", "Fix: warmup=100 or more"),
     Case(
         lambda: diagnostics.hessian_eigenvalues(lambda w: jnp.sum(w**2), jnp.ones(2), k=3, steps=3),
         "k",

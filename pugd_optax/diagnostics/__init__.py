@@ -21,6 +21,7 @@ from pugd_optax.diagnostics.landscape import (
     loss_surface as loss_surface,
 )
 from pugd_optax.diagnostics.pac_bayes import pac_bayes_bound as pac_bayes_bound, perturbed_risk as perturbed_risk
+from pugd_optax.diagnostics.radius import RadiusCurve as RadiusCurve, radius_curve as radius_curve
 from pugd_optax.diagnostics.sharpness import (
     average_sharpness as average_sharpness,
     gradient_norm as gradient_norm,
@@ -29,6 +30,7 @@ from pugd_optax.diagnostics.sharpness import (
 
 __all__ = [
     "DeltaReport",
+    "RadiusCurve",
     "average_sharpness",
     "delta_report",
     "delta_table",
@@ -41,5 +43,6 @@ __all__ = [
     "loss_surface",
     "pac_bayes_bound",
     "perturbed_risk",
+    "radius_curve",
     "sharpness",
 ]

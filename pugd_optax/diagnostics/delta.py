@@ -1,16 +1,19 @@
 r"""What a transformation does to the gradient: $g$ becomes $g + \delta$; the unified view of the field as a table."""
 
+import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
+from pugd_optax import methods as _methods
 from pugd_optax._norms import norm, safe_ratio, widen
-from pugd_optax._typing import GradFn
+from pugd_optax.ascents import normalize
 from pugd_optax.combines import cosine
+from pugd_optax.diagnostics._counting import Tally, counted
 
 
 class DeltaReport(NamedTuple):
@@ -22,6 +25,8 @@ class DeltaReport(NamedTuple):
       cosine: $\cos(g, u)$, 0 where one of them is 0.
       radius: the radius the state reports, the largest if several do; None if none does.
       gradient_evaluations: gradients that were really computed in this step, the one at $w$ included.
+      cost: floating-point operations of the compiled step over those of one gradient, as XLA counts them; None where
+        the backend does not. The body of a loop counts once.
     """
 
     delta_norm: float
@@ -29,6 +34,7 @@ class DeltaReport(NamedTuple):
     cosine: float
     radius: float | None
     gradient_evaluations: int
+    cost: float | None
 
 
 def delta_report(
@@ -39,7 +45,7 @@ def delta_report(
     state: optax.OptState | None = None,
     **extra_args: Any,
 ) -> DeltaReport:
-    r"""What one step of a transformation does to the gradient, and how many gradient evaluations it takes.
+    r"""What one step of a transformation does to the gradient, and what it costs.
 
     The evaluations are counted while the **compiled** step runs, by a callback in every gradient. So a branch that is
     not taken counts nothing, and neither does a gradient at $w$ that nobody reads.
@@ -54,7 +60,7 @@ def delta_report(
 
     Returns:
       A `DeltaReport`. A Hessian-vector product counts as two evaluations, about its cost. Evaluations that bypass
-      `grad_fn`, of per-example losses or logits, are not seen.
+      `grad_fn`, of per-example losses or logits, are not seen; the cost holds for them too.
 
     Example:
       >>> import jax.numpy as jnp, pugd_optax
@@ -62,60 +68,116 @@ def delta_report(
       >>> report.gradient_evaluations, round(report.delta_norm, 3), round(report.cosine, 3)
       (2, 0.2, 1.0)
     """
-    gradient = lambda p: jax.tree.map(jnp.conj, jax.grad(loss_fn)(p))
-    tally = _Tally()
-    counted = _counted(gradient, tally)
-    update = optax.with_extra_args_support(tx).update
-
-    @jax.jit
-    def step(params, state):
-        return update(counted(params), state, params, grad_fn=counted, **extra_args)
-
-    u, new_state = jax.block_until_ready(step(params, tx.init(params) if state is None else state))
-    delta_norm, relative, alignment = _compare(jax.jit(gradient)(params), u)
-    radii = [float(value) for _, value in optax.tree.get_all_with_path(new_state, "radius")]
-    return DeltaReport(
-        delta_norm=float(delta_norm),
-        relative=float(relative),
-        cosine=float(alignment),
-        radius=max(radii, default=None),
-        gradient_evaluations=tally.count,
-    )
+    return _report(tx, _Problem(loss_fn, params), state, extra_args)
 
 
 def delta_table(
-    methods: Mapping[str, optax.GradientTransformation],
     loss_fn: Callable[[optax.Params], jax.Array],
     params: optax.Params,
+    methods: Mapping[str, optax.GradientTransformation] | None = None,
     **extra_args: Any,
 ) -> str:
-    r"""`delta_report` of many methods on one model, as a plain-text table.
+    r"""`delta_report` of many methods on one model, as a plain-text table: the whole family, if none are named.
+
+    The family is the gradient itself, `normalize`, and every method of the package at its defaults (`total_steps` 1000,
+    `strength` .01, the classes of `logits_fn`), on a step on which it is active. What a method lacks to run on this
+    model, the message of its error, stands below the table. It compiles every method once, a second or so each.
 
     Args:
-      methods: transformations by name.
       loss_fn: `params -> loss`, a scalar.
       params: $w$.
-      extra_args: further arguments of every `update`.
+      methods: transformations by name. Default: the family, cheapest first.
+      extra_args: further arguments of every `update`: with `logits_fn`, `labels` and `losses_fn` (see `pugd_optax.lpg`
+        and `pugd_optax.pegr`) the family is complete.
 
     Returns:
-      The table, one line a method.
+      The table, one line a method. `gradients` counts those that went through `grad_fn`, `-` if none did; `cost` is in
+      gradients, by floating-point operations.
 
     Example:
       >>> import jax.numpy as jnp, optax, pugd_optax
       >>> methods = {"sgd": optax.identity(), "sam": pugd_optax.sam(0.1), "ngd": pugd_optax.normalize()}
-      >>> print(delta_table(methods, lambda w: jnp.sum(w**2), jnp.array([3.0, 4.0])))
-      method  |delta|  |delta|/|g|  cos(g, u)  radius  gradients
-      sgd           0            0          1       -          1
-      sam         0.2         0.02          1     0.1          2
-      ngd           9          0.9          1       -          1
+      >>> table = delta_table(lambda w: jnp.sum(w**2), jnp.array([3.0, 4.0]), methods)
+      >>> print(table)  # doctest: +ELLIPSIS
+      method  |delta|  |delta|/|g|  cos(g, u)  radius  gradients   cost
+      sgd           0            0          1       -          1 ...
+      sam         0.2         0.02          1     0.1          2 ...
+      ngd           9          0.9          1       -          1 ...
     """
-    rows: list[tuple[str, ...]] = [("method", "|delta|", "|delta|/|g|", "cos(g, u)", "radius", "gradients")]
-    for name, tx in methods.items():
-        report = delta_report(tx, loss_fn, params, **extra_args)
-        rows.append((name, *("-" if value is None else f"{value:.4g}" for value in report)))
+    problem = _Problem(loss_fn, params)
+    if methods is None:
+        found, lacking = _family(problem, extra_args)
+    else:
+        found, lacking = {name: _report(tx, problem, None, extra_args) for name, tx in methods.items()}, {}
+    rows: list[tuple[str, ...]] = [
+        ("method", "|delta|", "|delta|/|g|", "cos(g, u)", "radius", "gradients", "cost"),
+        *((name, *map(_shown, report._replace(gradient_evaluations=report[4] or None))) for name, report in found.items()),
+    ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     align = lambda row: "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
-    return "\n".join(map(align, rows))
+    return "\n".join([*map(align, rows), *(f"{name}: {message}" for name, message in lacking.items())])
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+class _Problem:
+    """A loss at one point, its gradient there, and the operations that takes."""
+
+    def __init__(self, loss_fn: Callable[[optax.Params], jax.Array], params: optax.Params) -> None:
+        self.params = params
+        self.gradient = lambda p: jax.tree.map(jnp.conj, jax.grad(loss_fn)(p))
+        # With the counter, as the steps have it.
+        compiled = jax.jit(counted(self.gradient, Tally())).lower(params).compile()
+        self.g, self.operations = compiled(params), _operations(compiled)
+
+
+def _report(
+    tx: optax.GradientTransformation, problem: _Problem, state: optax.OptState | None, extra_args: Mapping[str, Any]
+) -> DeltaReport:
+    tally, tx = Tally(), optax.with_extra_args_support(tx)
+    grad_fn = counted(problem.gradient, tally)
+    step = lambda params, state: tx.update(grad_fn(params), state, params, grad_fn=grad_fn, **extra_args)
+    state = tx.init(problem.params) if state is None else state
+    compiled = jax.jit(step).lower(problem.params, state).compile()
+    u, new_state = jax.block_until_ready(compiled(problem.params, state))
+    radii = [float(value) for _, value in optax.tree.get_all_with_path(new_state, "radius")]
+    operations = _operations(compiled)
+    return DeltaReport(
+        *map(float, _compare(problem.g, u)),
+        radius=max(radii, default=None),
+        gradient_evaluations=tally.count,
+        cost=operations / problem.operations if operations and problem.operations else None,
+    )
+
+
+def _operations(compiled: Any) -> float | None:
+    analysis = compiled.cost_analysis()
+    return analysis.get("flops") if isinstance(analysis, Mapping) else None
+
+
+def _family(problem: _Problem, extra_args: dict[str, Any]) -> tuple[dict[str, DeltaReport], dict[str, str]]:
+    """Reports of all methods, cheapest first, and of those that cannot run here, why not."""
+    given: dict[str, Any] = {"total_steps": 1000, "strength": 0.01, "num_classes": 2}
+    if extra_args.get("logits_fn") is not None:
+        given["num_classes"] = jax.eval_shape(extra_args["logits_fn"], problem.params).shape[-1]
+    extra_args = {"active": True, **extra_args}
+    makers: dict[str, Callable[[], optax.GradientTransformation]] = {"gradient": optax.identity, "normalize": normalize}
+    makers |= {name: functools.partial(_default, name, given) for name in _methods.__all__}
+    found, lacking = {}, {}
+    for name, make in makers.items():
+        try:
+            found[name] = _report(make(), problem, None, extra_args)
+        except (TypeError, ValueError) as error:
+            lacking[name] = str(error).splitlines()[0]
+    return dict(sorted(found.items(), key=lambda item: item[1].cost or 0)), lacking
+
+
+def _default(name: str, given: Mapping[str, Any]) -> optax.GradientTransformation:
+    method = getattr(_methods, name)
+    needed = [k for k, p in inspect.signature(method).parameters.items() if p.default is p.empty]
+    return method(**{k: given[k] for k in needed if k in given})
 
 
 @jax.jit
@@ -123,42 +185,3 @@ def _compare(g: optax.Updates, u: optax.Updates) -> tuple[jax.Array, jax.Array, 
     """Length of `u - g`, the same over the length of `g`, and the cosine."""
     delta = norm(jax.tree.map(lambda a, b: widen(a) - widen(b), u, g))
     return delta, safe_ratio(delta, norm(g)), cosine(g, u)
-
-
-class _Tally:
-    """Counts on the host."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def add(self, evaluations: int) -> Callable[[Any], np.ndarray]:
-        """A callback that counts this many evaluations and returns 0."""
-
-        def callback(_: Any) -> np.ndarray:
-            self.count += evaluations
-            return np.zeros((), np.float32)
-
-        return callback
-
-
-def _counted(gradient: GradFn, tally: _Tally) -> GradFn:
-    """`gradient` with a callback tied to its value and another to its tangent: one runs if the other is dead code."""
-    count_value, count_tangent = tally.add(1), tally.add(2)
-
-    @jax.custom_jvp
-    def grad_fn(params: optax.Params) -> optax.Updates:
-        return _tied(gradient(params), count_value, params)
-
-    @grad_fn.defjvp
-    def _(primals, tangents):
-        g, h = jax.jvp(gradient, primals, tangents)
-        return _tied(g, count_value, *primals), _tied(h, count_tangent, *primals)
-
-    return grad_fn
-
-
-def _tied(tree: optax.Updates, callback: Callable[[Any], np.ndarray], params: optax.Params) -> optax.Updates:
-    """`tree`, which cannot be computed without the callback; `params` keeps calls at different points apart."""
-    witness = next(x for x in jax.tree.leaves(params) if x.size).ravel()[0].real
-    zero = jax.pure_callback(callback, jax.ShapeDtypeStruct((), jnp.float32), witness, vmap_method="sequential")
-    return jax.tree.map(lambda x: x + zero.astype(x.dtype), tree)

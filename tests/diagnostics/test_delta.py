@@ -22,7 +22,7 @@ def count(tx, **given):
 
 
 def test_plain_gradient():
-    assert delta_report(optax.identity(), loss, PARAMS) == (0.0, 0.0, pytest.approx(1.0), None, 1)
+    assert delta_report(optax.identity(), loss, PARAMS) == (0.0, 0.0, pytest.approx(1.0), None, 1, 1.0)
 
 
 def test_measures_delta_against_the_gradient():
@@ -90,13 +90,86 @@ def test_reports_the_radius_that_was_used():
     assert delta_report(pugd_optax.sam(0.25, when=False), loss, PARAMS).radius == 0.0
 
 
+def network(batch=256):
+    """A perceptron large enough that its matrices are all of its cost, and what the methods ask of it."""
+    random = np.random.default_rng(0)
+    params = {"w": jnp.asarray(random.normal(size=(32, 64)), jnp.float32) / 6, "v": jnp.ones((64, 4)) / 8}
+    x, y = jnp.asarray(random.normal(size=(batch, 32)), jnp.float32), jnp.asarray(random.integers(0, 4, batch))
+    logits_fn = lambda p: jnp.tanh(x @ p["w"]) @ p["v"]
+    losses_fn = lambda p: optax.softmax_cross_entropy_with_integer_labels(logits_fn(p), y)
+    return lambda p: losses_fn(p).mean(), params, {"logits_fn": logits_fn, "losses_fn": losses_fn, "labels": y}
+
+
+@pytest.mark.parametrize(
+    ("tx", "low", "high"),
+    [
+        (optax.identity(), 1.0, 1.0),
+        (pugd_optax.sam(), 2.0, 2.15),
+        (pugd_optax.sam(when=False), 1.0, 1.1),
+        (pugd_optax.multi_step_sam(steps=3), 4.0, 4.3),
+        (pugd_optax.momentum_sam(), 1.0, 1.15),
+        (pugd_optax.gradient_regularization(scheme="exact"), 2.2, 3.2),
+        (pugd_optax.lpg(4), 1.0, 1.2),
+        (pugd_optax.pegr(0.01), 1.1, 3.0),
+    ],
+    ids=["gradient", "sam", "off", "multi_step_sam", "momentum_sam", "exact", "lpg", "pegr"],
+)
+def test_cost_is_in_gradients_whatever_way_they_are_taken(tx, low, high):
+    """By operations of the compiled step, so what bypasses grad_fn is priced too."""
+    loss_fn, params, more = network()
+    assert low <= delta_report(tx, loss_fn, params, **more).cost <= high
+
+
 def test_table_has_a_line_for_every_method():
     methods = {"sgd": optax.identity(), "a long name": pugd_optax.sam(0.1)}
-    lines = delta_table(methods, loss, PARAMS).splitlines()
+    lines = delta_table(loss, PARAMS, methods).splitlines()
     assert [line.split()[0] for line in lines] == ["method", "sgd", "a"]
     assert len({len(line) for line in lines}) == 1
-    assert lines[1].split()[1:] == ["0", "0", "1", "-", "1"]
-    assert lines[2].split()[-2:] == ["0.1", "2"]
+    assert lines[1].split()[1:] == ["0", "0", "1", "-", "1", "1"]
+    assert lines[2].split()[-3:-1] == ["0.1", "2"]
+
+
+def test_an_error_of_a_named_method_is_raised():
+    with pytest.raises(ValueError, match="logits_fn"):
+        delta_table(loss, PARAMS, {"lpg": pugd_optax.lpg(3)})
+
+
+@pytest.fixture
+def small_family(monkeypatch):
+    """Five of the family, one of each kind: the whole of it compiles for a minute."""
+    names = ["sam", "rst", "lpg", "pegr", "sam_on"]
+    monkeypatch.setattr(pugd_optax.methods, "__all__", names)
+    return names
+
+
+def test_one_call_prints_the_family_on_a_model(small_family):
+    loss_fn, params, more = network(batch=64)
+    lines = delta_table(loss_fn, params, **more).splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in lines[1:] if ":" not in line}
+    assert set(rows) == {"gradient", "normalize", "sam", "rst", "lpg", "pegr"}
+    assert rows["rst"] == rows["sam"], "active on the step that is shown, whatever its coin says"
+    assert rows["lpg"][4] == rows["pegr"][4] == "-"
+    costs = [float(row[-1]) for row in rows.values()]
+    assert costs == sorted(costs), "the cheapest first"
+    assert costs[0] == 1
+    assert lines[-1].startswith("sam_on: sam_on found none of the names")
+    assert "Fix: " in lines[-1]
+
+
+def test_the_family_says_what_a_method_lacks(small_family):
+    lines = delta_table(loss, PARAMS).splitlines()
+    lacking = {line.split(":")[0]: line for line in lines if ": " in line}
+    assert set(lacking) == {"lpg", "pegr", "sam_on"}
+    assert "logits_fn is None" in lacking["lpg"]
+    assert "losses_fn" in lacking["pegr"]
+
+
+def test_every_method_of_the_package_can_be_made_for_the_family():
+    from pugd_optax.diagnostics.delta import _default
+
+    given = {"total_steps": 10, "strength": 0.01, "num_classes": 3}
+    for name in pugd_optax.methods.__all__:
+        assert isinstance(_default(name, given), optax.GradientTransformation)
 
 
 def test_unknown_needs_surface_as_the_method_states_them():
