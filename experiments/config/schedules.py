@@ -9,6 +9,7 @@
 | `drops:0.1:0.1:0.5:0.75` | 0.1, a tenth of it from half of T on, and again from three quarters on |
 | `warmup_cosine_decay:0:0.1:0.05` | Optax's schedule of that name, warm-up over 5 % of T |
 | `after:0.5`, `after:100` | gate `pugd_optax.timing.after`, from half of T, from step 100 |
+| `tail:0.1` | gate `pugd_optax.timing.tail`, in the last tenth of the decay of the learning rate |
 | `between:0:0.5`, `every:10`, `bernoulli:0.5`, `low_variance` | any other gate of `pugd_optax.timing` |
 | `matrices`, `vectors` | mask: parameters with at least two axes, with less than two |
 
@@ -95,8 +96,8 @@ def rate(x: Literal | Spec, steps: int) -> float | optax.Schedule:
     return number(x, steps)  # pyright: ignore[reportReturnType]
 
 
-def gate(x: Literal | Spec, steps: int, steps_per_epoch: int = 1) -> Any:
-    """A gate of `pugd_optax.timing`; `low_variance` and its like take a tenth of the run as reference.
+def gate(x: Literal | Spec, steps: int, steps_per_epoch: int = 1, lr: float | optax.Schedule | None = None) -> Any:
+    """A gate of `pugd_optax.timing`; triggers check once an epoch, with a tenth of the run or an epoch as reference.
 
     Example:
       >>> from experiments.config.specs import spec
@@ -104,7 +105,8 @@ def gate(x: Literal | Spec, steps: int, steps_per_epoch: int = 1) -> Any:
       >>> bool(half(49)), bool(half(50))
       (False, True)
     """
-    fills = {"warmup": max(2, steps // 10), "every": steps_per_epoch}
+    warmup = max(2, steps // 10, steps_per_epoch)
+    fills = {"warmup": warmup, "every": steps_per_epoch, "schedule": lr, "steps": steps}
     return named(x, "--method.when").build("gate", GATES, steps=steps, fills=fills)
 
 

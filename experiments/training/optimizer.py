@@ -82,9 +82,10 @@ def build(config: Config, *, steps_per_epoch: int, num_classes: int, axis_name: 
 
 def _method(config: Config, steps: int, steps_per_epoch: int, num_classes: int, axis_name: str | None) -> Any:
     fills = {"total_steps": steps, "num_classes": num_classes, "key": 0, "axis_name": axis_name, "report": True}
+    lr = schedules.rate(config.parts.lr, steps)
     build = functools.partial(_build, steps=steps, fills=fills)
     readers = {
-        "when": lambda x: schedules.gate(x, steps, steps_per_epoch),
+        "when": lambda x: schedules.gate(x, steps, steps_per_epoch, lr),
         "mask": schedules.mask,
         "rule": lambda x: build(x, "rule", RULES),
         "edit": lambda x: pick("edit", str(x), EDITS),

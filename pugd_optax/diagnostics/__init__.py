@@ -1,8 +1,8 @@
 """Measurements outside the training step: pure functions of a loss and its parameters.
 
 `loss_fn(params) -> scalar` is bound to its data by the caller, one batch or many. Every function can be jitted but
-`delta_report`, `delta_table` and `radius_curve`, which compile what they measure, and `pac_bayes_bound`, which counts in
-float64 on the host.
+`delta_report`, `delta_table` and `radius_curve`, which compile what they measure, and `pac_bayes_bound`, which is
+computed in float64 on the host.
 """
 
 from pugd_optax.diagnostics.delta import (

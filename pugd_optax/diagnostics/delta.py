@@ -111,15 +111,16 @@ def delta_table(
         found, lacking = {name: _report(tx, problem, None, extra_args) for name, tx in methods.items()}, {}
     rows: list[tuple[str, ...]] = [
         ("method", "|delta|", "|delta|/|g|", "cos(g, u)", "radius", "gradients", "cost"),
-        *((name, *map(_shown, report._replace(gradient_evaluations=report[4] or None))) for name, report in found.items()),
+        *((name, *_shown(report)) for name, report in found.items()),
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     align = lambda row: "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])])
     return "\n".join([*map(align, rows), *(f"{name}: {message}" for name, message in lacking.items())])
 
 
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+def _shown(report: DeltaReport) -> list[str]:
+    values = (*report[:4], report.gradient_evaluations or None, report.cost)
+    return ["-" if value is None else f"{value:.4g}" for value in values]
 
 
 class _Problem:

@@ -73,8 +73,8 @@ def leading_eigenvalue(
 ) -> tuple[jax.Array, optax.Updates]:
     r"""The largest eigenvalue of the Hessian, cheap enough to log: it goes on from the eigenvector of the last call.
 
-    A few steps of Lanczos from a vector that is nearly right. While training moves the parameters the vector follows, so
-    the value is close after some calls and stays so:
+    A few steps of Lanczos from a vector that is nearly right. While training moves the parameters the vector follows,
+    so the value is close after some calls and stays so:
 
         top, vector = leading_eigenvalue(loss_fn, params, vector)  # every 100 steps, say
 

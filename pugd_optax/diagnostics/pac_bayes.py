@@ -164,7 +164,7 @@ def _check(
         if not value:
             raise ValueError(f"{name}=0: expected a number in (0, 1). Fix: {name}=0.99.")
     if radius.ndim > 1 or not radius.size or not (np.isfinite(radius) & (radius > 0)).all():
-        raise ValueError(f"radius={radius.tolist()}: expected a radius > 0, or a grid of such. Fix: radius=[0.1, 0.3, 1].")
+        raise ValueError(f"radius={radius.tolist()}: expected a radius > 0, or a grid. Fix: radius=[0.1, 0.3, 1].")
     if np.shape(risk) != radius.shape:
         raise ValueError(
             f"risk has the shape {np.shape(risk)}, radius has {radius.shape}. Fix: one risk for every radius."

@@ -48,7 +48,7 @@ def radius_curve(
     params: optax.Params,
     batches: Iterable[Any],
     *,
-    radii: Sequence[float] = RADII,
+    radii: Sequence[float] | np.ndarray = RADII,
     target: float = 0.8,
     **extra_args: Any,
 ) -> RadiusCurve:
@@ -108,7 +108,7 @@ def _measurement(
     record: Callable[[np.ndarray], None],
     extra_args: dict[str, Any],
 ) -> Callable[..., optax.Updates]:
-    """`(params, batch, radius) -> u`; every gradient evaluation on the way is recorded as the four numbers of `_seen`."""
+    """`(params, batch, radius) -> u`; every gradient evaluation on the way records the four numbers of `_seen`."""
 
     def callback(numbers: Any) -> np.ndarray:
         record(np.asarray(numbers, np.float64))
@@ -163,7 +163,7 @@ def _crossing(position: np.ndarray, values: np.ndarray, target: float) -> float 
     return float(np.exp(position[i - 1] + share * (position[i] - position[i - 1])))
 
 
-def _checked(radii: Sequence[float], target: float) -> np.ndarray:
+def _checked(radii: Sequence[float] | np.ndarray, target: float) -> np.ndarray:
     check_number("target", target, low=0, below=1)
     values = np.asarray(radii, np.float64)
     if values.ndim != 1 or not values.size or not (np.isfinite(values) & (values > 0)).all():

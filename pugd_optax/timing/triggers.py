@@ -60,7 +60,8 @@ def low_variance(warmup: int = 1000, *, ratio: float = 0.2, window: int = 10, ev
 
     References:
       The variance trigger of https://github.com/eeyzs1/CV_RTS. Two accidents of its loop are not copied: it waits until
-      the number of epochs exceeds that of the window, and never fires if the last epoch of the reference is no new best.
+      more epochs have passed than the window has steps, and never fires if the last epoch of the reference is no new
+      best.
     """
     check_count("warmup", warmup, low=2)
     check_number("ratio", ratio, low=0)
@@ -81,12 +82,15 @@ def low_variance(warmup: int = 1000, *, ratio: float = 0.2, window: int = 10, ev
             accuracy = jnp.where(due, jnp.asarray(val_accuracy, jnp.float32), -jnp.inf)
             fires, best = fires & (accuracy > best), jnp.fmax(best, accuracy)
         triggered = state.triggered | fires
-        return triggered, LowVarianceState(*_remember(state, norm(grads), step, warmup), best, triggered)
+        recent, mean, squares = _remember(state, norm(grads), step, warmup)
+        return triggered, LowVarianceState(recent, mean, squares, best, triggered)
 
     return Gate(init, update)
 
 
-def _remember(state: LowVarianceState, length: jax.Array, step: jax.Array, warmup: int) -> tuple[jax.Array, ...]:
+def _remember(
+    state: LowVarianceState, length: jax.Array, step: jax.Array, warmup: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Window, early mean and early squared deviations with one norm more."""
     window = state.window.size
     length = length.astype(jnp.float32)
@@ -152,9 +156,9 @@ def large_gradient(threshold: optax.ScalarOrSchedule = 0.0, *, decay: float = 0.
         variance = decay * state.variance + (1 - decay) * (square - mean) ** 2
         c = threshold(step) if callable(threshold) else threshold
         readable = jnp.isfinite(square) & jnp.isfinite(variance)
-        memory = (jnp.where(readable, *pair) for pair in ((mean, state.mean), (variance, state.variance)))
         active = square >= mean + c * jnp.sqrt(variance)
-        return active, LargeGradientState(*memory, state.started | readable)
+        mean, variance = jnp.where(readable, mean, state.mean), jnp.where(readable, variance, state.variance)
+        return active, LargeGradientState(mean, variance, state.started | readable)
 
     return Gate(init, update)
 
@@ -241,7 +245,7 @@ def generalization_gap(
 
 
 def _check_reference(warmup: int, period: int) -> None:
-    if not isinstance(warmup, jax.core.Tracer) and not isinstance(period, jax.core.Tracer) and warmup < period:
+    if isinstance(warmup, int) and isinstance(period, int) and warmup < period:
         raise ValueError(
             f"warmup={warmup}: no reading, one every {period} steps, falls into the warm-up, so the gate can never be "
             f"active. Fix: warmup={period} or more."

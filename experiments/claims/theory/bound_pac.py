@@ -7,8 +7,9 @@ which bears a larger radius, has the smaller bound.
 
 **Setting.** Perceptron 64-32-10 on handwritten digits, 1000 for training and 797 for the test, full-batch descent at
 learning rate 0.5, 600 steps: SGD, SAM at radius 0.5, PUGD at radius 1. The bound is `diagnostics.pac_bayes_bound` of
-the error rate under Gaussian noise around the trained weights (64 draws), with the initial weights for a prior, at
-confidence 1 - 0.05 / 8 for each of 8 radii. The risk on new data is that of the test set under the same noise.
+the error rate under Gaussian noise around the trained weights, with the initial weights for a prior and a grid of 8
+radii that was fixed before: its bounds hold together at 0.965, errors of the estimate from 512 draws included. The risk
+on new data is that of the test set under the same noise.
 
 **Chosen.** Nothing was tuned; the test set is only measured. ReLU gave way to GELU after a short run on other seeds,
 for the sake of `unify.table`, which shares the network.
@@ -29,7 +30,7 @@ from experiments.claims.claim import Check, Finding, Line, Panel, Rows, Scale
 from experiments.claims.theory import digits
 from experiments.claims.theory.descent import descend, over_seeds
 from experiments.report.stats import below, interval, show
-from pugd_optax.diagnostics import average_sharpness, pac_bayes_bound
+from pugd_optax.diagnostics import pac_bayes_bound, perturbed_risk
 
 RADII = tuple(float(f"{radius:.2g}") for radius in np.geomspace(0.3, 30, 8))
 METHODS = {"SGD": optax.identity(), "SAM 0.5": pugd_optax.sam(0.5), "PUGD 1": pugd_optax.pugd(1.0)}
@@ -43,7 +44,7 @@ class Size(NamedTuple):
     seeds: int
 
 
-SIZES: dict[Scale, Size] = {"smoke": Size(200, 16, 3), "full": Size(600, 64, 5)}
+SIZES: dict[Scale, Size] = {"smoke": Size(200, 64, 3), "full": Size(600, 512, 5)}
 
 
 class Outcome(NamedTuple):
@@ -62,7 +63,7 @@ def run(scale: Scale, first_seed: int = 200) -> Finding:
     size, data = SIZES[scale], digits.load()
     outcomes = over_seeds(lambda key: _train(key, data, size), first_seed, size.seeds)
     found = {name: jax.tree.map(lambda x: x[:, i], outcomes) for i, name in enumerate(METHODS)}
-    bounds = {name: _bounds(outcome, len(data.train[1])) for name, outcome in found.items()}
+    bounds = {name: _bounds(outcome, len(data.train[1]), size.draws) for name, outcome in found.items()}
     rows = {name: _columns(found[name], bounds[name]) for name in METHODS}
     by_radius = lambda values: [list(v) for v in values.T]
     first = found["SGD"]
@@ -106,20 +107,16 @@ def _train(key: jax.Array, data: digits.Digits, size: Size) -> Outcome:
 def _risks(part: tuple[np.ndarray, np.ndarray], params, key: jax.Array, size: Size) -> tuple[jax.Array, jax.Array]:
     """The error rate, and that under noise of every radius."""
     error_fn = lambda w: digits.error(w, *part)
-    error = error_fn(params)
-    rise = lambda radius: average_sharpness(error_fn, params, radius, key, samples=size.draws)
-    return error, error + jax.lax.map(rise, jnp.array(RADII))
+    risk = lambda at: perturbed_risk(error_fn, params, at[0], at[1], samples=size.draws)
+    return error_fn(params), jax.lax.map(risk, (jnp.array(RADII), jax.random.split(key, len(RADII))))
 
 
-def _bounds(outcome: Outcome, examples: int) -> np.ndarray:
-    """Bounds [seeds, radii]; the confidence is shared among the radii."""
-    confidence = 1 - 0.05 / len(RADII)
-    bounds = np.empty_like(outcome.train_risk)
-    for seed, i in np.ndindex(*bounds.shape):
-        params, start = (jax.tree.map(lambda x: x[seed], tree) for tree in (outcome.params, outcome.start))
-        risk = float(np.clip(outcome.train_risk[seed, i], 0, 1))
-        bounds[seed, i] = pac_bayes_bound(risk, params, start, RADII[i], examples, confidence=confidence)
-    return bounds
+def _bounds(outcome: Outcome, examples: int, draws: int) -> np.ndarray:
+    """Bounds [seeds, radii] that hold for all radii together."""
+    one = lambda start, params, risk: pac_bayes_bound(risk, params, start, np.array(RADII), examples, samples=draws)
+    seeds = range(len(outcome.train_risk))
+    at = lambda seed: jax.tree.map(lambda x: x[seed], (outcome.start, outcome.params, outcome.train_risk))
+    return np.stack([one(*at(seed)) for seed in seeds])
 
 
 def _columns(outcome: Outcome, bounds: np.ndarray) -> dict[str, list[float]]:
@@ -161,7 +158,8 @@ def _reading(rows: Rows) -> str:
     order = lambda column: " < ".join(sorted(rows, key=lambda name: interval(rows[name][column]).mean))
     return (
         f"By bound {order('best bound')}; by test error {order('test error')}; by distance from the start, which the "
-        f"bound pays for, {order('distance from start')}. Of the best bounds {complexity} are complexity: with 2410 "
+        f"bound pays for, {order('distance from start')}. Of the best bounds {complexity} are complexity, the error of the "
+        "estimate included: with 2410 "
         "weights, 1000 examples and the start for a prior the bound pays for the way that all weights went, and noise "
         "large enough to make that cheap costs accuracy."
     )

@@ -75,10 +75,28 @@ def test_gates_by_step(text, active):
 def test_gates_with_memory_take_a_tenth_of_the_run_as_reference():
     gate, state, fired = schedules.gate(value("low_variance:window=2"), steps=40), None, []
     state = gate.init({})
-    for t, size in enumerate([1.0, 9.0, 2.0, 8.0, 3.0, 3.1]):
+    for t, size in enumerate([1.0, 9.0, 2.0, 8.0, 3.0, 3.1, 9.0]):
         active, state = gate.update(state, {"w": jnp.float32(size)}, step=jnp.int32(t))
         fired.append(bool(active))
-    assert fired == [False] * 5 + [True]
+    assert fired == [False] * 6 + [True]
+
+
+def test_triggers_check_once_an_epoch_and_their_reference_is_an_epoch_at_least():
+    gate, fired = schedules.gate(value("generalization_gap:factor=2.0"), steps=12, steps_per_epoch=4), []
+    state = gate.init({})
+    for t in range(12):
+        gap = jnp.float32(jnp.nan if t < 4 else 0.1 if t < 8 else 0.3)
+        active, state = gate.update(state, {}, step=jnp.int32(t), train_loss=0.0, val_loss=gap)
+        fired.append(bool(active))
+    assert fired == [False] * 8 + [True] * 4
+
+
+def test_the_tail_is_that_of_the_learning_rate():
+    gate = schedules.gate(value("tail:0.25"), steps=20, lr=optax.linear_schedule(0.1, 0.0, 20))
+    assert np.flatnonzero(jax.vmap(gate)(jnp.arange(20))).tolist() == list(range(15, 20))
+    for lr, complaint in [(optax.constant_schedule(0.1), "can never be active"), (0.1, "expected a schedule")]:
+        with pytest.raises(UsageError, match=f"tail:0.25: .*{complaint}"):
+            schedules.gate(value("tail:0.25"), steps=20, lr=lr)
 
 
 def test_masks():
