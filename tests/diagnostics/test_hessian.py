@@ -62,7 +62,7 @@ def test_the_trace_is_that_of_matfree(x64):
     assert abs(theirs - ours) < 4 * np.sqrt(2) * spread
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e-25, 1e-19, 1e19, 1e25, 1e30])
+@pytest.mark.parametrize("scale", [1e-30, 1e-19, 1e19, 1e30])
 def test_curvature_of_every_scale(scale):
     """Their squares leave float32 at 1e-23 and at 1e19."""
     spectrum = np.array([5.0, 3.0, 1.0, -2.0])
@@ -77,18 +77,8 @@ def test_curvature_of_every_scale(scale):
 
 
 def test_the_leading_eigenvalue_follows_training(x64):
-    """Two products a call, from the vector of the last call; against the dense Hessian at the same parameters."""
-    products, params, vector, ratios = 0, network(), None, []
-
-    def counted(p):
-        def count(_):
-            nonlocal products
-            products += 1
-            return np.zeros(())
-
-        zero = jax.pure_callback(count, jax.ShapeDtypeStruct((), jnp.float64), jax.lax.stop_gradient(p["b"][0]))
-        return loss(p) * (1 + zero)
-
+    """Three products a call, from the vector of the last call; against the dense Hessian at the same parameters."""
+    params, vector, ratios = network(), None, []
     for _ in range(12):
         top, vector = leading_eigenvalue(loss, params, vector)
         flat, unravel = ravel_pytree(params)
@@ -97,11 +87,12 @@ def test_the_leading_eigenvalue_follows_training(x64):
         params = jax.tree.map(lambda w, g: w - 0.05 * g, params, jax.grad(loss)(params))
     assert max(ratios) <= 1 + 1e-9
     assert ratios[0] < 0.95
-    assert min(ratios[5:]) > 0.99
+    assert min(ratios[2:]) > 0.98
+    assert min(ratios[5:]) > 0.995
     direction = ravel_pytree(vector)[0]
     np.testing.assert_allclose(jnp.linalg.norm(direction), 1.0, rtol=1e-9)
-    jax.block_until_ready(jax.jit(lambda p: leading_eigenvalue(counted, p, vector)[0])(params))
-    assert products == 2
+    program = str(jax.make_jaxpr(lambda p, v: leading_eigenvalue(loss, p, v))(params, vector))
+    assert "length=3" in program
 
 
 def test_few_steps_find_the_top_from_below():
