@@ -158,8 +158,7 @@ def _reading(rows: Rows) -> str:
     order = lambda column: " < ".join(sorted(rows, key=lambda name: interval(rows[name][column]).mean))
     return (
         f"By bound {order('best bound')}; by test error {order('test error')}; by distance from the start, which the "
-        f"bound pays for, {order('distance from start')}. Of the best bounds {complexity} are complexity, the error of the "
-        "estimate included: with 2410 "
-        "weights, 1000 examples and the start for a prior the bound pays for the way that all weights went, and noise "
-        "large enough to make that cheap costs accuracy."
+        f"bound pays for, {order('distance from start')}. Of the best bounds {complexity} are complexity, the error of "
+        "the estimate included: with 2410 weights, 1000 examples and the start for a prior the bound pays for the way "
+        "that all weights went, and noise large enough to make that cheap costs accuracy."
     )
