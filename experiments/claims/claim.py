@@ -1,4 +1,4 @@
-"""What a claim gives back: a table over seeds, panels to draw, and the checks that decide its verdict."""
+"""What a claim finds: a table over seeds, panels to draw, and the success criteria that decide its verdict."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import numpy as np
 
 from experiments.files import write_json
 
-Scale = Literal["smoke", "full"]
+Scale = Literal["smoke", "full", "paper"]
 Rows = dict[str, dict[str, list[float]]]
 """Row -> column -> one value a seed."""
 
@@ -37,7 +37,7 @@ class Panel(NamedTuple):
 
 
 class Check(NamedTuple):
-    """One condition of the verdict, whether it is met, and the numbers that say so."""
+    """One success criterion, whether it is met, and the numbers that say so."""
 
     condition: str
     met: bool
@@ -45,7 +45,7 @@ class Check(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What one run of a claim found."""
+    """What one run of a claim found; `reading` is what the numbers say, in words."""
 
     rows: Rows
     panels: list[Panel]
@@ -65,7 +65,6 @@ class Saved(NamedTuple):
     """A finding with what is needed to print it again; `environment` as in the folder of a run."""
 
     name: str
-    note: str
     command: str
     scale: str
     seconds: float

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from experiments.claims import catalog
 from experiments.claims.claim import Rows, Saved, load, verdict
 from experiments.claims.figure import draw
 from experiments.files import write_text
@@ -10,10 +11,10 @@ from experiments.report.stats import show
 HEAD = """# Claims of the papers, and what was found here
 
 Written by `python -m experiments claims report`; do not edit. Numbers are means over seeds with 95 % confidence
-intervals (Student's t); "below" means that the interval of the paired difference lies under 0. A verdict follows from
-its conditions: all met, *holds here*; some, *holds partly*; none, *does not hold here*. These are reproductions in
-small settings, not the papers' own tables. The seconds of a command leave out trainings that were there already; those
-of the trainings hold them all, claims share some of them.
+intervals (Student's t); "below" means that the interval of the paired difference lies below 0, "within one point" that
+it lies above -1. A verdict follows from the success criteria: all met, *holds here*; some, *holds partly*; none, *does
+not hold here*. These are reproductions in small settings, not the papers' own tables. The seconds of a command do not
+include trainings that existed already; those of the trainings include all, and claims share some of them.
 """
 
 
@@ -37,14 +38,17 @@ def table(rows: Rows) -> list[list[str]]:
 
 def _overview(found: list[Saved]) -> str:
     cells = [["claim", "verdict", "statement"]]
-    cells += [[f"[`{s.name}`](#{_anchor(s.name)})", verdict(s.finding.checks), s.note.splitlines()[0]] for s in found]
+    cells += [
+        [f"[`{s.name}`](#{_anchor(s.name)})", verdict(s.finding.checks), catalog.statement(s.name)] for s in found
+    ]
     return _markdown(cells)
 
 
 def _section(saved: Saved) -> str:
+    """Verdict, table, figure, criteria, then the lab note, which ends with what was observed."""
     finding = saved.finding
-    seeds = max(len(values) for row in finding.rows.values() for values in row.values())
-    conditions = [
+    count = max(len(values) for row in finding.rows.values() for values in row.values())
+    criteria = [
         f"- {'met' if check.met else '**not met**'}: {check.condition} ({check.numbers})" for check in finding.checks
     ]
     return "\n".join(
@@ -53,9 +57,9 @@ def _section(saved: Saved) -> str:
             f"**{verdict(finding.checks)}.** {finding.reading}\n",
             _markdown(table(finding.rows)),
             f"![{saved.name}]({saved.name}.png)\n",
-            *conditions,
-            f"\n{saved.note.strip()}\n",
-            f"Run: `{saved.command}`, {seeds} seeds, {saved.seconds:.0f} s{_trainings(saved)}; {_machine(saved)}.\n",
+            *criteria,
+            f"\n{catalog.note(saved.name)}\n",
+            f"Run: `{saved.command}`, {count} seeds, {saved.seconds:.0f} s{_trainings(saved)}; {_machine(saved)}.\n",
         ]
     )
 

@@ -1,272 +1,139 @@
-"""Trainings for the claims that need them: arms, settings chosen on validation data, runs kept in folders.
+"""A claim on whole trainings as one record: settings, variants, success criteria, table, panels, summary.
 
-A claim names a `Setting` (data, network, length) and its arms. `choose` picks the setting of each arm, `train` trains
-what was chosen on fresh seeds; the same configuration is trained once, whichever claim asks for it, and an interrupted
-claim goes on where it stopped.
+`run` chooses the hyperparameters of every variant on validation data, trains the choices on fresh seeds, and judges
+them. A configuration is trained once, whichever study asks for it; an interrupted study continues where it stopped.
 """
 
 import dataclasses
-import itertools
-import json
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from rich.console import Console
 
-from experiments.claims.claim import Check, Finding, Line, Rows, Trainings
-from experiments.config.errors import Diverged
+from experiments.claims.claim import Check, Finding, Line, Panel, Rows, Scale
+from experiments.claims.workspace import Setting, Trained, Workspace, choose, train, try_out, validation
 from experiments.config.schema import Config
 from experiments.report.stats import below, show
-from experiments.runs import run_dir
-from experiments.training import sweep
 from experiments.training.experiment import prepare
-
-Scale = Literal["smoke", "full", "paper"]
-CHOOSING_SEED = 100
-"""Settings are chosen on seeds from here on."""
-FRESH_SEED = 200
-"""Verdicts are given on seeds from here on."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Lab:
-    """Where runs are kept, where data are found, where progress is shown; the folders of the runs that were used."""
+class Outcome:
+    """The trained variants of one setting; `outcome["SGD"]` is one of them."""
 
-    folder: Path
-    data_dir: Path | None
-    console: Console
-    used: set[Path] = dataclasses.field(default_factory=set)
+    setting: Setting
+    variants: Mapping[str, Trained]
+    first_seed: int
+    workspace: Workspace
+
+    def __getitem__(self, label: str) -> Trained:
+        """The variant of that name."""
+        return self.variants[label]
+
+    def only(self, *labels: str) -> dict[str, Trained]:
+        """Some of the variants."""
+        return {label: self.variants[label] for label in labels}
+
+    def check(self, condition: str, met: bool, numbers: str) -> Check:
+        """A success criterion, named after the setting."""
+        return Check(f"{self.setting.name}: {condition}", met, numbers)
+
+    def above(self, condition: str, a: str, b: str) -> Check:
+        """Whether `a` ends above `b`: the 95 % interval of the paired difference lies above 0."""
+        one, two = self[a].accuracy, self[b].accuracy
+        return self.check(condition, below(two, one), f"{show(one - two)} points")
+
+    def within(self, condition: str, a: str, b: str, margin: float = 1.0) -> Check:
+        """Whether `a` ends within a margin of `b` or above it: the 95 % interval of a - b lies above -margin."""
+        one, two = self[a].accuracy, self[b].accuracy
+        return self.check(condition, below(two - margin, one), f"{show(one - two)} points")
+
+    def preferred(self, *labels: str) -> str:
+        """The variant with the highest validation accuracy on the seeds for choosing."""
+        tried = try_out(self.setting, {label: [self[label].config] for label in labels}, self.workspace)
+        return max(labels, key=lambda label: validation(tried[label][0]))
+
+    def curves(self, title: str, variants: Mapping[str, Trained], key: str = "val_accuracy", x: str = "epoch") -> Panel:
+        """An accuracy over the training, against epochs or gradient evaluations."""
+        lines = [
+            Line(label, list(t.metric(x).mean(axis=1)), [list(values) for values in 100 * t.metric(key)])
+            for label, t in variants.items()
+        ]
+        name = {"val_accuracy": "validation", "train_accuracy": "training"}[key]
+        title = f"{self.setting.name}: {title}".removesuffix(": ")
+        return Panel(title, x.replace("_", " "), f"{name} accuracy, %", lines)
 
 
-class Setting(NamedTuple):
-    """What all arms of a comparison share.
+Candidates = Callable[[Setting, Mapping[str, Config]], Mapping[str, Sequence[Config]]]
+"""`(setting, chosen so far) -> the candidates of each variant`; as many for every variant."""
+
+
+class Study(NamedTuple):
+    """A claim on whole trainings.
 
     Attributes:
-      name: for tables and folders.
-      base: data, network, length.
-      seeds: runs of what was chosen.
-      choosing_seeds: runs of each candidate.
-      candidates: how many values are tried of what is chosen.
+      settings: by scale.
+      stages: the variants with their candidates; a later stage sees what the earlier ones chose.
+      checks: the success criteria.
+      panels: what is drawn.
+      summary: what the numbers say, in words.
+      table: a row for each variant.
     """
 
-    name: str
-    base: Config
-    seeds: int
-    choosing_seeds: int
-    candidates: int = 3
+    settings: Mapping[Scale, tuple[Setting, ...]]
+    stages: tuple[Candidates, ...]
+    checks: Callable[[Outcome], list[Check]]
+    panels: Callable[[Outcome], list[Panel]]
+    summary: Callable[[Outcome], str]
+    table: Callable[[Outcome], Rows]
 
 
-class Trained(NamedTuple):
-    """The runs of one configuration, in the order of their seeds."""
-
-    config: Config
-    runs: list[run_dir.Run]
-
-    def result(self, key: str) -> np.ndarray:
-        """One number a run, [seeds], or several, [seeds, n]."""
-        return np.array([run.result[key] for run in self.runs], float)
-
-    def metric(self, key: str) -> np.ndarray:
-        """One number an epoch and run, [epochs, seeds]; NaN where there is none."""
-        return np.array([[line[key] for line in run.metrics] for run in self.runs], float).T
-
-
-def method(base: Config, name: str, **options: Any) -> Config:
-    """The base with another method; options as on the command line.
-
-    Example:
-      >>> method(Config(), "pugd", radius="cosine:2.0:0.0").title
-      'pugd(radius=cosine:2.0:0.0)'
-    """
-    return dataclasses.replace(base, method=name, method_options=tuple((k, str(v)) for k, v in options.items()))
-
-
-def grid(config: Config, **candidates: Sequence[Any]) -> list[Config]:
-    """The configuration with every combination of the candidates of its fields.
-
-    Example:
-      >>> [c.lr for c in grid(Config(), lr=("0.1", "0.2"))]
-      ['0.1', '0.2']
-    """
-    combinations = itertools.product(*candidates.values())
-    return [dataclasses.replace(config, **dict(zip(candidates, values, strict=True))) for values in combinations]
-
-
-def stretch(config: Config, factor: float) -> Config:
-    """Longer by a factor; its schedules stretch with it, as they speak of fractions of the training."""
-    return dataclasses.replace(config, epochs=round(factor * config.epochs))
-
-
-def try_out(setting: Setting, arms: Mapping[str, Sequence[Config]], lab: Lab) -> dict[str, list[Trained]]:
-    """Train every candidate of every arm on the seeds for choosing; one that diverges is out.
-
-    Raises:
-      ValueError: if the arms differ in the number of their candidates.
-      Diverged: if all candidates of an arm do.
-    """
-    if len({len(candidates) for candidates in arms.values()}) > 1:
-        raise ValueError(f"arms { ({k: len(v) for k, v in arms.items()}) }: expected as many candidates for each")
-    everything = [config for candidates in arms.values() for config in candidates]
-    found = iter(_ensure(setting, everything, CHOOSING_SEED, setting.choosing_seeds, lab, (Diverged,)))
-    tried = {label: [next(found) for _ in candidates] for label, candidates in arms.items()}
-    left = {label: [t for t in trained if len(t.runs) == setting.choosing_seeds] for label, trained in tried.items()}
-    lost = [label for label, trained in left.items() if not trained]
-    if lost:
-        raise Diverged(
-            f"{setting.name}: every candidate of {', '.join(lost)} diverged; the setting wants smaller rates"
-        )
-    return left
-
-
-def validation(trained: Trained) -> float:
-    """Validation accuracy after the last epoch, mean over seeds: what settings are chosen by."""
-    return float(trained.metric("val_accuracy")[-1].mean())
-
-
-def best(candidates: Sequence[Trained]) -> Config:
-    """The candidate with the highest validation accuracy, the first of equals."""
-    return max(candidates, key=validation).config
-
-
-def trainings(lab: Lab) -> Trainings | None:
-    """What a finding rests on, from the folders of its runs; None where nothing was trained."""
-    if not lab.used:
-        return None
-    about, results = (
-        [json.loads((place / name).read_text()) for place in sorted(lab.used)] for name in ("run.json", "result.json")
-    )
-    seconds = sum(result["seconds"] + result["compile_seconds"] for result in results)
-    return Trainings(len(results), seconds, sorted({str(run["commit"]) for run in about}))
-
-
-def choose(setting: Setting, arms: Mapping[str, Sequence[Config]], lab: Lab) -> dict[str, Config]:
-    """The best candidate of each arm; where there is one each, nothing is trained."""
-    if all(len(candidates) == 1 for candidates in arms.values()):
-        return {label: candidates[0] for label, candidates in arms.items()}
-    return {label: best(candidates) for label, candidates in try_out(setting, arms, lab).items()}
-
-
-def across(settings: Sequence[Setting], find: Callable[[Setting], Finding], lab: Lab) -> Finding:
-    """What is found in each setting, as one finding; missing data are met before anything is trained."""
+def run(study: Study, scale: Scale, first_seed: int, workspace: Workspace) -> Finding:
+    """Carry out a study; missing data are reported before anything is trained."""
+    settings = [s for s in study.settings[scale] if workspace.data_dir is not None or not s.optional]
     for setting in settings:
-        prepare(dataclasses.replace(setting.base, data_dir=lab.data_dir))
-    found = [find(setting) for setting in settings]
+        prepare(dataclasses.replace(setting.base, data_dir=workspace.data_dir))
+    outcomes = [_outcome(study, setting, first_seed, workspace) for setting in settings]
     return Finding(
-        rows={name: row for part in found for name, row in part.rows.items()},
-        panels=[panel for part in found for panel in part.panels],
-        checks=[check for part in found for check in part.checks],
-        reading=" ".join(part.reading for part in found),
+        rows={name: row for outcome in outcomes for name, row in study.table(outcome).items()},
+        panels=[panel for outcome in outcomes for panel in study.panels(outcome)],
+        checks=[check for outcome in outcomes for check in study.checks(outcome)],
+        reading=" ".join(f"{outcome.setting.name}: {study.summary(outcome)}" for outcome in outcomes),
     )
 
 
-def train(setting: Setting, arms: Mapping[str, Config], first_seed: int, lab: Lab) -> dict[str, Trained]:
-    """Train each arm on the seeds of the verdict."""
-    found = _ensure(setting, list(arms.values()), first_seed, setting.seeds, lab)
-    return dict(zip(arms, found, strict=True))
-
-
-def _ensure(
-    setting: Setting,
-    configs: Sequence[Config],
-    first_seed: int,
-    seeds: int,
-    lab: Lab,
-    tolerated: tuple[type[Exception], ...] = (),
-) -> list[Trained]:
-    """The runs of the configurations, trained as far as they are not there; those that fail as tolerated are out."""
-    root = lab.folder / setting.name
-    named = [
-        dataclasses.replace(
-            config,
-            label=described(config, setting.base),
-            first_seed=first_seed,
-            seeds=seeds,
-            resume=True,
-            data_dir=lab.data_dir,
-        )
-        for config in configs
-    ]
-    folders = [[run_dir.folder_of(root, c, first_seed + i) for i in range(seeds)] for c in named]
-    pairs = zip(named, folders, strict=True)
-    missing = {c: root for c, places in pairs if not all(run_dir.complete(place, c) for place in places)}
-    if missing:
-        sweep.run([(root, config) for config, root in missing.items()], lab.console, tolerated)
-    ended = [[place for place in places if (place / "result.json").exists()] for places in folders]
-    lab.used.update(place for places in ended for place in places)
-    return [
-        Trained(config, [run for place in places for run in run_dir.read(place)])
-        for config, places in zip(configs, ended, strict=True)
-    ]
-
-
-def accuracy(trained: Trained) -> np.ndarray:
-    """Test accuracy after the last epoch, in percent."""
-    return 100 * trained.result("last_test_accuracy")
+def _outcome(study: Study, setting: Setting, first_seed: int, workspace: Workspace) -> Outcome:
+    chosen: dict[str, Config] = {}
+    for stage in study.stages:
+        chosen |= choose(setting, stage(setting, chosen), workspace)
+    return Outcome(setting, train(setting, chosen, first_seed, workspace), first_seed, workspace)
 
 
 def cost(trained: Trained, setting: Setting) -> np.ndarray:
-    """Gradient evaluations, in those of plain training of the setting's length."""
-    steps = trained.metric("step")[0] * setting.base.epochs
-    return trained.result("gradient_evaluations") / steps
+    """Gradient evaluations, as a multiple of those of plain training for the setting's epochs."""
+    return trained.result("gradient_evaluations") / (trained.metric("step")[0] * setting.base.epochs)
 
 
-def rows(setting: Setting, trained: Mapping[str, Trained], reference: str) -> Rows:
-    """A row for each arm; differences are paired by seed."""
+def rows(outcome: Outcome, reference: str) -> Rows:
+    """A row for each variant; differences are paired by seed."""
+    setting, against = outcome.setting, outcome[reference].accuracy
     return {
         f"{setting.name}: {label}": {
-            "cost": list(cost(arm, setting)),
-            "test %": list(accuracy(arm)),
-            f"against {reference}": list(accuracy(arm) - accuracy(trained[reference])),
-            "test % at best validation": list(100 * arm.result("test_accuracy")),
-            "training %": list(100 * arm.metric("train_accuracy")[-1]),
-            **_agreement(arm),
-            "seconds": list(arm.result("seconds")),
+            "cost": list(cost(variant, setting)),
+            "test %": list(variant.accuracy),
+            f"against {reference}": list(variant.accuracy - against),
+            "test % at best validation": list(100 * variant.result("test_accuracy")),
+            "training %": list(100 * variant.metric("train_accuracy")[-1]),
+            **_agreement(variant),
+            "seconds": list(variant.result("seconds")),
         }
-        for label, arm in trained.items()
+        for label, variant in outcome.variants.items()
     }
 
 
-def _agreement(arm: Trained) -> dict[str, list[float]]:
-    """Cosine of the old and the new gradient, mean over the epochs in which there were two."""
-    cosine = arm.metric("cosine")
+def _agreement(variant: Trained) -> dict[str, list[float]]:
+    """Cosine of the two gradients, mean over the epochs in which there were two."""
+    cosine = variant.metric("cosine")
     if np.isnan(cosine).all(axis=0).any():
         return {}
     return {"cos(g, g*)": list(np.nanmean(cosine, axis=0))}
-
-
-def above(condition: str, a: Trained, b: Trained) -> Check:
-    """Whether `a` ends above `b`: the 95 % interval of the paired difference lies over 0."""
-    return Check(condition, below(accuracy(b), accuracy(a)), f"{show(accuracy(a) - accuracy(b))} points")
-
-
-def no_worse(condition: str, a: Trained, b: Trained, margin: float) -> Check:
-    """Whether `a` loses less than a margin against `b`: the 95 % interval of the difference lies over -margin."""
-    lead = accuracy(a) - accuracy(b)
-    return Check(condition, below(accuracy(b) - margin, accuracy(a)), f"{show(lead)} points")
-
-
-def curves(
-    trained: Mapping[str, Trained], key: str = "val_accuracy", x: str = "epoch", factor: float = 100
-) -> list[Line]:
-    """A metric over the training, against epochs or gradient evaluations."""
-    return [
-        Line(label, list(arm.metric(x).mean(axis=1)), [list(values) for values in factor * arm.metric(key)])
-        for label, arm in trained.items()
-    ]
-
-
-def described(config: Config, base: Config) -> str:
-    """The method and what else sets a configuration apart from the base; equal ones share a folder by it.
-
-    Example:
-      >>> described(stretch(method(Config(), "sam", radius=0.1), 2), Config())
-      'sam(radius=0.1) epochs=40'
-    """
-    apart = [
-        f"{field.name}={getattr(config, field.name)}"
-        for field in dataclasses.fields(Config)
-        if not field.name.startswith(("method", "label")) and getattr(config, field.name) != getattr(base, field.name)
-    ]
-    return " ".join([dataclasses.replace(config, label="").title, *apart])

@@ -1,44 +1,34 @@
 """Weighting the old gradient against the perturbed one beats PUGD's plain sum.
 
-**Paper.** *Radius-Timing-Scale in PUGD Optimization*; draft, code and runs of its author at
-https://github.com/eeyzs1/CV_RTS: PUGD's g + g* weights the old gradient too much; a scale s(t) in s g + g*, on a
-schedule or following the gradients, does better. Best schedules of dozens, one seed each.
+**Statement.** *Radius-Timing-Scale in PUGD Optimization*; draft, code and runs of its author at
+https://github.com/eeyzs1/CV_RTS: PUGD's g + g* gives the old gradient too much weight; a scale s(t) in s g + g*, on a
+schedule or following the gradients, does better. Best schedules of dozens; one seed each.
 
 **Setting.** As `rts.early`. PUGD with s constant (infinity is normalised SGD, 1 is PUGD, 0.25 the mix of GNP, 0 a
 normalised SAM along PUGD's direction), falling along a quarter of a cosine to 0 with mean 1, and by the rules
-`norm_ratio` and `cosine`. The direction is a unit vector whatever s, so steps before momentum are equally long.
+`norm_ratio` and `cosine`. The direction is a unit vector whatever s is, so steps before momentum are equally long.
 
-**Chosen.** By validation accuracy on two seeds of their own: the learning rate, PUGD's in `rts.early` for all; and, as
-control of the effective learning rate, a rate of its own for s = infinity, among the same three.
+**Hyperparameters.** By validation accuracy on two seeds of their own: the learning rate, PUGD's in `rts.early` for all
+variants; and, as a control of the effective learning rate, a rate of its own for s = infinity among the same three.
 
-**Decides.** In each setting, by test accuracy after the last epoch: less of the old gradient (s = 0.25), the schedule
-and the rule `norm_ratio` are each above s = 1; and s = 1 is above s = infinity, each at its own rate.
+**Success criteria.** In each setting, by test accuracy after the last epoch: less of the old gradient (s = 0.25), the
+schedule and the rule `norm_ratio` are each above s = 1; and s = 1 is above s = infinity, each at its own rate.
 
-**Seen.** Weighting the old gradient less costs fit on both data: training accuracy falls from 80 % at s = 1 to 71 % at
-0 on the digits, from 94 to 79 % on the clean images, and test accuracy with it. How much of it helps depends on what is
-to be gained: on wrong labels s = 1 leads, and normalised descent without a second gradient (s = infinity, own rate)
-ends 2.4 ± 1.1 points below it; on clean images more of the old gradient is better, 0.8 ± 0.6 points at s = 4.
+**Observations.** A smaller weight on the old gradient reduces the fit in both settings: training accuracy falls from 80
+% at s = 1 to 71 % at 0 on the digits, from 94 to 79 % on the clean images, and test accuracy with it. How much weight
+helps depends on what there is to gain: with wrong labels s = 1 leads, and normalised gradient descent without a second
+gradient (s = infinity, own rate) ends 2.4 ± 1.1 points below it; on clean images more of the old gradient is better, by
+0.8 ± 0.6 points at s = 4.
 """
 
 import math
 from collections.abc import Mapping
 
-from experiments.claims.claim import Check, Finding, Line, Panel
-from experiments.claims.rts.settings import rated, settings, tuned_pugd
-from experiments.claims.study import (
-    Lab,
-    Scale,
-    Setting,
-    Trained,
-    above,
-    accuracy,
-    across,
-    choose,
-    curves,
-    method,
-    rows,
-    train,
-)
+from experiments.claims.claim import Check, Line, Panel
+from experiments.claims.rts.settings import SETTINGS, rated
+from experiments.claims.study import Outcome, Study, rows
+from experiments.claims.variants import method
+from experiments.claims.workspace import Setting
 from experiments.config.schema import Config
 from experiments.report.stats import show
 
@@ -53,48 +43,47 @@ SCALES = CONSTANT | {
 }
 
 
-def run(scale: Scale, first_seed: int, lab: Lab) -> Finding:
-    """Every weighting at PUGD's rate, plain unit descent at its own too; at smoke scale those of the checks alone."""
-    return across(settings(scale, lab), lambda setting: _find(setting, first_seed, lab), lab)
+def tuned(setting: Setting, chosen: Mapping[str, Config]) -> dict[str, list[Config]]:
+    """PUGD, whose learning rate is that of all weightings."""
+    del chosen
+    return {PUGD: rated(setting, method(setting.base, "pugd"))}
 
 
-def weighted(pugd: Config) -> dict[str, Config]:
-    """PUGD with every weighting."""
-    return {label: pugd if label == PUGD else method(pugd, "pugd", scale=scale) for label, scale in SCALES.items()}
+def weighted(setting: Setting, chosen: Mapping[str, Config]) -> dict[str, list[Config]]:
+    """PUGD with every weighting; at smoke scale with those of the success criteria alone."""
+    labels = [label for label in SCALES if label != PUGD]
+    labels = [INFINITY, *RIVALS] if setting.candidates == 1 else labels
+    return {label: [method(chosen[PUGD], "pugd", scale=SCALES[label])] for label in labels}
 
 
-def _find(setting: Setting, first_seed: int, lab: Lab) -> Finding:
-    configs = weighted(tuned_pugd(setting, lab))
-    if setting.candidates == 1:
-        configs = {label: configs[label] for label in (INFINITY, PUGD, *RIVALS)}
-    own = choose(setting, {OWN: rated(setting, configs[INFINITY])}, lab)
-    arms = train(setting, configs | own, first_seed, lab)
-    constant = {label: arms[label] for label in CONSTANT if label in arms}
-    panels = [
-        _sweep(setting, constant),
-        Panel(f"{setting.name}: training", "epoch", "training accuracy, %", curves(constant, "train_accuracy")),
-    ]
-    return Finding(rows(setting, arms, PUGD), panels, _checks(setting, arms), _reading(setting, arms))
+def own_rate(setting: Setting, chosen: Mapping[str, Config]) -> dict[str, list[Config]]:
+    """Unit gradient descent with a learning rate of its own."""
+    return {OWN: rated(setting, chosen[INFINITY])}
 
 
-def _sweep(setting: Setting, constant: Mapping[str, Trained]) -> Panel:
-    share = [1 / (1 + float(CONSTANT[label])) for label in constant]
-    values = [list(accuracy(arm)) for arm in constant.values()]
-    line = Line("PUGD's learning rate", share, values)
-    return Panel(setting.name, "weight of the perturbed gradient, 1 / (1 + s)", "test accuracy, %", [line])
-
-
-def _checks(setting: Setting, arms: Mapping[str, Trained]) -> list[Check]:
+def _checks(outcome: Outcome) -> list[Check]:
     return [
-        *(above(f"{setting.name}: {label} above s = 1", arms[label], arms[PUGD]) for label in RIVALS),
-        above(f"{setting.name}: s = 1 above s = inf, each at its own rate", arms[PUGD], arms[OWN]),
+        *(outcome.above(f"{label} above s = 1", label, PUGD) for label in RIVALS),
+        outcome.above("s = 1 above s = inf, each at its own rate", PUGD, OWN),
     ]
 
 
-def _reading(setting: Setting, arms: Mapping[str, Trained]) -> str:
-    rates = ", ".join(f"{label} {arms[label].config.parts.lr.arguments[0]:g}" for label in (PUGD, OWN))
-    cosine, old, new = (show(arms[PUGD].metric(k)[-1]) for k in ("cosine", "grad_norm", "perturbed_grad_norm"))
-    return (
-        f"{setting.name}: in PUGD's last epoch cos(g, g*) is {cosine}, |g| {old} and |g*| {new}; "
-        f"learning rates: {rates}."
-    )
+def _panels(outcome: Outcome) -> list[Panel]:
+    constant = {label: outcome[label] for label in CONSTANT if label in outcome.variants}
+    share = [1 / (1 + float(CONSTANT[label])) for label in constant]
+    line = Line("PUGD's learning rate", share, [list(variant.accuracy) for variant in constant.values()])
+    x = "weight of the perturbed gradient, 1 / (1 + s)"
+    return [
+        Panel(outcome.setting.name, x, "test accuracy, %", [line]),
+        outcome.curves("training", constant, "train_accuracy"),
+    ]
+
+
+def _summary(outcome: Outcome) -> str:
+    rates = ", ".join(f"{label} {outcome[label].rate}" for label in (PUGD, OWN))
+    keys = ("cosine", "grad_norm", "perturbed_grad_norm")
+    cosine, old, new = (show(outcome[PUGD].metric(key)[-1]) for key in keys)
+    return f"in PUGD's last epoch cos(g, g*) is {cosine}, |g| {old} and |g*| {new}; learning rates: {rates}."
+
+
+STUDY = Study(SETTINGS, (tuned, weighted, own_rate), _checks, _panels, _summary, lambda outcome: rows(outcome, PUGD))

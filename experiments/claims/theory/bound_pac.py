@@ -1,21 +1,21 @@
-"""The PAC-Bayes bound over the radius of a perturbation, against the risk that is measured.
+"""The PAC-Bayes bound over the radius of a perturbation, against the measured risk.
 
-**Papers.** Foret, Kleiner, Mobahi and Neyshabur, *Sharpness-Aware Minimization*, ICLR 2021,
+**Statement.** Foret, Kleiner, Mobahi and Neyshabur, *Sharpness-Aware Minimization*, ICLR 2021,
 https://arxiv.org/abs/2010.01412, and the abstract of LPG, https://arxiv.org/abs/2605.29494, derive perturbed training
 from a PAC-Bayes bound: the risk under a perturbation of some radius bounds the risk on new data, and a flat solution,
-which bears a larger radius, has the smaller bound.
+which tolerates a larger radius, has the smaller bound.
 
-**Setting.** Perceptron 64-32-10 on handwritten digits, 1000 for training and 797 for the test, full-batch descent at
+**Setting.** MLP 64-32-10 on handwritten digits, 1000 for training and 797 for the test, full-batch gradient descent at
 learning rate 0.5, 600 steps: SGD, SAM at radius 0.5, PUGD at radius 1. The bound is `diagnostics.pac_bayes_bound` of
-the error rate under Gaussian noise around the trained weights, with the initial weights for a prior and a grid of 8
-radii that was fixed before: its bounds hold together at 0.965, errors of the estimate from 512 draws included. The risk
-on new data is that of the test set under the same noise.
+the error rate under Gaussian noise around the trained weights, with the initial weights as the prior's mean and a grid
+of 8 radii that was fixed beforehand: its bounds hold together at confidence 0.965, errors of the estimate from 512
+draws included. The risk on new data is that of the test set under the same noise.
 
-**Chosen.** Nothing was tuned; the test set is only measured. ReLU gave way to GELU after a short run on other seeds,
-for the sake of `unify.table`, which shares the network.
+**Hyperparameters.** Nothing was tuned; the test set is only measured. ReLU was replaced by GELU after a short run on
+other seeds, for `unify.table`, which shares the network.
 
-**Decides.** The bound is above the test risk at every radius and seed; at its best radius it is below 0.9, the risk
-of a guess; and SAM's best bound is below SGD's.
+**Success criteria.** The bound is above the test risk at every radius and seed; at its best radius it is below 0.9, the
+risk of guessing; and SAM's best bound is below SGD's.
 """
 
 from typing import NamedTuple
@@ -131,7 +131,7 @@ def _columns(outcome: Outcome, bounds: np.ndarray) -> dict[str, list[float]]:
         "training risk there": take(outcome.train_risk),
         "test risk there": take(outcome.test_risk),
         "best bound": take(bounds),
-        "of it complexity": list(np.array(take(bounds)) - take(outcome.train_risk)),
+        "complexity part": list(np.array(take(bounds)) - take(outcome.train_risk)),
     }
 
 
@@ -154,11 +154,11 @@ def _checks(rows: Rows, found: dict[str, Outcome], bounds: dict[str, np.ndarray]
 
 
 def _reading(rows: Rows) -> str:
-    complexity = ", ".join(f"{name} {show(row['of it complexity'])}" for name, row in rows.items())
+    complexity = ", ".join(f"{name} {show(row['complexity part'])}" for name, row in rows.items())
     order = lambda column: " < ".join(sorted(rows, key=lambda name: interval(rows[name][column]).mean))
     return (
-        f"By bound {order('best bound')}; by test error {order('test error')}; by distance from the start, which the "
-        f"bound pays for, {order('distance from start')}. Of the best bounds {complexity} are complexity, the error of "
-        "the estimate included: with 2410 weights, 1000 examples and the start for a prior the bound pays for the way "
-        "that all weights went, and noise large enough to make that cheap costs accuracy."
+        f"By bound {order('best bound')}; by test error {order('test error')}; by distance from the start, which "
+        f"enters the bound, {order('distance from start')}. Of the best bounds {complexity} are complexity, the error "
+        "of the estimate included: with 2410 weights, 1000 examples and the start as the prior's mean the bound charges "
+        "for the distance that all weights moved, and noise large enough to make that cheap costs accuracy."
     )

@@ -1,4 +1,4 @@
-"""Full-batch descent as one compiled loop, for many seeds at once."""
+"""Full-batch gradient descent as one compiled loop, for many seeds at once."""
 
 from collections.abc import Callable
 from typing import Any

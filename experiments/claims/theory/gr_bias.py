@@ -1,6 +1,6 @@
 """On the diagonal linear network, finite-difference gradient regularisation finds sparser solutions than the exact one.
 
-**Paper.** Karakida, Takase, Hayase and Osawa, *Understanding Gradient Regularization in Deep Learning*, ICML 2023,
+**Statement.** Karakida, Takase, Hayase and Osawa, *Understanding Gradient Regularization in Deep Learning*, ICML 2023,
 https://arxiv.org/abs/2210.02720: gradient regularisation moves a diagonal linear network towards the rich regime; the
 forward scheme with a large step does so most, the backward scheme less than the exact gradient.
 
@@ -8,11 +8,11 @@ forward scheme with a large step does so most, the backward scheme less than the
 five ones in the true coefficients. S = 4 0.1^2 |X|^2 / n is the largest curvature at the end; learning rate 0.1 / S,
 20000 steps, float64. Strength 0.3 / S; the step of the difference is swept in units of 1 / S.
 
-**Chosen.** The inputs' mean and the start by looking at the error of other data sets: at mean 0 regularisation
-changed nothing or did harm, and at larger starts the order was the same and the gain a few percent.
+**Hyperparameters.** The mean of the inputs and the start were chosen by the error on other data sets: at mean 0
+regularisation changed nothing or did harm, and at larger starts the order was the same and the gain a few percent.
 
-**Decides.** Each neighbour in the order backward > descent > exact > forward (0.3 / S) > forward (3 / S) of the
-squared error, as paired differences over data sets.
+**Success criteria.** Each neighbour in the order backward > gradient descent > exact > forward (0.3 / S) > forward (3 /
+S) of the squared error, as paired differences over data sets.
 """
 
 from itertools import pairwise
@@ -29,7 +29,7 @@ from experiments.report.stats import below, show
 from pugd_optax import gradient_regularization
 
 EXAMPLES, INPUTS, SPARSITY, START, STRENGTH = 50, 100, 5, 0.1, 0.3
-ORDER = ("backward, step 1", "descent", "exact", "forward, step 0.3", "forward, step 3")
+ORDER = ("backward, step 1", "gradient descent", "exact", "forward, step 0.3", "forward, step 3")
 
 
 class Size(NamedTuple):
@@ -61,7 +61,7 @@ def run(scale: Scale, first_seed: int = 200) -> Finding:
     with jax.enable_x64(True):
         plain = {
             name: over_seeds(lambda key: _train(name, key, 1.0, size), first_seed, size.seeds)
-            for name in ("descent", "exact")
+            for name in ("gradient descent", "exact")
         }
         swept = {
             scheme: over_seeds(_sweep(scheme, steps, size), first_seed, size.seeds)
@@ -72,8 +72,8 @@ def run(scale: Scale, first_seed: int = 200) -> Finding:
         for i, step in enumerate(steps):
             rows[f"{scheme}, step {step:g}"] = _columns(Outcome(*(values[:, i] for values in swept[scheme])))
     panels = [
-        _panel(rows, size, "error", "squared error / that of descent"),
-        _panel(rows, size, "effective start", "effective start / that of descent"),
+        _panel(rows, size, "error", "squared error / that of gradient descent"),
+        _panel(rows, size, "effective start", "effective start / that of gradient descent"),
     ]
     return Finding(rows, panels, _checks(rows), _reading(rows))
 
@@ -89,7 +89,7 @@ def _train(scheme: Any, key: jax.Array, step, size: Size) -> Outcome:
     coefficients = lambda w: w["u"] ** 2 - w["v"] ** 2
     losses_fn = lambda w: 0.25 * (x @ (coefficients(w) - truth)) ** 2
     method = optax.identity()
-    if scheme != "descent":
+    if scheme != "gradient descent":
         method = gradient_regularization(STRENGTH / curvature, step / curvature, scheme)
     start = {name: jnp.full(INPUTS, START) for name in ("u", "v")}
     w, _ = descend(optax.chain(method, optax.sgd(0.1 / curvature)), losses_fn, start, size.steps)
@@ -103,10 +103,10 @@ def _columns(outcome: Outcome) -> dict[str, list[float]]:
 
 
 def _panel(rows, size: Size, column: str, label: str) -> Panel:
-    """Ratios to descent on the same data set, so that the sets' difficulty drops out."""
-    ratio = lambda name: list(np.array(rows[name][column]) / rows["descent"][column])
+    """Ratios to gradient descent on the same data set, so that the sets' difficulty drops out."""
+    ratio = lambda name: list(np.array(rows[name][column]) / rows["gradient descent"][column])
     steps = list(size.forward)
-    lines = [Line(name, steps, [ratio(name)] * len(steps)) for name in ("descent", "exact")]
+    lines = [Line(name, steps, [ratio(name)] * len(steps)) for name in ("gradient descent", "exact")]
     for scheme, swept in (("backward", size.backward), ("forward", size.forward)):
         lines.append(Line(scheme, list(swept), [ratio(f"{scheme}, step {step:g}") for step in swept]))
     return Panel("Diagonal linear network, strength 0.3 / S", "step of the difference, in 1 / S", label, lines, "x")
@@ -126,7 +126,7 @@ def _checks(rows) -> list[Check]:
 
 
 def _reading(rows) -> str:
-    starts = [np.mean(rows[name]["effective start"]) for name in ("descent", ORDER[-1])]
+    starts = [np.mean(rows[name]["effective start"]) for name in ("gradient descent", ORDER[-1])]
     return (
         f"The forward scheme at step 3 / S shrinks the effective start from {starts[0]:.3f} to {starts[1]:.3f} and "
         "the error with it. The table's intervals are as wide as the data sets differ in difficulty: compare the "

@@ -1,19 +1,18 @@
 """Gradient regularisation by a finite difference costs less than by double backpropagation.
 
-**Paper.** Karakida, Takase, Hayase and Osawa, *Understanding Gradient Regularization in Deep Learning*, ICML 2023,
-https://arxiv.org/abs/2210.02720: for L layers 6 L matrix products against 9 L, where plain SGD has 3 L; on a GPU and
-a ResNet less than half of the time.
+**Statement.** Karakida, Takase, Hayase and Osawa, *Understanding Gradient Regularization in Deep Learning*, ICML 2023,
+https://arxiv.org/abs/2210.02720: for L layers 6 L matrix products against 9 L, where plain SGD has 3 L; on a GPU and a
+ResNet less than half of the time.
 
-**Setting.** One training step with SGD and momentum, compiled: multilayer perceptrons 784-w-w-w-10 with GELU at batch
-128, w swept, and a ResNet-8 with GroupNorm at batch 64. FLOPs are the compiler's (`cost_analysis`), of whole steps;
-times are medians of steps in alternating order, in ratio to SGD repeat by repeat. Exact: a Hessian-vector product.
-Double backpropagation: the squared norm of the gradient, differentiated. Forward and central: two and three
-gradients.
+**Setting.** One training step with SGD and momentum, compiled: MLPs 784-w-w-w-10 with GELU at batch 128, w swept, and a
+ResNet-8 with GroupNorm at batch 64. FLOPs are the compiler's (`cost_analysis`), of whole steps; times are medians of
+steps in alternating order, as ratios to SGD repeat by repeat. Exact: a Hessian-vector product. Double backpropagation:
+the squared norm of the gradient, differentiated. Forward and central: two and three gradients.
 
-**Chosen.** Nothing: there is no quality to look at, and strength and step do not change the cost.
+**Hyperparameters.** None: there is no quality to measure, and strength and step do not change the cost.
 
-**Decides.** On every network: FLOPs of the forward scheme at most 0.8 times those of double backpropagation (the
-paper's count says 0.67); its time below that of double backpropagation; and on the ResNet less than half of it.
+**Success criteria.** On every network: FLOPs of the forward scheme at most 0.8 times those of double backpropagation
+(the paper's count gives 0.67); its time below that of double backpropagation; and on the ResNet less than half of it.
 """
 
 from typing import NamedTuple

@@ -1,26 +1,26 @@
 """Flooding is gradient regularisation by finite differences.
 
-**Paper.** Karakida, Takase, Hayase and Osawa, *Understanding Gradient Regularization in Deep Learning*, ICML 2023,
+**Statement.** Karakida, Takase, Hayase and Osawa, *Understanding Gradient Regularization in Deep Learning*, ICML 2023,
 https://arxiv.org/abs/2210.02720: flooding (Ishida et al., ICML 2020, https://arxiv.org/abs/2002.08709) performs it
 implicitly: once the loss is at the flood level, a step up and a step down together are a step along the difference of
 two gradients.
 
-**Setting, identity.** An ascent and a descent step of size h land at w - h^2 (grad L(w + h g) - g) / h, the quotient
-of `gradient_regularization` at step h; in float64, on a perceptron, for h from 1e-4 to 1.
+**Setting, identity.** An ascent and a descent step of size h land at w - h^2 (grad L(w + h g) - g) / h, the quotient of
+`gradient_regularization` at step h; in float64, on an MLP, for h from 1e-4 to 1.
 
-**Setting, run.** Two arms of a spiral, 100 examples, 5 % of the labels flipped; perceptron 2-64-64-2 with tanh, full-
-batch descent at learning rate 0.1, 20000 steps, flood level 0.3. Looked at are the squared gradient norm of the loss
-and the largest eigenvalue of its Hessian. Two controls at equal loss: descent that halts at the level, at the same
-rate (its steps overshoot there, which makes its gradient large), and at a fifth of it (smooth).
+**Setting, run.** A spiral of two classes, 100 examples, 5 % of the labels flipped; MLP 2-64-64-2 with tanh, full-batch
+gradient descent at learning rate 0.1, 20000 steps, flood level 0.3. Measured are the squared gradient norm of the loss
+and the largest eigenvalue of its Hessian. Two controls at equal loss: gradient descent that stops at the level, at the
+same rate (its steps overshoot there, which makes its gradient large), and at a fifth of it (smooth).
 
-**Chosen.** Learning rate and level beforehand. After a short run on other seeds the length was halved, for time, and
-conditions moved to logarithms, because the gradient at the level spreads over decades. The smooth control and the
-condition on the curvature were added after the first table, on which flooding was compared with its own beginning
-alone; the condition after a look at two other seeds. No test error is looked at.
+**Hyperparameters.** Learning rate and level were fixed beforehand. After a short run on other seeds the length was
+halved, for time, and the criteria use logarithms, because the gradient at the level spreads over decades. The smooth
+control and the criterion on the curvature were added after the first table, which compared flooding with its own
+beginning alone; the criterion after a look at two other seeds. No test error is used.
 
-**Decides.** The largest difference of the identity below 1e-12; at the level the direction alternates in more than 80
-% of the steps; the squared gradient norm at the end is less than half of that when the level was reached, and less
-than half of the smooth control's (paired logarithms); the largest curvature is below that of both controls.
+**Success criteria.** The largest difference of the identity is below 1e-12; at the level the direction alternates in
+more than 80 % of the steps; the squared gradient norm at the end is less than half of that when the level was reached,
+and less than half of the smooth control's (paired logarithms); the largest curvature is below that of both controls.
 """
 
 from typing import NamedTuple
@@ -62,7 +62,7 @@ class Arm(NamedTuple):
     share: float
 
 
-FLOODING, HALTED, SMOOTH = "flooding", "descent, halted", "slow descent, halted"
+FLOODING, HALTED, SMOOTH = "flooding", "gradient descent, stopped", "slow gradient descent, stopped"
 ARMS = {FLOODING: Arm(RATE, True, 1.0), HALTED: Arm(RATE, False, 0.25), SMOOTH: Arm(RATE / 5, False, 1.0)}
 
 
@@ -75,7 +75,7 @@ class Trace(NamedTuple):
 
 
 def run(scale: Scale, first_seed: int = 200) -> Finding:
-    """The identity over step sizes, then flooding against descent."""
+    """The identity over step sizes, then flooding against gradient descent."""
     size = SIZES[scale]
     with jax.enable_x64(True):
         apart = over_seeds(lambda key: _identity(key, size.sizes), first_seed, size.seeds)
@@ -205,12 +205,12 @@ def _checks(rows: Rows, apart: np.ndarray) -> list[Check]:
             f"{show(first)} to {show(last)}",
         ),
         Check(
-            "squared gradient norm less than half of smooth descent's at equal loss",
+            "squared gradient norm less than half of smooth gradient descent's at equal loss",
             below(np.log(last), np.log(control / 2)),
             f"{show(last)} and {show(control)}",
         ),
         Check(
-            "largest curvature below that of descent at equal loss, at either rate",
+            "largest curvature below that of gradient descent at equal loss, at either rate",
             below(curvature, smooth["largest curvature"]) and below(curvature, halted["largest curvature"]),
             f"{show(curvature)}; smooth {show(smooth['largest curvature'])}, same rate "
             f"{show(halted['largest curvature'])}",
@@ -223,5 +223,5 @@ def _reading(rows: Rows) -> str:
     return (
         f"At the end, all at the level: squared gradient norm {said('squared gradient, end')}; largest curvature "
         f"{said('largest curvature')}. A large gradient at the level is overshoot of the learning rate and goes with "
-        "it; what flooding itself adds is to be read against smooth descent."
+        "it; what flooding itself adds is to be read against smooth gradient descent."
     )

@@ -1,21 +1,22 @@
 """PEGR learns the signal where gradient descent memorises the noise.
 
-**Paper.** Meng, Cao and Zou, *Per-Example Gradient Regularization Improves Learning Signals from Noisy Data*,
-https://arxiv.org/abs/2303.17940: on two-patch data the penalty suppresses the memorisation of noise patches and lets
-a two-layer CNN learn the signal at signal-to-noise ratios at which gradient descent fails; it is robust to noise.
+**Statement.** Meng, Cao and Zou, *Per-Example Gradient Regularization Improves Learning Signals from Noisy Data*,
+https://arxiv.org/abs/2303.17940: on two-patch data the penalty suppresses the memorisation of noise patches and lets a
+two-layer CNN learn the signal at signal-to-noise ratios at which gradient descent fails; it is robust to noise.
 
 **Setting.** An example is two patches in R^1000: y mu and a Gaussian xi orthogonal to mu; 20 examples, 1000 for the
 test. The CNN has 10 filters for each class with a cubed ReLU and a fixed second layer; logistic loss; full-batch
-descent at learning rate 0.1, 1000 steps, start N(0, 0.01^2). The length of mu sets the ratio |mu| / sqrt(1000). PEGR:
-strength 0.03, exact ghost norms. Control: gradient regularisation of the whole batch (exact, strength 0.1), which has
-no variance term. Signal: largest <w, j mu> over the filters of class j; noise: largest <w, xi> of a class's own
-examples.
+gradient descent at learning rate 0.1, 1000 steps, start N(0, 0.01^2). The length of mu sets the ratio |mu| /
+sqrt(1000). PEGR: strength 0.03, exact ghost norms. Control: gradient regularisation of the whole batch (exact, strength
+0.1), which has no variance term. Signal: largest <w, j mu> over the filters of class j; noise: largest <w, xi> of a
+class's own examples.
 
-**Chosen.** Sizes and strengths by looking at the test error of other seeds at |mu| = 4, once; no other ratio was
-tuned.
+**Hyperparameters.** Sizes and strengths were chosen once by the test error of other seeds at |mu| = 4; no other ratio
+was tuned.
 
-**Decides.** At |mu| = 4: test error below that of descent, below 5 %, and descent above 40 %; signal above noise for
-PEGR and below it for descent; the same order of the test errors with a tenth of the training labels flipped.
+**Success criteria.** At |mu| = 4: test error below that of gradient descent, below 5 %, and that of gradient descent
+above 40 %; signal above noise for PEGR and below it for gradient descent; the same order of the test errors with a
+tenth of the training labels flipped.
 """
 
 from typing import NamedTuple
@@ -142,20 +143,24 @@ def _checks(rows: dict[str, dict[str, list[float]]]) -> list[Check]:
     learns = below(test[PEGR], test[DESCENT]) and np.mean(test[PEGR]) < 0.05 and np.mean(test[DESCENT]) > 0.4
     inside = below(pegr["noise"], pegr["signal"]) and below(descent["signal"], descent["noise"])
     flipped = [test[f"{name}, 10 % flips"] for name in (PEGR, DESCENT)]
-    versus = "PEGR {}, descent {}"
+    versus = "PEGR {}, gradient descent {}"
     return [
         Check(
-            "test error below descent's, under 5 % against over 40 %",
+            "test error below gradient descent's, under 5 % against over 40 %",
             bool(learns),
             versus.format(show(test[PEGR]), show(test[DESCENT])),
         ),
         Check(
-            "PEGR: signal above noise; descent: noise above signal",
+            "PEGR: signal above noise; gradient descent: noise above signal",
             inside,
             f"PEGR {show(pegr['signal'])} and {show(pegr['noise'])}, "
-            f"descent {show(descent['signal'])} and {show(descent['noise'])}",
+            f"gradient descent {show(descent['signal'])} and {show(descent['noise'])}",
         ),
-        Check("with flipped labels: test error below descent's", below(*flipped), versus.format(*map(show, flipped))),
+        Check(
+            "with flipped labels: test error below gradient descent's",
+            below(*flipped),
+            versus.format(*map(show, flipped)),
+        ),
     ]
 
 
@@ -165,6 +170,10 @@ def _reading(size: Size, clean: dict[str, Outcome]) -> str:
         for i, mu in enumerate(size.lengths)
         if below(clean[DESCENT].test_error[:, i], clean[PEGR].test_error[:, i])
     ]
-    harm = f"it is worse than descent at |mu| = {', '.join(worse)}" if worse else "it is nowhere worse than descent"
+    harm = (
+        f"it is worse than gradient descent at |mu| = {', '.join(worse)}"
+        if worse
+        else "it is nowhere worse than gradient descent"
+    )
     control = "; the whole-batch penalty needs a stronger signal" if len(clean) > 2 else ""
     return f"PEGR stops each filter's noise long before its signal; with one strength for all ratios {harm}{control}."

@@ -1,21 +1,20 @@
 """Every method is the gradient plus a perturbation: g + delta.
 
-**Paper.** The abstract of LPG, https://arxiv.org/abs/2605.29494: noise, clipping, adversarial and sharpness-aware
-training, augmentation by logits and the rest are one rule, g becomes g + delta; they differ in where delta comes
-from.
+**Statement.** The abstract of LPG, https://arxiv.org/abs/2605.29494: noise, clipping, adversarial and sharpness-aware
+training, augmentation by logits and the rest are one rule, g becomes g + delta; they differ in where delta comes from.
 
-**Setting.** Perceptron 64-32-10 on handwritten digits after 200 steps of full-batch descent at learning rate 0.5; one
-batch of 128 training examples. What `diagnostics.delta_report` reports, of every method of the package at its default
-settings (noise of deviation 0.01, gradient regularisation 0.1, PEGR 0.01; SAM-ON on the biases), and of clipping to
-half of the norm, flooding at twice the loss and 1e-3 of gradient noise. Methods with memory show their first step.
-Gradient evaluations are counted on the first network. Then the radius of six of them is swept.
+**Setting.** MLP 64-32-10 on handwritten digits after 200 steps of full-batch gradient descent at learning rate 0.5; one
+batch of 128 training examples. What `diagnostics.delta_report` reports, for every method of the package at its default
+settings (noise of standard deviation 0.01, gradient regularisation 0.1, PEGR 0.01; SAM-ON on the biases), and for
+clipping to half of the norm, flooding at twice the loss and gradient noise of 1e-3. Methods with memory show their
+first step. Gradient evaluations are counted on the first network. Then the radius of six of them is swept.
 
-**Chosen.** Nothing was tuned; ReLU gave way to GELU after a short run on other seeds, because at small radii the
-kinks of ReLU made delta jump.
+**Hyperparameters.** Nothing was tuned; ReLU was replaced by GELU after a short run on other seeds, because at small
+radii the kinks of ReLU made delta jump.
 
-**Decides.** For every method delta is finite and u points along the gradient (cosine above 0 in every seed); delta is
-the shorter one, |delta| < |g|, for every method; and at small radii delta is proportional to the radius (slope of the
-logarithms between 0.9 and 1.1).
+**Success criteria.** For every method delta is finite and u points along the gradient (cosine above 0 in every seed);
+delta is the shorter one, |delta| < |g|, for every method; and at small radii delta is proportional to the radius (slope
+of the logarithms between 0.9 and 1.1).
 """
 
 import functools
@@ -178,7 +177,7 @@ def _checks(rows: Rows, swept: dict[str, np.ndarray]) -> list[Check]:
 def _reading(rows: Rows) -> str:
     straight = [name for name, row in rows.items() if interval(row["cosine"]).mean > 0.99]
     return (
-        f"Flooding below its level turns g round. {len(straight)} of {len(rows)} methods change the direction by less "
+        f"Flooding below its level reverses g. {len(straight)} of {len(rows)} methods change the direction by less "
         "than 8 degrees (cosine above 0.99) at their "
         "defaults; methods that return unit vectors differ from g in length above all, so their delta is no small one."
     )

@@ -1,0 +1,56 @@
+"""The claims that there are: a module of `theory/`, `rts/` or `lpg/` that has a `STUDY` or a `run`.
+
+The docstring of the module is the lab note, its first line the statement. `rts/early.py` is the claim `rts.early`,
+`theory/gr_bias.py` the claim `gr.bias`.
+"""
+
+import functools
+import importlib
+import inspect
+import pkgutil
+from types import ModuleType
+
+from experiments.claims import lpg, rts, study, theory
+from experiments.claims.claim import Finding, Scale
+from experiments.claims.workspace import Workspace
+from experiments.config.errors import pick
+
+
+@functools.cache
+def claims() -> dict[str, ModuleType]:
+    """The module of every claim by name."""
+    found = {}
+    for package in (theory, rts, lpg):
+        for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+            module = importlib.import_module(info.name)
+            if hasattr(module, "STUDY") or hasattr(module, "run"):
+                *_, group, name = info.name.split(".")
+                found[name.replace("_", ".", 1) if package is theory else f"{group}.{name}"] = module
+    return found
+
+
+def trained(name: str) -> bool:
+    """Whether a claim rests on whole trainings, and not on a small problem."""
+    return hasattr(_module(name), "STUDY")
+
+
+def note(name: str) -> str:
+    """The lab note of a claim: statement, paper, setting, hyperparameters, success criteria, observations."""
+    return inspect.getdoc(_module(name)) or ""
+
+
+def statement(name: str) -> str:
+    """The first line of the note."""
+    return note(name).partition("\n")[0]
+
+
+def find(name: str, scale: Scale, first_seed: int, workspace: Workspace) -> Finding:
+    """Carry out a claim; a small problem has no scale beyond full."""
+    module = _module(name)
+    if trained(name):
+        return study.run(module.STUDY, scale, first_seed, workspace)
+    return module.run("full" if scale == "paper" else scale, first_seed)
+
+
+def _module(name: str) -> ModuleType:
+    return pick("claim", name, claims())

@@ -1,0 +1,49 @@
+"""Variants of a study: configurations that differ from a base in a few settings."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from experiments.config.schema import Config
+
+
+def method(base: Config, name: str, **options: Any) -> Config:
+    """The base with another method; options as on the command line.
+
+    Example:
+      >>> method(Config(), "pugd", radius="cosine:2.0:0.0").title
+      'pugd(radius=cosine:2.0:0.0)'
+    """
+    return dataclasses.replace(base, method=name, method_options=tuple((k, str(v)) for k, v in options.items()))
+
+
+def grid(config: Config, **candidates: Sequence[Any]) -> list[Config]:
+    """The configuration with every combination of the candidates of its fields.
+
+    Example:
+      >>> [c.lr for c in grid(Config(), lr=("0.1", "0.2"))]
+      ['0.1', '0.2']
+    """
+    combinations = itertools.product(*candidates.values())
+    return [dataclasses.replace(config, **dict(zip(candidates, values, strict=True))) for values in combinations]
+
+
+def stretch(config: Config, factor: float) -> Config:
+    """Longer by a factor; its schedules stretch with it, because they are written in fractions of the training."""
+    return dataclasses.replace(config, epochs=round(factor * config.epochs))
+
+
+def described(config: Config, base: Config) -> str:
+    """The method and what else differs from the base; equal configurations share a folder by it.
+
+    Example:
+      >>> described(stretch(method(Config(), "sam", radius=0.1), 2), Config())
+      'sam(radius=0.1) epochs=40'
+    """
+    apart = [
+        f"{field.name}={getattr(config, field.name)}"
+        for field in dataclasses.fields(Config)
+        if not field.name.startswith(("method", "label")) and getattr(config, field.name) != getattr(base, field.name)
+    ]
+    return " ".join([dataclasses.replace(config, label="").title, *apart])
