@@ -158,7 +158,7 @@ def _reading(rows: Rows) -> str:
     order = lambda column: " < ".join(sorted(rows, key=lambda name: interval(rows[name][column]).mean))
     return (
         f"By bound {order('best bound')}; by test error {order('test error')}; by distance from the start, which "
-        f"enters the bound, {order('distance from start')}. Of the best bounds {complexity} are complexity, the error "
-        "of the estimate included: with 2410 weights, 1000 examples and the start as the prior's mean the bound charges "
+        f"enters the bound, {order('distance from start')}. Of the best bounds {complexity} are complexity, the "
+        "estimate's error included: with 2410 weights, 1000 examples and the start as prior mean the bound charges "
         "for the distance that all weights moved, and noise large enough to make that cheap costs accuracy."
     )
