@@ -57,12 +57,36 @@ def check_indices(labels: Any, logits: jax.Array) -> jax.Array:
     return jnp.asarray(labels)
 
 
-def membership(labels: Any, logits: jax.Array) -> jax.Array:
+def membership(labels: Any, logits: jax.Array, where: Any = None) -> jax.Array:
     """How far each row belongs to each class, (..., classes) float32: one-hot indices, or soft labels as they are.
 
-    An index out of range under jit, where values cannot be checked, belongs to no class.
+    A row that `where` leaves out belongs to no class, whatever its label; nor does an index out of range under jit,
+    where values cannot be checked.
     """
     _check_array("labels", labels, "jnp.asarray(labels)")
+    if where is None:
+        return _shares(labels, logits)
+    rows = check_where(where, logits)
+    if np.shape(labels) in (logits.shape, logits.shape[:-1]):
+        count = rows[..., None] if np.ndim(labels) == logits.ndim else rows
+        labels = jnp.where(count, labels, jnp.zeros((), jnp.result_type(labels)))
+    return jnp.where(rows[..., None], _shares(labels, logits), 0)
+
+
+def check_where(where: Any, logits: jax.Array) -> jax.Array:
+    """Refuse a mask of rows that is not one bool for each row of the logits."""
+    _check_array("where", where, "jnp.asarray(where)")
+    if not jnp.issubdtype(jnp.result_type(where), jnp.bool_):
+        raise TypeError(f"where has the dtype {jnp.result_type(where)}: expected bool. Fix: where != 0.")
+    if np.shape(where) != logits.shape[:-1]:
+        raise ValueError(
+            f"where has the shape {np.shape(where)}: expected {logits.shape[:-1]}, one bool for each row of the "
+            "logits. Fix: True for rows that count, False for padding."
+        )
+    return jnp.asarray(where)
+
+
+def _shares(labels: Any, logits: jax.Array) -> jax.Array:
     if not jnp.issubdtype(jnp.result_type(labels), jnp.floating):
         if np.shape(labels) == logits.shape:
             raise ValueError(
@@ -102,6 +126,23 @@ def check_counts(counts: Any, num_classes: int | None = None) -> np.ndarray:
             "model, or give them the count 1."
         )
     return n
+
+
+def check_transitions(transitions: Any, num_classes: int) -> None:
+    """Refuse what is not a matrix of probabilities with rows that sum to 1. Traced arrays are checked by shape only."""
+    if np.shape(transitions) != (num_classes, num_classes):
+        raise ValueError(
+            f"transitions have the shape {np.shape(transitions)}: expected {(num_classes, num_classes)}, row k the "
+            "class and column c its label. Fix: one row for each class of the logits."
+        )
+    if not _is_readable(transitions):
+        return
+    t = np.asarray(transitions, np.float64)
+    if not (np.all(t >= 0) and np.allclose(t.sum(1), 1, atol=1e-3)):
+        raise ValueError(
+            f"transitions hold entries down to {t.min():g} and rows that sum to {t.sum(1).round(3).tolist()}: expected "
+            "probabilities, rows that sum to 1. Fix: t / t.sum(1, keepdims=True), or its transpose."
+        )
 
 
 def check_positive(name: str, value: Any) -> None:

@@ -14,8 +14,13 @@ def cross_entropy(logits: jax.Array, labels: Any) -> jax.Array:
 
     Under jit, Optax's counts -1 from the end, so padding would be trained as the last class.
     """
+    safe, factor = in_range(labels, logits)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, safe) * factor
+
+
+def in_range(labels: Any, logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Labels that index a class, 0 where they did not; and what to multiply losses by: 1, or NaN where they did not."""
     num_classes, labels = check_class_axis(logits), check_indices(labels, logits)
     inside = (labels >= 0) & (labels < num_classes)
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(inside, labels, 0))
     # A product, not a selection: that would pass no gradient at all, and a wrong label would go unseen.
-    return losses * jnp.where(inside, 1.0, jnp.nan)
+    return jnp.where(inside, labels, 0), jnp.where(inside, 1.0, jnp.nan)

@@ -121,9 +121,12 @@ def soft_ad(
 
     def transform(losses: jax.Array) -> jax.Array:
         losses = jnp.asarray(losses)
-        x = (widen(losses) - level) / sigma
-        # sqrt(1 + x^2) - 1 without the loss of digits near 0.
-        return (level + sigma * jnp.mean(x * x / (1 + jnp.sqrt(1 + x * x)))).astype(losses.dtype)
+        away = widen(losses) - level
+        # sqrt(1 + x^2) - 1: without loss of digits near 0, and |x| - 1 where the square would overflow.
+        far = jnp.abs(away) > 1e8 * sigma
+        x = jnp.where(far, 0, away) / sigma
+        rise = jnp.where(far, jnp.abs(away) - sigma, sigma * (x * x / (1 + jnp.sqrt(1 + x * x))))
+        return (level + jnp.mean(rise)).astype(losses.dtype)
 
     return _compose(_of_examples("soft_ad", transform), loss_fn, has_aux)
 

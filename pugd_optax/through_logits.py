@@ -10,9 +10,9 @@ import optax
 
 from pugd_optax import classes
 from pugd_optax._checks import check_number, check_trees
-from pugd_optax._class_checks import check_logits
+from pugd_optax._class_checks import check_logits, check_where, membership
 from pugd_optax._cross_entropy import cross_entropy
-from pugd_optax.logits import LogitLoss
+from pugd_optax.logits import LogitLoss, Offsets, Strength, largest_pull
 
 Cotangent = Callable[[LogitLoss, jax.Array], jax.Array]
 """`(logit_loss, logits) -> gradient with respect to the logits`, perturbed."""
@@ -23,19 +23,23 @@ class LogitState(NamedTuple):
 
     Attributes:
       classes: what is known of each class.
-      strength: (classes,) float32, the signed bound of the last call; only reported. 0 before the first call.
+      rule: the memory of a `pugd_optax.classes.BatchRule`; empty for other rules.
+      strength: (classes,) float32, by how much the largest gradient of one example of each class differs from that of
+        cross-entropy, as a share of it: the signed bound of the last call, or `largest_pull` - 1 of its offsets. Only
+        reported. 0 before the first call.
       inner: state of the inner transformation.
     """
 
     classes: classes.ClassState
+    rule: Any
     strength: jax.Array
     inner: optax.OptState
 
 
 def through_logits(
     num_classes: int,
-    freeze: Callable[[jax.Array, Any, jax.Array], Cotangent],
-    strength: Callable[[classes.ClassState], jax.Array],
+    freeze: Callable[[jax.Array, jax.Array, Strength], Cotangent],
+    rule: classes.BatchRule,
     *,
     decay: jax.typing.ArrayLike | None = None,
     inner: optax.GradientTransformation | None = None,
@@ -50,8 +54,9 @@ def through_logits(
 
     Args:
       num_classes: number of classes, at least 2.
-      freeze: `(logits, labels, strength) -> cotangent`, where `cotangent(logit_loss, logits)` gives $\tilde G$.
-      strength: `ClassState -> (classes,)`, the signed bound of each class.
+      freeze: `(logits, members, strength) -> cotangent`, where `cotangent(logit_loss, logits)` gives $\tilde G$ and
+        `members` are the labels as soft labels, all 0 for rows that do not count.
+      rule: gives the strength of this batch; `signed` makes one of a function of `ClassState`.
       decay: of the running confidences (see `pugd_optax.classes.observe`).
       inner: what $\tilde g$ goes through, with a `grad_fn` of the same kind. Default: nothing.
       axis_name: a mesh axis over which the batch is split, for the per-class sums.
@@ -61,24 +66,38 @@ def through_logits(
     """
     if decay is not None:
         check_number("decay", decay, low=0, high=1)
-    classes.init(num_classes)  # refuses a bad number of classes here and not in `init`
+    # A bad number of classes, or a rule for another one, is refused here and not in `init`.
+    classes.init(num_classes)
+    rule.init(num_classes)
     inner = optax.with_extra_args_support(optax.identity() if inner is None else inner)
 
     def init(params: optax.Params) -> LogitState:
-        return LogitState(classes.init(num_classes), jnp.zeros((num_classes,), jnp.float32), inner.init(params))
+        none = jnp.zeros((num_classes,), jnp.float32)
+        return LogitState(classes.init(num_classes), rule.init(num_classes), none, inner.init(params))
 
     def update(
-        updates, state, params=None, *, logits_fn=None, labels=None, logit_loss=None, logits_vjp=None, **extra_args
+        updates,
+        state,
+        params=None,
+        *,
+        logits_fn=None,
+        labels=None,
+        where=None,
+        logit_loss=None,
+        logits_vjp=None,
+        **extra_args,
     ):
         check_trees(updates, params)
         if logits_fn is None or labels is None:
             raise ValueError(_NO_LOGITS.format(name="logits_fn" if logits_fn is None else "labels"))
-        loss = functools.partial(_mean_cross_entropy, labels=labels) if logit_loss is None else logit_loss
+        loss = functools.partial(_mean_cross_entropy, labels=labels, where=where, axis_name=axis_name)
+        loss = loss if logit_loss is None else logit_loss
         logits, pullback = jax.vjp(logits_fn, params) if logits_vjp is None else logits_vjp
         check_logits(logits, num_classes)
-        seen = classes.observe(state.classes, logits, labels, decay=decay, axis_name=axis_name)
-        t = strength(seen)
-        cotangent = freeze(jax.lax.stop_gradient(logits), labels, t)
+        fixed, members = jax.lax.stop_gradient(logits), membership(labels, logits, where)
+        seen = classes.observe(state.classes, fixed, members, decay=decay, axis_name=axis_name)
+        strength, rule_state = rule.update(state.rule, seen, fixed, members, axis_name)
+        cotangent = freeze(fixed, members, strength)
 
         def pull_back(logits, pullback):
             (g,) = pullback(cotangent(loss, logits).astype(logits.dtype))
@@ -86,11 +105,20 @@ def through_logits(
             return jax.tree.map(lambda x, like: jnp.conj(x).astype(like.dtype), g, updates)
 
         extra_args |= {"grad_fn": lambda p: pull_back(*jax.vjp(logits_fn, p)), "value_fn": None}
-        extra_args |= {"logits_fn": logits_fn, "labels": labels, "logit_loss": logit_loss}
+        extra_args |= {"logits_fn": logits_fn, "labels": labels, "where": where, "logit_loss": logit_loss}
         u, inner_state = inner.update(pull_back(logits, pullback), state.inner, params, **extra_args)
-        return u, LogitState(seen, t, inner_state)
+        return u, LogitState(seen, rule_state, _reported(strength, num_classes), inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def signed(strength: Callable[[classes.ClassState], jax.Array]) -> classes.BatchRule:
+    """A rule without a memory: `ClassState -> (classes,)`, the signed bound of each class."""
+    return classes.BatchRule(lambda num_classes: (), lambda state, seen, *_: (strength(seen), state))
+
+
+def _reported(strength: Strength, num_classes: int) -> jax.Array:
+    return largest_pull(strength, num_classes) - 1 if isinstance(strength, Offsets) else strength
 
 
 _NO_LOGITS = (
@@ -99,7 +127,20 @@ _NO_LOGITS = (
 )
 
 
-def _mean_cross_entropy(logits: jax.Array, labels: Any) -> jax.Array:
-    if jnp.issubdtype(jnp.result_type(labels), jnp.floating):
-        return optax.softmax_cross_entropy(logits, jnp.asarray(labels).astype(logits.dtype)).mean()
-    return cross_entropy(logits, labels).mean()
+def _mean_cross_entropy(logits: jax.Array, labels: Any, where: Any, axis_name: str | None) -> jax.Array:
+    """The mean over the rows that count; split over devices, their mean is that of the whole batch."""
+    soft = jnp.issubdtype(jnp.result_type(labels), jnp.floating)
+    if where is None:
+        return _losses(logits, jnp.asarray(labels), soft).mean()
+    rows = check_where(where, logits)
+    safe = jnp.where(rows[..., None] if soft else rows, labels, jnp.zeros((), jnp.result_type(labels)))
+    n = rows.sum(dtype=jnp.float32)
+    n = n if axis_name is None else jax.lax.pmean(n, axis_name)
+    total = jnp.where(rows, _losses(logits, safe, soft), 0).sum()
+    return total / jnp.where(n > 0, n, 1).astype(total.dtype)
+
+
+def _losses(logits: jax.Array, labels: jax.Array, soft: bool) -> jax.Array:
+    if soft:
+        return optax.softmax_cross_entropy(logits, labels.astype(logits.dtype))
+    return cross_entropy(logits, labels)

@@ -90,6 +90,16 @@ def test_labels_out_of_range_under_jit_are_not_counted():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), state, expected)
 
 
+@pytest.mark.parametrize("soft", [False, True])
+def test_padding_is_not_counted_whatever_its_label(soft):
+    where = np.array([True, True, False, True, False, True])
+    y = np.where(where, LABELS[0], -1)
+    labels = np.where(where[:, None], np.eye(CLASSES)[y], 7).astype(np.float32) if soft else y
+    found = classes.observe(classes.init(CLASSES), LOGITS[0], labels, where=where)
+    expected = classes.observe(classes.init(CLASSES), LOGITS[0][where], labels[where])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
+
+
 def test_no_gradient_flows_through_the_state():
     confidence = lambda u: classes.observe(classes.init(CLASSES), u, LABELS[0]).confidence.sum()
     np.testing.assert_array_equal(jax.grad(confidence)(jnp.asarray(LOGITS[0])), 0)
@@ -124,9 +134,14 @@ def test_balanced_with_threshold_and_dead_zone():
     np.testing.assert_allclose(extent, [0.4, 0.1, 0.4, 0.1], rtol=1e-5)
 
 
-def test_noisy_dampens_the_classes_of_low_confidence():
-    sign, _ = classes.noisy()(state_of([0.9, 0.5, 0.1, 0.52]))
-    np.testing.assert_array_equal(sign, [1, 0, -1, 0])
+def test_relative_extents_are_shares_of_the_farthest_class_on_each_side():
+    """As in the authors' code of LPL: the gap over the largest gap of the same sign, of the classes seen."""
+    rule = classes.balanced(threshold=0.5, relative=True)
+    sign, extent = rule(state_of([0.9, 0.7, 0.4, 0.5, 0.0], seen=[True, True, True, True, False]))
+    np.testing.assert_array_equal(sign[:4], [-1, -1, 1, 0])
+    np.testing.assert_allclose(extent[:4], [1, 0.5, 1, 0], rtol=1e-6)
+    _, extent = rule(state_of([0.9, 0.7]))
+    np.testing.assert_allclose(extent, [1, 0.5], rtol=1e-6)
 
 
 @pytest.mark.parametrize("given", [True, False])
@@ -171,7 +186,12 @@ def test_strength_warms_up_and_takes_schedules():
         (lambda: classes.balanced(WRONG_TYPE), ValueError, "direction='soft': expected 'hard' or 'easy'"),
         (lambda: classes.balanced(dead_zone=-0.1), ValueError, "dead_zone=-0.1"),
         (lambda: classes.balanced(threshold=1.5), ValueError, "threshold=1.5"),
-        (lambda: classes.noisy(dead_zone=2.0), ValueError, "dead_zone=2.0"),
+        (lambda: classes.balanced(dead_zone=2.0), ValueError, "dead_zone=2.0"),
+        (
+            lambda: classes.observe(classes.init(4), LOGITS[0], LABELS[0], where=np.ones(5, bool)),
+            ValueError,
+            r"where has the shape \(5,\): expected \(6,\)",
+        ),
         (lambda: classes.long_tail([3, 0, 1]), ValueError, r"counts=\[3\.0, 0\.0, 1\.0\]: expected numbers above 0"),
         (lambda: classes.long_tail([3, -1]), ValueError, "expected numbers above 0"),
         (lambda: classes.long_tail([[3, 1]]), ValueError, r"counts have the shape \(1, 2\)"),

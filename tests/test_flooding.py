@@ -99,6 +99,16 @@ def test_soft_ad_far_from_the_level_in_half_precision(dtype):
     np.testing.assert_allclose(np.asarray(slope, np.float64), x / np.sqrt(1 + x**2) / 3, rtol=1e-2)
 
 
+@pytest.mark.parametrize("sigma", [1.0, 1e-20, 1e20])
+def test_soft_ad_at_any_scale(sigma):
+    """The square of a deviation of 1e25 is beyond float32; rho(x) is |x| - 1 there, and its slope the sign."""
+    away = np.array([3.0, -1.0, 1e25, -1e25, 0.0]) * min(sigma, 1.0)
+    value, slope = jax.value_and_grad(soft_ad(lambda x: x, level=0.0, sigma=sigma))(jnp.asarray(away, jnp.float32))
+    x = away.astype(np.float64) / sigma
+    np.testing.assert_allclose(value, sigma * np.mean(x * x / (1 + np.sqrt(1 + x * x))), rtol=1e-5)
+    np.testing.assert_allclose(slope, x / np.sqrt(1 + x * x) / 5, rtol=1e-5)
+
+
 def test_aux_and_keywords_pass_through(x64):
     with_aux = lambda w, *, x, y: (losses_fn(w, x, y), {"n": len(y)})
     for transform in (iflood, soft_ad):

@@ -22,6 +22,7 @@ ALL = {
     "ldam": lambda u, y: losses.ldam(u, y, COUNTS),
     "gce": losses.gce,
     "sce": losses.sce,
+    "forward_correction": lambda u, y: losses.forward_correction(u, y, 0.6 * np.eye(CLASSES) + 0.1),
 }
 every_loss = pytest.mark.parametrize("name", ALL)
 
@@ -65,6 +66,53 @@ def test_ldam(x64):
     shifted[np.arange(7), Y] -= margins[Y]
     np.testing.assert_allclose(losses.ldam(U, Y, COUNTS), cross_entropy(30 * shifted), rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(losses.ldam(U, Y, COUNTS, max_margin=0.0, scale=1.0), cross_entropy(U), rtol=1e-12)
+
+
+def test_ldam_in_half_precision_outlives_its_scale():
+    """Thirty times 1e4 is beyond float16: the value may be, the gradient is not."""
+    u, y = (
+        jnp.array([[1e4, 0.0, 0.0, 0.0], [0.5, 0.0, 0.0, 0.0], [1e4, 0.0, 0.0, 1e4]], jnp.float16),
+        np.array([0, 0, 3]),
+    )
+    value, slope = jax.value_and_grad(lambda u: losses.ldam(u, y, COUNTS).sum())(u)
+    exact = jax.value_and_grad(lambda u: losses.ldam(u, y, COUNTS).sum())(u.astype(jnp.float32))
+    assert value.dtype == slope.dtype == jnp.float16
+    np.testing.assert_allclose(value, exact[0], rtol=1e-2)
+    np.testing.assert_allclose(slope, exact[1], rtol=1e-2, atol=1e-3)
+
+
+def test_weighted_mean_is_that_of_the_authors(x64):
+    """PyTorch's weighted cross-entropy: the sum by weight over the sum of weights, of the labels in the batch."""
+    each, weights = cross_entropy(U), np.asarray(losses.class_balanced_weights(COUNTS), np.float64)[Y]
+    found = losses.weighted_mean(losses.balanced_softmax(U, Y, [1, 1, 1, 1]), jnp.asarray(weights))
+    np.testing.assert_allclose(found, (weights * each).sum() / weights.sum(), rtol=1e-12)
+    np.testing.assert_array_equal(losses.weighted_mean(jnp.ones(3), jnp.zeros(3)), 0)
+
+
+def test_weighted_mean_is_larger_than_the_mean_of_weighted_losses_on_a_long_tail():
+    """By the factor that is documented, on the class counts of CIFAR-10-LT at an imbalance of 100."""
+    counts = (5000 * 100 ** (-np.arange(10) / 9)).astype(int)
+    weights = np.asarray(losses.class_balanced_weights(counts))
+    assert 1 / ((counts * weights).sum() / counts.sum()) == pytest.approx(5.8, abs=0.05)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.4])
+def test_forward_correction(x64, rate):
+    flips = (1 - rate) * np.eye(CLASSES) + rate * np.roll(np.eye(CLASSES), 1, 1)
+    p = np.exp(-np.stack([cross_entropy(U, np.full(7, c)) for c in range(CLASSES)], 1))
+    expected = -np.log((p @ flips)[np.arange(7), Y])
+    np.testing.assert_allclose(losses.forward_correction(U, Y, flips), expected, rtol=1e-12)
+    if not rate:
+        np.testing.assert_allclose(expected, cross_entropy(U), rtol=1e-12)
+
+
+def test_forward_correction_is_finite_where_probabilities_underflow():
+    u, flips = jnp.array([[200.0, 0.0, 0.0, -200.0]]), 0.6 * np.eye(CLASSES) + 0.1
+    value, slope = jax.jit(jax.value_and_grad(lambda u, t: losses.forward_correction(u, np.array([3]), t).sum()))(
+        u, flips
+    )
+    np.testing.assert_allclose(value, -np.log(0.1), rtol=1e-5)
+    assert np.isfinite(slope).all()
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.9, 0.9999])

@@ -19,7 +19,7 @@ import pytest
 from flax import nnx
 
 import pugd_optax
-from pugd_optax import check, classes, diagnostics, losses, methods, per_example, schedules, timing
+from pugd_optax import check, classes, diagnostics, logits, losses, methods, per_example, schedules, timing
 from pugd_optax.ascents import normalize, scale_by_abs_params
 from pugd_optax.functional import value_and_grad
 from pugd_optax.reevaluate import reevaluate
@@ -34,8 +34,12 @@ def step(tx, grads=W, params=W, **extra):
     return tx.update(grads, tx.init(W), params, **extra)
 
 
-def observe(logits=LOGITS, labels=LABELS):
-    return classes.observe(classes.init(3), logits, labels)
+def observe(logits=LOGITS, labels=LABELS, where=None):
+    return classes.observe(classes.init(3), logits, labels, where=where)
+
+
+def edited(strength, edit=None):
+    return jax.grad(lambda u: logits.perturb(u, LABELS, strength, edit).sum())(LOGITS)
 
 
 def ghost(losses_fn, w):
@@ -92,6 +96,11 @@ ARGUMENTS = [
     Case(lambda: schedules.quarter_wave("tan", 1.0, 0.1, 9), "kind", "'tan'", "expected one of cos, sin, icos, isin"),
     Case(lambda: schedules.quarter_wave("icos", 1.0, 0.0, 9), "min", "0", "Fix: min=1/3"),
     Case(lambda: classes.balanced("soft"), "direction", "'soft'", "expected 'hard' or 'easy'"),
+    Case(lambda: classes.confusion(9, bound=0), "bound", "0", "Fix: bound=3.0"),
+    Case(lambda: classes.confusion(9, window=0.2), "window", "0.2", "Fix: window=(0.05, 0.2)"),
+    Case(lambda: classes.confusion(4), "window", "none of the 4 steps", "Fix: window=(0.05, 0.2) and total_steps="),
+    Case(lambda: methods.lpg(3, 0.3, rule=classes.prior([1, 2, 3])), "eps", "0.3", "Fix: leave eps out"),
+    Case(lambda: methods.lpl(3, rule=classes.prior([1, 2, 3])), "rule", "offsets", "Fix: pugd_optax.lpg(num_classes"),
     Case(lambda: losses.class_balanced_weights([1, 2], beta=1), "beta", "1", "Fix: beta=0.9999"),
     Case(lambda: losses.ldam(LOGITS, LABELS, [1, 2, 3], scale=0), "scale", "0", "expected a number above 0"),
     Case(lambda: bound(radius=0.0), "radius", "0", "Fix: radius=[0.1, 0.3, 1]"),
@@ -203,6 +212,27 @@ DATA = [
         "counts",
         "traced",
         "Fix: a NumPy array",
+    ),
+    Case(lambda: observe(where=jnp.ones(4)), "where", "float32", "Fix: where != 0"),
+    Case(lambda: observe(where=jnp.ones(3, bool)), "where", "(3,)", "Fix: True for rows that count"),
+    Case(lambda: logits.offsets(a=jnp.ones((3, 2))), "a", "(3, 2)", "Fix: one row for each label"),
+    Case(lambda: logits.offsets(a=LABELS), "a", "int32", "Fix: a.astype(jnp.float32)"),
+    Case(lambda: logits.offsets(a=jnp.full(3, -jnp.inf)), "a", "inf", "Fix: -20 in place of -inf"),
+    Case(lambda: logits.offsets(b=jnp.ones((3, 3))), "b", "holds 1", "Fix: b - jnp.diagonal(b)[:, None]"),
+    Case(lambda: edited(logits.offsets(b=jnp.zeros((2, 2)))), "b", "(2, 2)", "Fix: a row and a column for each class"),
+    Case(lambda: edited(logits.offsets(), logits.additive), "edit", "additive", "Fix: leave edit out"),
+    Case(lambda: losses.weighted_mean(jnp.ones(4), jnp.ones(3)), "weights", "(3,)", "Fix: weights[labels]"),
+    Case(
+        lambda: losses.forward_correction(LOGITS, LABELS, jnp.ones(3)), "transitions", "(3,)", "Fix: one row for each"
+    ),
+    Case(lambda: losses.forward_correction(LOGITS, LABELS, jnp.eye(3) * 2), "transitions", "[2.0", "Fix: t / t.sum(1"),
+    Case(
+        lambda: diagnostics.class_bound(
+            0.1, [1, 2, 3], jnp.zeros(2), rate_sum=1.0, jacobian=1.0, radius=1.0, num_params=3
+        ),
+        "strength",
+        "(2,)",
+        'Fix: the "strength" in the state of lpg',
     ),
     Case(lambda: losses.adjust_logits(LOGITS, [1, 2]), "counts", "(2,)", "expected (3,)"),
     Case(lambda: losses.adjust_logits(LOGITS, [1, 2, 0]), "counts", "[1.0, 2.0, 0.0]", "Fix: leave classes"),

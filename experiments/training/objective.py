@@ -22,6 +22,7 @@ import jax
 import numpy as np
 import optax
 
+import pugd_optax
 from experiments.config.errors import UsageError
 from experiments.config.specs import Spec, spec
 from pugd_optax import losses
@@ -96,8 +97,8 @@ LOSSES = {
     )
 }
 REWEIGHTS = {f.__name__: _later(f, "step", "labels") for f in (none, class_balanced, drw)}
-OF_EXAMPLES = {f.__name__: _later(f, "loss_fn", "has_aux") for f in (losses.iflood, losses.soft_ad)}
-OF_BATCHES = {"none": lambda: lambda loss_fn: loss_fn, "flood": _later(losses.flood, "loss_fn", "has_aux")}
+OF_EXAMPLES = {f.__name__: _later(f, "loss_fn", "has_aux") for f in (pugd_optax.iflood, pugd_optax.soft_ad)}
+OF_BATCHES = {"none": lambda: lambda loss_fn: loss_fn, "flood": _later(pugd_optax.flood, "loss_fn", "has_aux")}
 
 
 def criterion(loss: Spec, reweight: Spec, flooding: Spec, counts: np.ndarray, steps: int) -> Criterion:

@@ -20,7 +20,7 @@ METHODS: dict[str, Callable[..., Any]] = {
     "none": optax.identity,
     **{name: getattr(pugd_optax, name) for name in pugd_optax.methods.__all__},
 }
-RULES = {"balanced": classes.balanced, "long_tail": classes.long_tail, "noisy": classes.noisy}
+RULES = {"balanced": classes.balanced, "long_tail": classes.long_tail, "confusion": classes.confusion}
 EDITS = {"multiplicative": logits.multiplicative, "additive": logits.additive}
 PENALTIES = {"ghost": lambda: per_example.ghost, "signs": per_example.signs, "reference": lambda: per_example.reference}
 UNFIT = {

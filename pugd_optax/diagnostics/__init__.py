@@ -5,6 +5,7 @@
 computed in float64 on the host.
 """
 
+from pugd_optax.diagnostics.class_bound import ClassBound as ClassBound, class_bound as class_bound
 from pugd_optax.diagnostics.delta import (
     DeltaReport as DeltaReport,
     delta_report as delta_report,
@@ -29,9 +30,11 @@ from pugd_optax.diagnostics.sharpness import (
 )
 
 __all__ = [
+    "ClassBound",
     "DeltaReport",
     "RadiusCurve",
     "average_sharpness",
+    "class_bound",
     "delta_report",
     "delta_table",
     "filter_normalized_direction",

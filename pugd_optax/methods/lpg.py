@@ -1,14 +1,16 @@
 """LPG: class-level perturbation of the logit gradients."""
 
 import functools
+from typing import Any
 
 import jax
 import optax
 
 from pugd_optax import classes
 from pugd_optax._checks import check_count, check_number
-from pugd_optax.logits import Edit, multiplicative, renormalize as rescale
-from pugd_optax.through_logits import through_logits
+from pugd_optax.logits import Edit, Offsets, Strength, renormalize as rescale
+from pugd_optax.logits.perturb import edit_of
+from pugd_optax.through_logits import signed, through_logits
 
 
 def lpg(
@@ -16,8 +18,8 @@ def lpg(
     eps: optax.ScalarOrSchedule = 0.1,
     d_eps: optax.ScalarOrSchedule = 0.25,
     *,
-    rule: classes.Rule | None = None,
-    edit: Edit = multiplicative,
+    rule: classes.Rule | classes.BatchRule | None = None,
+    edit: Edit | None = None,
     inner: optax.GradientTransformation | None = None,
     cap: float = 0.9,
     decay: float | None = None,
@@ -27,13 +29,22 @@ def lpg(
 ) -> optax.GradientTransformationExtraArgs:
     r"""Learning to perturb gradients: amplify the logit gradients of some classes, dampen those of others.
 
-    $$\tilde g_i = (1 + s_c\, \epsilon_c)\, g_i \quad (c = y_i), \qquad
-      \epsilon_c = \min(\epsilon + \Delta\epsilon\, x_c,\ \mathrm{cap})$$
+    With $g_i$ the gradient of the loss with respect to the logits $u_i$ of example i, of label $y_i = c$, a rule gives
+    each class two offsets or one number:
 
-    $g_i$ is the gradient of the loss with respect to the logits of example i. The sign $s_c$ and the extent $x_c$ come
-    from a rule on the running confidence of each class; by default, classes below the mean confidence are amplified.
-    The loss itself does not change, and the bound is relative, so its scale and reduction do not matter. One gradient
-    evaluation a step: the gradient that comes in is not used, and under jit its backward pass is not run.
+    $$\tilde g_i = \mathrm{softmax}(u_i + a_c) - \mathrm{softmax}(u_i + b_c) \qquad \text{or} \qquad
+      \tilde g_i = (1 + s_c\, \epsilon_c)\, g_i, \quad \epsilon_c = \min(\epsilon + \Delta\epsilon\, x_c, C)$$
+
+    | data | rule | what it does |
+    |---|---|---|
+    | long tail | `pugd_optax.classes.prior(counts)` | offsets: the gradient of logit adjustment |
+    | noisy labels | `pugd_optax.classes.confusion(total_steps)` | offsets: confused classes are believed less |
+    | long tail | `pugd_optax.classes.long_tail(counts)` | one number, by the rank of the class counts |
+    | | `pugd_optax.classes.balanced()`, the default | one number: classes below the mean confidence are amplified |
+
+    The loss itself does not change, and both forms are relative, so its scale and reduction do not matter: the first is
+    written for cross-entropy, and `pugd_optax.logits.offsets` has it around another loss. One gradient evaluation a
+    step: the gradient that comes in is not used, and under jit its backward pass is not run.
 
     **Written from the paper's abstract alone.** That states the idea: perturb logit gradients at class level,
     adaptively, with amplification as positive and dampening as negative augmentation. The formulas here are our
@@ -41,14 +52,15 @@ def lpg(
 
     Args:
       num_classes: number of classes, at least 2.
-      eps: $\epsilon \ge 0$, the bound at extent 0, as a fraction of the gradient; a number or a schedule.
+      eps: $\epsilon \ge 0$, the bound at extent 0, as a fraction of the gradient; a number or a schedule. This,
+        `d_eps`, `cap`, `warmup_steps` and `renormalize` are for rules of one number.
       d_eps: $\Delta\epsilon \ge 0$, what an extent of 1 adds; a number or a schedule.
-      rule: sign and extent of each class: `pugd_optax.classes.balanced()` (the default), `long_tail(counts)` or
-        `noisy()`.
-      edit: `pugd_optax.logits.multiplicative`, as above, or `additive`, which adds $s_c \epsilon_c \bar g_c$.
+      rule: see the table.
+      edit: for rules of one number: `pugd_optax.logits.multiplicative` (the default), as above, or `additive`, which
+        adds $s_c \epsilon_c \bar g_c$.
       inner: a method that evaluates the gradient again, as `pugd_optax.pugd()`: both of its gradients are then edited
         with the same class scales.
-      cap: the largest bound, in [0, 1].
+      cap: $C$, the largest bound, in [0, 1].
       decay: of the running confidences, in [0, 1]. Default: 1 - 1 / num_classes.
       warmup_steps: number of first steps without a perturbation.
       renormalize: keep the total weight of a batch that of the plain loss. Without it, part of any effect may be that
@@ -59,18 +71,21 @@ def lpg(
     Returns:
       An `optax.GradientTransformationExtraArgs` with
 
-          update(grads, state, params, *, logits_fn, labels, logit_loss=None, logits_vjp=None, **extra_args)
+          update(grads, state, params, *, logits_fn, labels, where=None, logit_loss=None, logits_vjp=None, **extra_args)
 
       `logits_fn(params) -> logits`, (examples, ..., classes), and `labels` are those of the batch, labels as integer
-      class indices or as soft labels in the shape of the logits. `logit_loss(logits) -> scalar` is the loss; default:
-      the mean softmax cross-entropy with `labels`. `logits_vjp` is what `jax.vjp(logits_fn, params)` returns, if the
-      caller has it already; default: evaluated here. `inner` gets all extra arguments and its `grad_fn` from here.
-      `optax.tree.get(state, "strength")` is the $s_c \epsilon_c$ of the last step.
+      class indices or as soft labels in the shape of the logits. `where`, bool in the shape of the index labels, is
+      False for padding: such rows do not count, whatever their label. `logit_loss(logits) -> scalar` is the loss;
+      default: the mean softmax cross-entropy with `labels` over the rows that count. `logits_vjp` is what
+      `jax.vjp(logits_fn, params)` returns, if the caller has it already; default: evaluated here. `inner` gets all
+      extra arguments and its `grad_fn` from here. `optax.tree.get(state, "strength")` is the $s_c \epsilon_c$ of the
+      last step; with offsets it is by how much the largest gradient of an example falls short of cross-entropy's.
 
     Raises:
-      ValueError, TypeError: if an argument is out of its range; in `update`, if `params`, `logits_fn` or `labels` is
-        missing, shapes do not fit, or labels are out of range. Under jit labels cannot be read: there, such a label is
-        neither counted nor edited, and makes the gradient of the default loss NaN.
+      ValueError, TypeError: if an argument is out of its range, or is for rules of the other kind; in `update`, if
+        `params`, `logits_fn` or `labels` is missing, shapes do not fit, or labels are out of range. Under jit labels
+        cannot be read: there, such a label is neither counted nor edited, and makes the gradient of the default loss
+        NaN.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, pugd_optax
@@ -113,25 +128,42 @@ def lpg(
       From a `jax.value_and_grad` beside it, XLA merges the two forward passes of a plain network and not those of one
       with normalisation layers, a third of a gradient more.
 
-      Labels of -1 for padding go with a `logit_loss` that leaves these rows out; the default one takes them for errors.
+      Labels of -1 for padding go with `where=labels >= 0`, or with a `logit_loss` that leaves these rows out.
 
       Terms of the loss that are not a function of the logits are lost: put weight decay in the optimizer.
 
       With a loss that adjusts logits, let `logits_fn` give the raw ones and `logit_loss` adjust: confidence is measured
-      on what `logits_fn` returns. With LDAM nothing changes, though its logits are scaled by 30: the bound is relative.
-
-      Whether low confidence should be amplified or dampened where labels are noisy has to be tried: see
-      `pugd_optax.classes.noisy`.
+      on what `logits_fn` returns. With LDAM rules of one number stay the same, though its logits are scaled by 30; for
+      offsets let `logits_fn` return the scaled logits.
     """
     for name, value in (("eps", eps), ("d_eps", d_eps)):
         check_number(name, value, low=0, schedule=True)
     check_number("cap", cap, low=0, high=1)
     check_count("warmup_steps", warmup_steps)
     rule = classes.balanced() if rule is None else rule
-    strength = functools.partial(classes.strength, rule=rule, eps=eps, d_eps=d_eps, cap=cap, warmup_steps=warmup_steps)
+    if isinstance(rule, classes.BatchRule):
+        given = {"eps": eps, "d_eps": d_eps, "cap": cap, "warmup_steps": warmup_steps, "renormalize": renormalize}
+        _refuse_bounds(given)
+    else:
+        bounds = {"eps": eps, "d_eps": d_eps, "cap": cap, "warmup_steps": warmup_steps}
+        rule = signed(functools.partial(classes.strength, rule=rule, **bounds))
 
-    def freeze(logits: jax.Array, labels, t: jax.Array):
-        t = rescale(t, labels, logits, axis_name=axis_name) if renormalize else t
-        return lambda loss, u: edit(jax.grad(loss)(u), labels, t, axis_name=axis_name)
+    def freeze(logits: jax.Array, members: jax.Array, t: Strength):
+        if renormalize and not isinstance(t, Offsets):
+            t = rescale(t, members, logits, axis_name=axis_name)
+        edited = edit_of(t, edit, axis_name)
+        return lambda loss, u: edited(jax.grad(loss)(u), u, members, t)
 
-    return through_logits(num_classes, freeze, strength, decay=decay, inner=inner, axis_name=axis_name)
+    return through_logits(num_classes, freeze, rule, decay=decay, inner=inner, axis_name=axis_name)
+
+
+_DEFAULTS = {"eps": 0.1, "d_eps": 0.25, "cap": 0.9, "warmup_steps": 0, "renormalize": False}
+
+
+def _refuse_bounds(given: dict[str, Any]) -> None:
+    for name, value in given.items():
+        if callable(value) or (isinstance(value, int | float) and value != _DEFAULTS[name]):
+            raise ValueError(
+                f"{name}={value!r} is for rules of one number a class, and this rule sets its own bound. "
+                f"Fix: leave {name} out, or give the rule its strength: classes.confusion(total_steps, bound=2.0)."
+            )

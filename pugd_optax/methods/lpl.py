@@ -10,7 +10,7 @@ import optax
 from pugd_optax import classes
 from pugd_optax._checks import check_count, check_number
 from pugd_optax._class_checks import check_positive, membership
-from pugd_optax.through_logits import through_logits
+from pugd_optax.through_logits import signed, through_logits
 
 
 def lpl(
@@ -40,8 +40,8 @@ def lpl(
       eps: $\epsilon \ge 0$, in units of logits; a number or a schedule.
       d_eps: $\Delta\epsilon \ge 0$, what an extent of 1 adds; a number or a schedule.
       step_size: $\alpha > 0$.
-      rule: sign and extent of each class: `pugd_optax.classes.balanced()` (the default), `long_tail(counts)` or
-        `noisy()`.
+      rule: sign and extent of each class: `pugd_optax.classes.balanced(relative=True)` (the default), in which the
+        class farthest from the mean confidence on its side has the extent 1, or `long_tail(counts)`.
       inner: a method that evaluates the gradient again, as `pugd_optax.pugd()`: it sees the same frozen $\delta$.
       decay: of the running confidences, in [0, 1]. Default: 1 - 1 / num_classes. 0 is the paper's per-batch mean, over
         the classes seen so far.
@@ -88,14 +88,18 @@ def lpl(
         check_number(name, value, low=0, schedule=True)
     check_positive("step_size", step_size)
     check_count("warmup_steps", warmup_steps)
-    rule = classes.balanced() if rule is None else rule
-    strength = functools.partial(
-        classes.strength, rule=rule, eps=eps, d_eps=d_eps, cap=jnp.inf, warmup_steps=warmup_steps
-    )
+    rule = classes.balanced(relative=True) if rule is None else rule
+    if isinstance(rule, classes.BatchRule):
+        raise TypeError(
+            "rule gives offsets, and LPL finds its own from a sign and an extent of each class. "
+            "Fix: pugd_optax.lpg(num_classes, rule=rule), or rule=classes.long_tail(counts)."
+        )
+    bounds = {"eps": eps, "d_eps": d_eps, "cap": jnp.inf, "warmup_steps": warmup_steps}
+    strength = signed(functools.partial(classes.strength, rule=rule, **bounds))
 
-    def freeze(logits: jax.Array, labels: Any, t: jax.Array):
-        delta = class_ascent(logits, labels, t, step_size, axis_name=axis_name)
-        shift = jnp.matmul(membership(labels, logits), delta, precision="highest").astype(logits.dtype)
+    def freeze(logits: jax.Array, members: jax.Array, t: Any):
+        delta = class_ascent(logits, members, t, step_size, axis_name=axis_name)
+        shift = jnp.matmul(members, delta, precision="highest").astype(logits.dtype)
         return lambda loss, u: jax.grad(loss)(u + shift)
 
     return through_logits(num_classes, freeze, strength, decay=decay, inner=inner, axis_name=axis_name)

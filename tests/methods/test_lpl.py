@@ -53,10 +53,12 @@ class Reference:
         for c in set(y):
             mean = p[y == c].mean()
             self.q[c] = self.decay * self.q[c] + (1 - self.decay) * mean if c in self.q else mean
-        tau = np.mean(list(self.q.values()))
+        gaps = {c: np.mean(list(self.q.values())) - q for c, q in self.q.items()}
         sign, steps = np.zeros(CLASSES), np.zeros(CLASSES, int)
-        for c, q in self.q.items():
-            sign[c], steps[c] = np.sign(tau - q), int((self.eps + self.d_eps * abs(tau - q)) / self.alpha)
+        for c, gap in gaps.items():
+            sign[c] = np.sign(gap)
+            farthest = max(sign[c] * other for other in gaps.values())
+            steps[c] = int((self.eps + self.d_eps * abs(gap) / (farthest or 1)) / self.alpha + 1e-3)
         delta = ascend(x @ w, y, sign, steps, self.alpha)
         return lambda w: x.T @ (softmax(x @ w + delta[y]) - np.eye(CLASSES)[y]) / len(y)
 

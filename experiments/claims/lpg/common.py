@@ -47,6 +47,11 @@ def lpg(setting: Setting, config: Config | None = None, **options: Any) -> list[
     return _rated(setting, [method(config, "lpg", **strength, **options) for strength in STRENGTHS])
 
 
+def bounded(setting: Setting) -> list[Config]:
+    """Learning rate and the bound of the targets that confusions make."""
+    return _rated(setting, [method(setting.base, "lpg", rule=f"confusion:{bound}") for bound in (3.0, 2.0)])
+
+
 def lpl(setting: Setting, **options: Any) -> list[Config]:
     """Learning rate and bound."""
     return _rated(setting, [method(setting.base, "lpl", eps=eps, **options) for eps in (0.4, 1.0)])
@@ -127,7 +132,7 @@ def hyperparameters(outcome: Outcome) -> str:
 
 def _hyperparameters(variant: Trained) -> str:
     config, options = variant.config, dict(variant.config.method_options)
-    found = {k: options[k] for k in ("eps", "radius") if k in options} or {
+    found = {k: options[k] for k in ("eps", "radius", "rule") if k in options} or {
         "decay": f"{config.weight_decay:g}",
         "loss": config.loss,
         "weights": config.reweight,

@@ -1,26 +1,25 @@
 """LPG improves on plain training where labels are wrong.
 
 **Statement.** The abstract of LPG, https://arxiv.org/abs/2605.29494: consistent gains under noisy labels. It does not
-say which classes are amplified there. Ours is a derivation: amplifying the classes of low confidence would amplify the
-wrong labels, so `noisy` dampens them and leaves near-equal ones alone.
+say which classes are amplified there. Ours is a derivation: a label is believed as far as its class is not confused
+with another, by confusions that are counted early in training (`confusion`).
 
 **Setting.** Cosine learning rate. Symmetric: 2500 images of Fashion-MNIST, 40 % of the labels wrong. Asymmetric: 2500
 of MNIST, 40 % of the labels of five digits replaced by one they are mistaken for. Human: 2500 of CIFAR-10 (exact
 pixels, test on 1000) with the worst of the labels that people gave them, CIFAR-10N (https://arxiv.org/abs/2110.12088),
 about 40 % wrong. All three on an MLP, 30 epochs, batch 128; and 500 small digits, 40 % of the labels wrong, on a
 ResNet-8 with GroupNorm, 20 epochs, batch 32. At paper scale CIFAR-10 with the three kinds. Test and validation images
-are clean. LPG with `noisy` and a warm-up of a tenth of the steps; `hard`: the balanced rule, which amplifies low
-confidence; renormalised: the total weight of a batch stays the same. The other remedy at the same cost of one gradient
-a step: generalised cross-entropy.
+are clean. LPG with `confusion`; `hard`: the balanced rule of one number a class, which amplifies low confidence. The
+other remedy at the same cost of one gradient a step: generalised cross-entropy.
 
 **Hyperparameters.** Each variant has two learning rates and two values of a hyperparameter of its own (weight decay;
-strength; q), chosen by accuracy on clean validation images, one seed of its own. The settings were fixed beforehand
+bound or strength; q), chosen by accuracy on clean validation images, one seed of its own. The settings were fixed beforehand
 except for the human labels: a ResNet-8 at rate 0.1 hardly trained on them in 8 epochs and was replaced by the MLP
 before any verdict. Plain training at LPG's rate and weight decay was added after the first table, to separate the
 effect of its own choice of decay.
 
-**Success criteria.** In each setting: LPG's test accuracy is above that of plain training; so is that of renormalised
-LPG; and LPG is within one point of generalised cross-entropy.
+**Success criteria.** In each setting: LPG's test accuracy is above that of plain training, and LPG is within one point of
+generalised cross-entropy.
 """
 
 import dataclasses
@@ -33,6 +32,7 @@ from experiments.claims.lpg.common import (
     CIFAR10,
     FASHION,
     SMOKE,
+    bounded,
     hyperparameters,
     lpg,
     of_loss,
@@ -77,32 +77,19 @@ SETTINGS: dict[Scale, tuple[Setting, ...]] = {
     ),
 }
 
-RENORMALISED, GCE = "LPG, renormalised", "generalised cross-entropy"
+GCE = "generalised cross-entropy"
 
 
 def candidates(setting: Setting, chosen: Mapping[str, Config]) -> dict[str, list[Config]]:
     """The candidates of each variant."""
     del chosen
-    late = {"rule": "noisy", "warmup_steps": _warmup(setting)}
-    variants = {
-        "plain": plain(setting),
-        "LPG": lpg(setting, **late),
-        RENORMALISED: lpg(setting, renormalize=True, **late),
-        GCE: of_loss(setting, "gce:0.7", "gce:0.4"),
-    }
+    variants = {"plain": plain(setting), "LPG": bounded(setting), GCE: of_loss(setting, "gce:0.7", "gce:0.4")}
     return variants if setting.candidates == 1 else variants | {"LPG, hard": lpg(setting)}
-
-
-def _warmup(setting: Setting) -> int:
-    """A tenth of the steps."""
-    examples = setting.base.train_size or 45_000
-    return setting.base.epochs * (examples // setting.base.batch) // 10
 
 
 def _checks(outcome: Outcome) -> list[Check]:
     return [
         outcome.above("LPG above plain training", "LPG", "plain"),
-        outcome.above("renormalised LPG above plain training", RENORMALISED, "plain"),
         outcome.within(f"LPG within one point of {GCE}", "LPG", GCE),
     ]
 

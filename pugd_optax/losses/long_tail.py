@@ -1,14 +1,4 @@
-r"""Losses Optax lacks: for long-tailed and for noisy labels; and the flooding family.
-
-`flood`, `iflood` and `soft_ad` (`pugd_optax.flooding`) turn a loss function into another. The others are losses of
-logits and integer labels, one number an example and no reduction, as in `optax.losses`. For focal loss use Optax's:
-`optax.sigmoid_focal_loss(logits, jax.nn.one_hot(labels, classes), alpha=0.25, gamma=2.0).sum(-1)`; for label smoothing
-`optax.smooth_labels`. All of these are losses of logits, so `pugd_optax.lpg` takes their mean as `logit_loss`.
-
-A label out of range raises where it can be read. Under jit it cannot: there it makes loss and gradient NaN, to be seen.
-Padding needs a class that exists, and its losses left out after:
-`jnp.where(real, gce(logits, jnp.where(real, labels, 0)), 0)`.
-"""
+"""Losses and weights for long tails, by the class counts of the training set."""
 
 from typing import Any
 
@@ -19,7 +9,7 @@ import numpy as np
 from pugd_optax._checks import check_count, check_number
 from pugd_optax._class_checks import check_class_axis, check_counts, check_indices, check_positive
 from pugd_optax._cross_entropy import cross_entropy
-from pugd_optax.flooding import flood as flood, iflood as iflood, soft_ad as soft_ad
+from pugd_optax._norms import widen
 
 
 def balanced_softmax(logits: jax.Array, labels: Any, counts: Any) -> jax.Array:
@@ -112,7 +102,7 @@ def ldam(logits: jax.Array, labels: Any, counts: Any, max_margin: float = 0.5, s
       scale: $s > 0$.
 
     Returns:
-      (...) losses. For LDAM-DRW multiply by `drw_weights(counts, step, start)[labels]`.
+      (...) losses. For LDAM-DRW average them by `weighted_mean` with `drw_weights(counts, step, start)[labels]`.
 
     Raises:
       ValueError, TypeError: if a count is 0, or logits, labels and counts do not fit.
@@ -130,9 +120,10 @@ def ldam(logits: jax.Array, labels: Any, counts: Any, max_margin: float = 0.5, s
     check_number("max_margin", max_margin, low=0)
     check_positive("scale", scale)
     n = check_counts(counts, check_class_axis(logits))
-    margins = _along_classes((n.min() / n) ** 0.25, logits) * jnp.asarray(max_margin, logits.dtype)
-    true_class = jax.nn.one_hot(check_indices(labels, logits), len(n), dtype=logits.dtype)
-    return cross_entropy(jnp.asarray(scale, logits.dtype) * (logits - margins * true_class), labels)
+    u = widen(logits)  # scaled by 30, a logit of 2200 is beyond float16
+    margins = _along_classes((n.min() / n) ** 0.25, u) * jnp.asarray(max_margin, u.dtype)
+    true_class = jax.nn.one_hot(check_indices(labels, logits), len(n), dtype=u.dtype)
+    return cross_entropy(jnp.asarray(scale, u.dtype) * (u - margins * true_class), labels).astype(logits.dtype)
 
 
 def class_balanced_weights(counts: Any, beta: float = 0.9999) -> jax.Array:
@@ -143,7 +134,7 @@ def class_balanced_weights(counts: Any, beta: float = 0.9999) -> jax.Array:
       beta: $\beta$ in [0, 1); 0 gives equal weights, towards 1 they approach inverse frequency.
 
     Returns:
-      (classes,) float32. Weight a loss by `weights[labels]`.
+      (classes,) float32. Average losses by `weighted_mean(losses, weights[labels])`.
 
     Raises:
       ValueError, TypeError: if a count is 0 or `beta` is out of its range.
@@ -189,67 +180,39 @@ def drw_weights(counts: Any, step: jax.typing.ArrayLike, start: int, beta: float
     return jnp.where(jnp.asarray(step) >= start, weights, jnp.ones_like(weights))
 
 
-def gce(logits: jax.Array, labels: Any, q: float = 0.7) -> jax.Array:
-    r"""Generalised cross-entropy, $(1 - p_y^q) / q$: between cross-entropy ($q \to 0$) and absolute error ($q = 1$).
+def weighted_mean(losses: jax.Array, weights: jax.Array) -> jax.Array:
+    r"""The mean of losses by weight, $\sum_i v_i \ell_i / \sum_i v_i$: how class weights are meant by their authors.
+
+    `(weights * losses).mean()` divides by the number of examples instead. On a long tail most examples have small
+    weights, so its gradient is smaller at the same learning rate: 5.8 times with `class_balanced_weights` on CIFAR-10
+    with an imbalance of 100.
 
     Args:
-      logits: (..., classes).
-      labels: (...) integer class indices. One out of range raises, or gives NaN under jit.
-      q: in (0, 1].
+      losses: (...) losses.
+      weights: (...) weights $v_i \ge 0$, those of the labels: `class_balanced_weights(counts)[labels]`.
 
     Returns:
-      (...) losses, each below $1/q$.
+      A scalar; 0 where all weights are 0.
 
     Raises:
-      ValueError, TypeError: if `q` is out of its range, or logits and labels do not fit.
+      ValueError: if shapes differ.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> gce(jnp.zeros((1, 2)), jnp.array([0]), q=1.0).tolist()
-      [0.5]
+      >>> float(weighted_mean(jnp.array([1.0, 3.0]), jnp.array([0.5, 1.5])))
+      2.5
 
     References:
-      Zhang and Sabuncu, Generalized Cross Entropy Loss for Training Deep Neural Networks with Noisy Labels, NeurIPS
-      2018, https://arxiv.org/abs/1805.07836
+      Cao, Wei, Gaidon, Arechiga and Ma, Learning Imbalanced Datasets with Label-Distribution-Aware Margin Loss,
+      NeurIPS 2019, https://arxiv.org/abs/1906.07413 (their code takes PyTorch's weighted cross-entropy)
     """
-    check_number("q", q, low=0, high=1)
-    check_positive("q", q)
-    return jnp.expm1(-q * cross_entropy(logits, labels)) / -q
-
-
-def sce(logits: jax.Array, labels: Any, alpha: float = 0.1, beta: float = 1.0, floor: float = 1e-4) -> jax.Array:
-    r"""Symmetric cross-entropy: cross-entropy plus the same with prediction and label exchanged.
-
-    $$\alpha\, (-\log p_y) + \beta\, (-\log A)\, (1 - p_y)$$
-
-    Args:
-      logits: (..., classes).
-      labels: (...) integer class indices. One out of range raises, or gives NaN under jit.
-      alpha: $\alpha \ge 0$, .1 for CIFAR-10 and 6 for CIFAR-100 in the paper.
-      beta: $\beta \ge 0$, 1 for CIFAR-10 and .1 for CIFAR-100.
-      floor: $A$ in (0, 1], what stands for the 0 in $\log 0$ of the labels.
-
-    Returns:
-      (...) losses.
-
-    Raises:
-      ValueError, TypeError: if an argument is out of its range, or logits and labels do not fit.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> print(jnp.array_str(sce(jnp.zeros((1, 2)), jnp.array([0])), precision=3))
-      [4.674]
-
-    References:
-      Wang, Ma, Chen, Luo, Yi and Bailey, Symmetric Cross Entropy for Robust Learning with Noisy Labels, ICCV 2019,
-      https://arxiv.org/abs/1908.06112
-    """
-    check_number("alpha", alpha, low=0)
-    check_number("beta", beta, low=0)
-    check_number("floor", floor, low=0, high=1)
-    check_positive("floor", floor)
-    ce = cross_entropy(logits, labels)
-    return alpha * ce - beta * jnp.log(jnp.asarray(floor, ce.dtype)) * -jnp.expm1(-ce)
+    if jnp.shape(losses) != jnp.shape(weights):
+        raise ValueError(
+            f"weights have the shape {jnp.shape(weights)}, losses {jnp.shape(losses)}: expected one weight for each "
+            "loss. Fix: weights[labels]."
+        )
+    total, weight = jnp.sum(weights * widen(losses)), jnp.sum(weights)
+    return (total / jnp.where(weight > 0, weight, 1)).astype(losses.dtype)
 
 
 def _along_classes(x: np.ndarray, logits: jax.Array) -> jax.Array:
