@@ -14,9 +14,9 @@ other remedy at the same cost of one gradient a step: generalised cross-entropy.
 
 **Hyperparameters.** Each variant has two learning rates and two values of a hyperparameter of its own (weight decay;
 bound or strength; q), chosen by accuracy on clean validation images, one seed of its own. The settings were fixed
-beforehand except for the human labels: a ResNet-8 at rate 0.1 hardly trained on them in 8 epochs and was replaced by the
-MLP before any verdict. Plain training at LPG's rate and weight decay was added after the first table, to separate the
-effect of its own choice of decay.
+beforehand except for the human labels: a ResNet-8 at rate 0.1 hardly trained on them in 8 epochs and was replaced by
+the MLP before any verdict. Plain training at LPG's rate and weight decay was added after the first table, to separate
+the effect of its own choice of decay.
 
 **Success criteria.** In each setting: LPG's test accuracy is above that of plain training, and LPG is within one point
 of generalised cross-entropy.
