@@ -112,6 +112,10 @@ def confusion(total_steps: int, bound: float = 3.0, window: tuple[float, float] 
     Notes:
       It is made for class structure in the noise (a digit taken for another). Under symmetric noise all labels are
       equally wrong, and a robust loss such as `pugd_optax.losses.gce` does as well; on clean labels it costs a little.
+
+      Choose the learning rate by validation: where a class is confused with another from the start, a high rate may
+      give it up, in some seeds only. Do not put it around `gce`: both hold back examples of low confidence, and
+      together whole classes may not be learned.
     """
     check_count("total_steps", total_steps, low=1, static=True)
     if bound != math.inf:
