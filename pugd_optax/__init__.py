@@ -13,6 +13,7 @@ from pugd_optax import (
     timing as timing,
 )
 from pugd_optax.ascents import (
+    dual_norm as dual_norm,
     normalize as normalize,
     projected_ascent as projected_ascent,
     restrict as restrict,
@@ -35,6 +36,7 @@ __all__ = [
     "classes",
     "decompose",
     "diagnostics",
+    "dual_norm",
     "per_example",
     "flood",
     "gaussian",

@@ -6,6 +6,7 @@ it, so whatever every leaf read from a bare sum would cost leaves x leaves addit
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -37,13 +38,31 @@ def norm(tree: Any, axis_name: AxisName = None) -> jax.Array:
       >>> norm({"a": jnp.array([3.0]), "b": jnp.array([4.0])})
       Array(5., dtype=float32)
     """
-    return jnp.sqrt(_total(tree, jax.tree.map(_square, tree), axis_name))
+    return jnp.sqrt(total(tree, jax.tree.map(_square, tree), axis_name))
 
 
 def vdot(a: optax.Updates, b: optax.Updates, axis_name: AxisName = None) -> jax.Array:
     """Real inner product `Re sum(conj(a) * b)` of two trees of one structure, as a scalar."""
     # A sum, not jnp.vdot: a dot wants its operands stored, a sum lets XLA compute them on the way.
-    return _total(a, jax.tree.map(lambda x, y: jnp.sum(_real_product(widen(x), widen(y))), a, b), axis_name)
+    return total(a, jax.tree.map(lambda x, y: jnp.sum(_real_product(widen(x), widen(y))), a, b), axis_name)
+
+
+def largest(tree: Any, axis_name: AxisName = None) -> jax.Array:
+    """The largest size of an entry, as a scalar, but for rounding; not finite if an entry is not.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(largest({"a": jnp.array([3.0, -5.0]), "b": jnp.zeros(2)}))
+      5.0
+    """
+    tops = jax.tree.map(lambda x: jnp.max(jnp.abs(widen(x)), initial=0.0), tree)
+    return behind_roots(total(tree, tops, axis_name, jax.lax.max, jax.lax.pmax))
+
+
+def average(x: jax.Array, axis_name: AxisName = None) -> jax.Array:
+    """The mean of the entries of one array; 0 for an empty one."""
+    mean = jnp.sum(x) / max(x.size, 1)
+    return jax.lax.pmean(mean, axis_name) if axis_name is not None and _varies(x, axis_name) else mean
 
 
 class Norms:
@@ -79,7 +98,7 @@ class Norms:
     @functools.cached_property
     def dot(self) -> jax.Array:
         """<g, g*>."""
-        return _behind_roots(vdot(self._g, self._g_star, self.axis_name))
+        return behind_roots(vdot(self._g, self._g_star, self.axis_name))
 
     @functools.cached_property
     def cosine(self) -> jax.Array:
@@ -131,7 +150,7 @@ def safe_ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
     return jnp.where(denominator == 0, 0, finite_or(0, ratio))
 
 
-def _behind_roots(x: jax.Array) -> jax.Array:
+def behind_roots(x: jax.Array) -> jax.Array:
     """`x` as a signed root times its size: XLA would see through the square of a plain root."""
     root = jnp.sqrt(jnp.maximum(x, 0)) - jnp.sqrt(jnp.maximum(-x, 0))
     return root * jnp.abs(root)
@@ -146,20 +165,26 @@ def _real_product(x: jax.Array, y: jax.Array) -> jax.Array:
     return (jnp.conj(x) * y).real if jnp.iscomplexobj(x) else x * y
 
 
-def _total(tree: Any, parts: Any, axis_name: AxisName) -> jax.Array:
+def total(
+    tree: Any,
+    parts: Any,
+    axis_name: AxisName,
+    add: Callable[..., jax.Array] = jax.lax.add,
+    over: Callable[..., jax.Array] = jax.lax.psum,
+) -> jax.Array:
     """Sum of one scalar a leaf, in the widest of their dtypes, and over the mesh axes that the leaves vary over."""
     scalars = jax.tree.leaves(parts)
     if axis_name is None:
-        return _add(scalars)
+        return _reduced(scalars, add)
     split = [_varies(x, axis_name) for x in jax.tree.leaves(tree)]
-    shards = jax.lax.psum(_add([x for x, on in zip(scalars, split, strict=True) if on]), axis_name)
-    return shards + _add([x for x, on in zip(scalars, split, strict=True) if not on]).astype(shards.dtype)
+    shards = over(_reduced([x for x, on in zip(scalars, split, strict=True) if on], add), axis_name)
+    return add(shards, _reduced([x for x, on in zip(scalars, split, strict=True) if not on], add).astype(shards.dtype))
 
 
-def _add(scalars: list[jax.Array]) -> jax.Array:
+def _reduced(scalars: list[jax.Array], add: Callable[..., jax.Array]) -> jax.Array:
     widest = jnp.float64 if any(x.dtype == jnp.float64 for x in scalars) else jnp.float32
     wide = [x.astype(widest) for x in scalars]
-    return functools.reduce(jax.lax.add, wide) if wide else jnp.zeros((), widest)
+    return functools.reduce(add, wide) if wide else jnp.zeros((), widest)
 
 
 def _varies(x: Any, axis_name: AxisName) -> bool:

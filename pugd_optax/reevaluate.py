@@ -145,8 +145,8 @@ def reevaluate(
     def perturb(call: _Call):
         state, params, extra = call.state, call.params, call.extra_args
         g = call.grads if call.follow is None else call.follow(params)
-        grad_fn = call.follow or call.gradient
-        direction, ascent_state = ascent.update(g, state.ascent, params, **(extra | {"grad_fn": grad_fn}))
+        told = extra | {"grad_fn": call.follow or call.gradient, "radius": call.at}
+        direction, ascent_state = ascent.update(g, state.ascent, params, **told)
         eps = jax.tree.map(functools.partial(times, call.at), direction)
         w_star = offset(params, eps)
         g_star = call.gradient(w_star)

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from pugd_optax import normalize, projected_ascent, restrict, scale_by_abs_params
+from pugd_optax import dual_norm, normalize, projected_ascent, restrict, scale_by_abs_params
 from pugd_optax.ascents import offset
 
 G = {"a": jnp.array([3.0, 0.0]), "b": jnp.array([[4.0], [12.0]]), "c": jnp.zeros(3)}
@@ -92,3 +92,39 @@ def test_complex_parameters():
     assert_close(ascend(normalize(), g, w), {"a": np.array([0.6 + 0.8j, 0.0])})
     assert_close(ascend(scale_by_abs_params(), g, w), {"a": np.array([3.0 + 4.0j, 0.0]) * np.sqrt(2.0)})
     assert_close(offset(w, {"a": jnp.array([1.0j, 1.0])}), {"a": np.array([1.0 + 0.0j, 3.0])})
+
+
+@pytest.mark.parametrize("p", [1, 1.05, 1.5, 2, 3, 50.0, np.inf])
+@pytest.mark.parametrize("size", [1e-15, 1.0, 1e15])
+def test_dual_norm_is_the_steepest_direction_of_its_ball(p, size):
+    """Of p-norm 1, and its product with g is the q-norm of g: Hoelder's bound."""
+    g = np.random.default_rng(0).normal(size=11)
+    tree = {"a": jnp.asarray(size * g[:4], jnp.float32), "b": jnp.asarray(size * g[4:].reshape(7, 1), jnp.float32)}
+    eps = np.concatenate([np.ravel(x) for x in ascend(dual_norm(p), tree, tree).values()]).astype(np.float64)
+    q = np.inf if p == 1 else 1.0 if p == np.inf else p / (p - 1)
+    np.testing.assert_allclose(np.linalg.norm(eps, p), 1, rtol=1e-5)
+    np.testing.assert_allclose(eps @ g, np.linalg.norm(g, q), rtol=1e-5)
+
+
+@pytest.mark.parametrize("p", [1, 1.5, 3, np.inf])
+def test_dual_norm_by_tensor_and_of_zero(p):
+    by_tensor = ascend(dual_norm(p, per_tensor=True))
+    assert_close(by_tensor, {k: ascend(dual_norm(p), {"x": G[k]}, {"x": W[k]})["x"] for k in G})
+    assert not by_tensor["c"].any()
+
+
+def test_dual_norm_shares_among_the_largest_and_meets_its_neighbours():
+    tied = {"a": jnp.array([2.0, -2.0]), "b": jnp.array([1.0])}
+    assert_close(ascend(dual_norm(1), tied, tied), {"a": [0.5, -0.5], "b": [0.0]})
+    assert_close(ascend(dual_norm(2)), ascend(normalize()))
+    assert_close(ascend(dual_norm(1e6), tied, tied), ascend(dual_norm(np.inf), tied, tied), rtol=1e-4)
+    turned = {"a": jnp.array([3.0 + 4.0j, 0.0])}
+    assert_close(ascend(dual_norm(3.0), turned, turned), {"a": np.array([0.6 + 0.8j, 0.0])})
+
+
+def test_dual_norm_refuses_what_is_no_norm():
+    with pytest.raises(ValueError, match=r"p=0\.5: expected a number in \[1, inf\].*Fix"):
+        dual_norm(0.5)
+    for wrong in ("2", True, jnp.float32(2.0)):
+        with pytest.raises(TypeError, match=r"p=.*expected a Python number"):
+            dual_norm(wrong)

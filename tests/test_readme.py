@@ -29,10 +29,6 @@ def test_the_paper_of_a_row_is_that_of_the_docstring(name):
     assert link.group() in (getattr(pugd_optax, name).__doc__ or "")
 
 
-def test_the_comparison_counts_the_methods():
-    assert f"| `pugd_optax` | {len(methods.__all__)} |" in README
-
-
 @pytest.mark.skipif(optax.__version__ != "0.2.8", reason="the README compares with Optax 0.2.8")
 def test_what_is_said_of_the_peer_in_optax():
     """Its ascent's schedule stands still, a zero gradient gives NaN, and further keyword arguments are refused."""

@@ -8,11 +8,13 @@ from pugd_optax.methods.amp import amp as amp
 from pugd_optax.methods.anti_pgd import anti_pgd as anti_pgd
 from pugd_optax.methods.asam import asam as asam
 from pugd_optax.methods.esam import esam as esam
+from pugd_optax.methods.fisher_sam import fisher_sam as fisher_sam
 from pugd_optax.methods.friendly_sam import friendly_sam as friendly_sam
 from pugd_optax.methods.gnp import gnp as gnp
 from pugd_optax.methods.gradient_regularization import gradient_regularization as gradient_regularization
 from pugd_optax.methods.gsam import gsam as gsam
 from pugd_optax.methods.layerwise_noise import layerwise_noise as layerwise_noise
+from pugd_optax.methods.le_sam import le_sam as le_sam
 from pugd_optax.methods.looksam import looksam as looksam
 from pugd_optax.methods.lpg import lpg as lpg
 from pugd_optax.methods.lpl import lpl as lpl
@@ -28,7 +30,10 @@ from pugd_optax.methods.rts_pugd import rts_pugd as rts_pugd
 from pugd_optax.methods.sam import sam as sam
 from pugd_optax.methods.sam_on import sam_on as sam_on
 from pugd_optax.methods.stable_sam import stable_sam as stable_sam
+from pugd_optax.methods.unified_sam import unified_sam as unified_sam
+from pugd_optax.methods.vasso import vasso as vasso
 from pugd_optax.methods.wsam import wsam as wsam
+from pugd_optax.methods.zsharp import zsharp as zsharp
 
 __all__ = [
     "ae_sam",
@@ -36,11 +41,13 @@ __all__ = [
     "anti_pgd",
     "asam",
     "esam",
+    "fisher_sam",
     "friendly_sam",
     "gnp",
     "gradient_regularization",
     "gsam",
     "layerwise_noise",
+    "le_sam",
     "looksam",
     "lpg",
     "lpl",
@@ -56,7 +63,10 @@ __all__ = [
     "sam",
     "sam_on",
     "stable_sam",
+    "unified_sam",
+    "vasso",
     "wsam",
+    "zsharp",
 ]
 
 for _name in __all__:  # in their own files as well, so that they can be pickled

@@ -3,11 +3,10 @@
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from pugd_optax._checks import check_number
-from pugd_optax._norms import cast_like, norm
+from pugd_optax._running_mean import RunningMean, moved, started_from
 from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, restrict
 from pugd_optax.combines import replace, weighted_sum
@@ -82,13 +81,11 @@ def friendly_sam(
     inner = reevaluate(ascent, replace, radius=radius, when=when, report=report)
 
     def init(params: optax.Params) -> FriendlySAMState:
-        return FriendlySAMState(jax.tree.map(jnp.zeros_like, params), jnp.zeros((), bool), inner.init(params))
+        return FriendlySAMState(*started_from(params), inner.init(params))
 
     def update(updates, state: Any, params=None, **extra_args):
         u, inner_state = inner.update(updates, state.reevaluate, params, **{**extra_args, "mean": state.mean})
-        finite = jnp.isfinite(norm(updates, extra_args.get("norm_axis_name")))
-        keep = jnp.where(finite, jnp.where(state.started, decay, 0.0), 1.0)
-        mean = weighted_sum(keep, state.mean, 1 - keep, updates)
-        return u, FriendlySAMState(cast_like(mean, state.mean), state.started | finite, inner_state)
+        memory = RunningMean(state.mean, state.started)
+        return u, FriendlySAMState(*moved(memory, updates, decay, extra_args.get("norm_axis_name")), inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)

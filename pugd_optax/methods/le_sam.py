@@ -1,0 +1,79 @@
+"""LE-SAM: a radius that gives every step the same rise of the loss."""
+
+import jax.numpy as jnp
+import optax
+
+from pugd_optax._checks import check_number
+from pugd_optax._norms import AxisName, inverse, multiply, norm, safe_ratio
+from pugd_optax._typing import Mask
+from pugd_optax.ascents import restrict
+from pugd_optax.combines import replace
+from pugd_optax.reevaluate import reevaluate
+from pugd_optax.timing import When
+
+
+def le_sam(
+    radius: optax.ScalarOrSchedule = 0.3,
+    sigma: optax.ScalarOrSchedule = 0.35,
+    *,
+    when: When = None,
+    mask: Mask | None = None,
+    report: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Loss-equated SAM: the perturbation whose linearised loss rises by a fixed budget.
+
+    $$\epsilon = \min\left(\frac{\sigma_t}{\|g\|},\ \rho_{max}\right) \frac{g}{\|g\|}, \qquad
+      u = \nabla L(w + \epsilon)$$
+
+    Two gradient evaluations a step. $\langle g, \epsilon \rangle = \sigma_t$ wherever the ceiling does not bind: the
+    smaller the gradient, the further the look. $\sigma \to \infty$ is SAM.
+
+    Args:
+      radius: $\rho_{max} \ge 0$, the largest length of $\epsilon$, the `radius` in the state; a number or a schedule.
+      sigma: $\sigma_t \ge 0$, the budget, in units of the loss; a number or a schedule of the step count. The authors
+        warm it up over 10 epochs and let it fall to 0 along half a cosine from epoch 160 on.
+      when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
+      mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
+        over these alone. Default: all.
+      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+
+    Returns:
+      An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
+      `pugd_optax.reevaluate`.
+
+    Raises:
+      ValueError, TypeError: if an argument is out of its range.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, pugd_optax
+      >>> loss = lambda w: jnp.sum(w**2)
+      >>> tx = optax.chain(pugd_optax.le_sam(radius=0.05), optax.sgd(0.1))
+      >>> w = jnp.array([1.0, 2.0])
+      >>> state = tx.init(w)
+      >>> for _ in range(10):
+      ...     updates, state = tx.update(jax.grad(loss)(w), state, w, grad_fn=jax.grad(loss))
+      ...     w = optax.apply_updates(w, updates)
+      >>> print(f"{loss(w):.3f}")
+      0.038
+
+    References:
+      Wang, Liu, Xie and Gao, Fix the Loss, Not the Radius: Rethinking the Adversarial Perturbation of Sharpness-Aware
+      Minimization, ICML 2026, https://arxiv.org/abs/2605.10183
+
+    Notes:
+      The formula was checked against the authors' code, https://github.com/smithgun2005/LE-SAM-ICML2026, whose script
+      takes $\sigma = 0.35$ and $\rho_{max} = 0.3$; its README lifts the ceiling to 999.
+    """
+    check_number("sigma", sigma, low=0, schedule=True)
+
+    def equate(updates, state, params=None, *, step=0, radius, norm_axis_name: AxisName = None, **extra_args):
+        del params, extra_args
+        length = norm(updates, norm_axis_name)
+        budget = jnp.asarray(sigma(step) if callable(sigma) else sigma).astype(length.dtype)
+        ceiling = jnp.asarray(radius).astype(length.dtype)
+        short = budget < length * ceiling
+        share = jnp.where(short, safe_ratio(budget, length * ceiling), 1)
+        return multiply(share * inverse(length), updates), state
+
+    ascent = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), equate)
+    return reevaluate(restrict(ascent, mask), replace, radius=radius, when=when, report=report)

@@ -1,0 +1,74 @@
+"""VaSSO: SAM along the running mean of the gradient."""
+
+import optax
+
+from pugd_optax._checks import check_number
+from pugd_optax._norms import AxisName
+from pugd_optax._running_mean import RunningMean, moved, started_from
+from pugd_optax._typing import Mask
+from pugd_optax.ascents import normalize, restrict
+from pugd_optax.combines import replace
+from pugd_optax.reevaluate import reevaluate
+from pugd_optax.timing import When
+
+
+def vasso(
+    radius: optax.ScalarOrSchedule = 0.05,
+    theta: float = 0.4,
+    *,
+    when: When = None,
+    mask: Mask | None = None,
+    report: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Variance-suppressed sharpness-aware optimization: the ascent follows a running mean, not one noisy batch.
+
+    $$d \leftarrow (1 - \theta)\, d + \theta\, g, \qquad \epsilon = \rho\,\frac{d}{\|d\|}, \qquad
+      u = \nabla L(w + \epsilon)$$
+
+    The first gradient starts $d$, which moves on active steps. Two gradient evaluations a step, and one copy of the
+    parameters more. $\theta = 1$ is SAM.
+
+    Args:
+      radius: $\rho \ge 0$; a number or a schedule.
+      theta: $\theta$ in [0, 1], the weight of the new gradient.
+      when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
+      mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
+        over these alone. Default: all.
+      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+
+    Returns:
+      An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
+      `pugd_optax.reevaluate`.
+
+    Raises:
+      ValueError, TypeError: if an argument is out of its range.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, pugd_optax
+      >>> loss = lambda w: jnp.sum(w**2)
+      >>> tx = optax.chain(pugd_optax.vasso(radius=0.05), optax.sgd(0.1))
+      >>> w = jnp.array([1.0, 2.0])
+      >>> state = tx.init(w)
+      >>> for _ in range(10):
+      ...     updates, state = tx.update(jax.grad(loss)(w), state, w, grad_fn=jax.grad(loss))
+      ...     w = optax.apply_updates(w, updates)
+      >>> print(f"{loss(w):.3f}")
+      0.038
+
+    References:
+      Li and Giannakis, Enhancing Sharpness-Aware Optimization Through Variance Suppression, NeurIPS 2023,
+      https://arxiv.org/abs/2309.15639
+
+    Notes:
+      The formula was checked against the authors' code, https://github.com/BingcongLi/VaSSO, where
+      every step is active.
+    """
+    check_number("theta", theta, low=0, high=1)
+
+    def follow(updates, state: RunningMean, params=None, *, norm_axis_name: AxisName = None, **extra_args):
+        del params, extra_args
+        state = moved(state, updates, 1 - theta, norm_axis_name)
+        return state.mean, state
+
+    mean = optax.GradientTransformationExtraArgs(started_from, follow)
+    return reevaluate(restrict(normalize(mean), mask), replace, radius=radius, when=when, report=report)

@@ -1,0 +1,40 @@
+"""VaSSO against its formula, with the running mean carried from step to step."""
+
+import numpy as np
+import pytest
+
+from pugd_optax import sam, timing, vasso
+from tests.problems import START, W, assert_follows, assert_same, unit
+
+
+def vasso_rule(radius, theta, active=lambda t: True, keep=slice(None)):
+    d = None
+
+    def rule(t, w, grad):
+        nonlocal d
+        g = grad(w)
+        if not active(t):
+            return g
+        d = g if d is None else (1 - theta) * d + theta * g
+        eps = np.zeros_like(START)
+        eps[keep] = radius * unit(d[keep])
+        return grad(w + eps)
+
+    return rule
+
+
+@pytest.mark.parametrize(("radius", "theta"), [(0.05, 0.4), (0.5, 0.9)])
+def test_formula(radius, theta):
+    assert_follows(vasso(radius, theta), vasso_rule(radius, theta))
+
+
+def test_the_mean_rests_on_inactive_steps():
+    assert_follows(vasso(0.3, when=timing.every(2, offset=1)), vasso_rule(0.3, 0.4, lambda t: t % 2 == 1))
+
+
+def test_mask():
+    assert_follows(vasso(0.3, mask={"b": False, "w": True}), vasso_rule(0.3, 0.4, keep=W))
+
+
+def test_without_memory_it_is_sam():
+    assert_same(vasso(0.3, theta=1.0), sam(0.3))
