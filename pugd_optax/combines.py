@@ -3,7 +3,8 @@ r"""Combines: `(g, g_star) -> u`, how the old and the new gradient become one.
 A combine is a plain function of two trees of one structure: `g`, the gradient at the parameters, and `g_star`, the
 gradient at the perturbed parameters. What else it needs it names: `step`, the step count; `params`; `eps`, the
 perturbation; `norms`, the lengths and the inner product of the two (`pugd_optax.combines.Norms`), so that no number is
-measured twice. One with a memory is a `StatefulCombine`. `pugd_optax.reevaluate` takes any function of this form.
+measured twice; `followed`, the gradient that the ascent followed, $g$ unless `ascent_grad_fn` gave another. One with a
+memory is a `StatefulCombine`. `pugd_optax.reevaluate` takes any function of this form.
 """
 
 from collections.abc import Callable

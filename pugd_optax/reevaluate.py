@@ -80,8 +80,8 @@ def reevaluate(
     Args:
       ascent: $(g, w) \to \epsilon$, an `optax.GradientTransformation` read as $+\epsilon$ (see `pugd_optax.ascents`).
         Its state moves on active steps only; an `ObservingAscent` is then shown $g^*$, and the output on idle steps.
-      combine: $(g, g^*) \to u$, which may name `step`, `params`, `eps` and `norms` as further parameters; or a
-        `StatefulCombine`, whose state moves on active steps (see `pugd_optax.combines`).
+      combine: $(g, g^*) \to u$, which may name `step`, `params`, `eps`, `norms` and `followed` as further
+        parameters; or a `StatefulCombine`, whose state moves on active steps (see `pugd_optax.combines`).
       radius: $r_t \ge 0$, a number or a schedule of the step count; a schedule is clamped at 0. At 0 the
         gradient is evaluated again at $w$ itself.
       when: the gate (see `pugd_optax.timing`): `step -> bool`, a `Gate`, or a bool. Default: every step.
@@ -151,7 +151,8 @@ def reevaluate(
         w_star = offset(params, eps)
         g_star = call.gradient(w_star)
         norms = Norms(call.grads, g_star, extra["norm_axis_name"])
-        given = {"step": state.step, "params": params, "eps": eps, "norms": norms, "state": state.combine}
+        given = {"step": state.step, "params": params, "eps": eps, "norms": norms, "followed": g}
+        given["state"] = state.combine
         u, combine_state = join(call.grads, g_star, **given)
         seen = _measured(norms, params, w_star) if report else ()
         return cast_like(u, call.grads), observe(ascent_state, g_star), combine_state, seen

@@ -90,7 +90,7 @@ def through_logits(
         check_trees(updates, params)
         if logits_fn is None or labels is None:
             raise ValueError(_NO_LOGITS.format(name="logits_fn" if logits_fn is None else "labels"))
-        loss = functools.partial(_mean_cross_entropy, labels=labels, where=where, axis_name=axis_name)
+        loss = functools.partial(mean_cross_entropy, labels=labels, where=where, axis_name=axis_name)
         loss = loss if logit_loss is None else logit_loss
         logits, pullback = jax.vjp(logits_fn, params) if logits_vjp is None else logits_vjp
         check_logits(logits, num_classes)
@@ -127,7 +127,7 @@ _NO_LOGITS = (
 )
 
 
-def _mean_cross_entropy(logits: jax.Array, labels: Any, where: Any, axis_name: str | None) -> jax.Array:
+def mean_cross_entropy(logits: jax.Array, labels: Any, where: Any = None, axis_name: str | None = None) -> jax.Array:
     """The mean over the rows that count; split over devices, their mean is that of the whole batch."""
     soft = jnp.issubdtype(jnp.result_type(labels), jnp.floating)
     if where is None:

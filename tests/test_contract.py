@@ -13,7 +13,15 @@ import pytest
 from pugd_optax import methods, timing
 from tests.problems import classifier, examples, extra_args
 
-REQUIRED = {"total_steps": 8, "num_classes": 3, "strength": 0.1, "step": 0.1, "sigma": 0.05, "key": 0}
+REQUIRED = {
+    "total_steps": 8,
+    "num_classes": 3,
+    "strength": 0.1,
+    "step": 0.1,
+    "sigma": 0.05,
+    "key": 0,
+    "counts": (30, 20, 10),
+}
 """Values for arguments without a default."""
 
 
@@ -455,10 +463,11 @@ def test_static_and_traced_decisions_agree(name, when):
 
 @pytest.mark.parametrize("name", [n for n in methods.__all__ if {"mask", "when"} <= set(arguments(n))])
 def test_mask_leaves_the_rest_where_it_is(name):
-    """`grad_fn` sees unselected parameters unmoved, and some selected ones moved."""
+    """The functions of the parameters see unselected ones unmoved, and some selected ones moved."""
     mask = {"dense": {"kernel": True, "bias": True}, "gain": False}
     tx, params, extra, seen = build(name, mask=mask, when=True), classifier(), extra_args(examples()), []
-    watched = extra | {"grad_fn": lambda p: seen.append(p) or extra["grad_fn"](p)}
+    watch = lambda function: lambda p: seen.append(p) or function(p)
+    watched = {k: watch(v) if callable(v) else v for k, v in extra.items()}
     state = tx.init(params)
     for _ in range(2):
         _, state = tx.update(extra["grad_fn"](params), state, params, **watched)

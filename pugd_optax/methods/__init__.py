@@ -9,10 +9,13 @@ from pugd_optax.methods.anti_pgd import anti_pgd as anti_pgd
 from pugd_optax.methods.asam import asam as asam
 from pugd_optax.methods.esam import esam as esam
 from pugd_optax.methods.fisher_sam import fisher_sam as fisher_sam
+from pugd_optax.methods.focal_sam import focal_sam as focal_sam
 from pugd_optax.methods.friendly_sam import friendly_sam as friendly_sam
+from pugd_optax.methods.functional_sam import functional_sam as functional_sam
 from pugd_optax.methods.gnp import gnp as gnp
 from pugd_optax.methods.gradient_regularization import gradient_regularization as gradient_regularization
 from pugd_optax.methods.gsam import gsam as gsam
+from pugd_optax.methods.imb_sam import imb_sam as imb_sam
 from pugd_optax.methods.layerwise_noise import layerwise_noise as layerwise_noise
 from pugd_optax.methods.le_sam import le_sam as le_sam
 from pugd_optax.methods.looksam import looksam as looksam
@@ -42,10 +45,13 @@ __all__ = [
     "asam",
     "esam",
     "fisher_sam",
+    "focal_sam",
     "friendly_sam",
+    "functional_sam",
     "gnp",
     "gradient_regularization",
     "gsam",
+    "imb_sam",
     "layerwise_noise",
     "le_sam",
     "looksam",

@@ -66,7 +66,7 @@ def le_sam(
     """
     check_number("sigma", sigma, low=0, schedule=True)
 
-    def equate(updates, state, params=None, *, step=0, radius, norm_axis_name: AxisName = None, **extra_args):
+    def equate(updates, state, params=None, *, step=0, radius=1.0, norm_axis_name: AxisName = None, **extra_args):
         del params, extra_args
         length = norm(updates, norm_axis_name)
         budget = jnp.asarray(sigma(step) if callable(sigma) else sigma).astype(length.dtype)

@@ -1,10 +1,12 @@
 """VaSSO: SAM along the running mean of the gradient."""
 
+from typing import Any
+
 import optax
 
 from pugd_optax._checks import check_number
 from pugd_optax._norms import AxisName
-from pugd_optax._running_mean import RunningMean, moved, started_from
+from pugd_optax._running_mean import moved, started_from
 from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, restrict
 from pugd_optax.combines import replace
@@ -65,7 +67,7 @@ def vasso(
     """
     check_number("theta", theta, low=0, high=1)
 
-    def follow(updates, state: RunningMean, params=None, *, norm_axis_name: AxisName = None, **extra_args):
+    def follow(updates, state: Any, params=None, *, norm_axis_name: AxisName = None, **extra_args):
         del params, extra_args
         state = moved(state, updates, 1 - theta, norm_axis_name)
         return state.mean, state

@@ -75,7 +75,7 @@ def zsharp(
     """
     check_number("quantile", quantile, low=0, below=1)
 
-    def stand_out(updates, state, params=None, *, norm_axis_name: AxisName = None, **extra_args):
+    def stand_out(updates, state, params: Any = None, *, norm_axis_name: AxisName = None, **extra_args):
         del extra_args
         scores = jax.tree.map(lambda g: _scores(widen(g), norm_axis_name), updates)
         counted = jax.tree.map(lambda on, g: jnp.float32(g.size * on), resolve_mask(mask, params), updates)

@@ -1,5 +1,7 @@
 """LE-SAM against its formula, below its ceiling and at it."""
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,10 +10,12 @@ from pugd_optax import le_sam, sam
 from tests.problems import assert_follows, assert_same, unit
 
 
+def at(x: Any, t: int) -> float:
+    return x(t) if callable(x) else x
+
+
 @pytest.mark.parametrize(("radius", "sigma"), [(0.3, 0.35), (5.0, 0.2), (lambda t: 0.1 * (t + 1), lambda t: 0.05 * t)])
 def test_formula(radius, sigma):
-    at = lambda x, t: x(t) if callable(x) else x
-
     def rule(t, w, grad):
         g = grad(w)
         return grad(w + min(at(sigma, t) / np.linalg.norm(g), at(radius, t)) * unit(g))

@@ -1,5 +1,7 @@
 """Unified SAM against its formula, and its two ends."""
 
+from typing import Any
+
 import numpy as np
 import optax
 import pytest
@@ -8,10 +10,14 @@ from pugd_optax import reevaluate, sam, unified_sam
 from tests.problems import assert_follows, assert_same
 
 
+def at(x: Any, t: int) -> float:
+    return x(t) if callable(x) else x
+
+
 @pytest.mark.parametrize(("radius", "lam"), [(0.1, 0.5), (0.4, 0.9), (0.3, lambda t: 1 / (t + 1))])
 def test_formula(radius, lam):
     def rule(t, w, grad):
-        g, share = grad(w), lam(t) if callable(lam) else lam
+        g, share = grad(w), at(lam, t)
         return grad(w + radius * (1 - share + share / np.linalg.norm(g)) * g)
 
     assert_follows(unified_sam(radius, lam), rule, rtol=1e-6 if callable(lam) else 1e-9)

@@ -1,0 +1,80 @@
+"""ImbSAM: SAM on the tail classes alone."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from pugd_optax._checks import check_count
+from pugd_optax._class_checks import check_counts
+from pugd_optax._from_logits import class_weighted
+from pugd_optax._typing import Mask
+from pugd_optax.timing import When
+
+
+def imb_sam(
+    counts: Any,
+    radius: optax.ScalarOrSchedule = 0.05,
+    eta: int = 20,
+    *,
+    when: When = None,
+    mask: Mask | None = None,
+    report: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Imbalanced SAM: the loss of classes with few examples is flattened, that of the others is descended.
+
+    $$L = L_{head} + L_{tail}, \qquad \epsilon = \rho\,\frac{\nabla L_{tail}(w)}{\|\nabla L_{tail}(w)\|}, \qquad
+      u = \nabla L_{head}(w) + \nabla L_{tail}(w + \epsilon)$$
+
+    The tail are the classes with fewer than $\eta$ training examples. Three gradient evaluations a step. With all
+    classes in the tail it is SAM.
+
+    Args:
+      counts: (classes,) numbers above 0, the class counts of the training set.
+      radius: $\rho \ge 0$; a number or a schedule.
+      eta: $\eta$, from how many examples on a class is no tail class. 20 is the authors', for CIFAR-100-LT.
+      when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
+      mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
+        over these alone. Default: all.
+      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+
+    Returns:
+      An `optax.GradientTransformationExtraArgs` with
+
+          update(grads, state, params, *, logits_fn, labels, logit_loss=None, **extra_args)
+
+      as in `pugd_optax.lpg`: `logits_fn(params) -> logits` and `labels` are those of the batch that gave `grads`,
+      `logit_loss(logits) -> scalar` is the loss, a sum or mean over examples; default: the mean softmax cross-entropy
+      with `labels`.
+
+    Raises:
+      ValueError, TypeError: if an argument is out of its range; in `update`, if `params`, `logits_fn` or `labels` is
+        missing or labels do not fit.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, pugd_optax
+      >>> x, y = jnp.array([[1.0, 0.0], [0.5, 1.0], [2.0, 1.0]]), jnp.array([0, 1, 0])
+      >>> logits_fn = lambda w: jnp.tanh(x @ w["a"]) @ w["b"]
+      >>> loss_fn = lambda w: optax.softmax_cross_entropy_with_integer_labels(logits_fn(w), y).mean()
+      >>> tx = optax.chain(pugd_optax.imb_sam(counts=[40, 10], radius=0.1), optax.sgd(0.5))
+      >>> w = {"a": jnp.array([[0.5, -0.5], [0.2, 0.1]]), "b": jnp.eye(2)}
+      >>> state = tx.init(w)
+      >>> for _ in range(20):
+      ...     updates, state = tx.update(jax.grad(loss_fn)(w), state, w, logits_fn=logits_fn, labels=y)
+      ...     w = optax.apply_updates(w, updates)
+      >>> print(f"{loss_fn(w):.3f}")
+      0.064
+
+    References:
+      Zhou, Qu, Xu and Shen, ImbSAM: A Closer Look at Sharpness-Aware Minimization in Class-Imbalanced Recognition, ICCV
+      2023, https://arxiv.org/abs/2308.07815
+
+    Notes:
+      The formula was checked against the authors' code, https://github.com/cool-xuan/Imbalanced_SAM.
+    """
+    n = check_counts(counts)
+    check_count("eta", eta, low=1, static=True)
+    if not (n < eta).any():
+        raise ValueError(f"eta={eta}: no class has fewer examples, so none would be perturbed. Fix: eta={int(max(n))}.")
+    weights = lambda: jnp.asarray(n < eta, jnp.float32)
+    return class_weighted("imb_sam", weights, radius=radius, when=when, mask=mask, report=report)

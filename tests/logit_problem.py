@@ -1,0 +1,52 @@
+"""The classifier of `tests.problems` by hand, in float64 NumPy: logits, what they pull back, and a path of steps."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from tests.problems import CLASSES, classifier, examples, extra_args
+
+Tree = dict[str, Any]
+
+
+def logits(w: Tree, x: np.ndarray) -> np.ndarray:
+    return w["gain"] * (x @ w["dense"]["kernel"] + w["dense"]["bias"])
+
+
+def cotangent(u: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Of the mean cross-entropy, at logits u."""
+    p = np.exp(u - u.max(1, keepdims=True))
+    return (p / p.sum(1, keepdims=True) - np.eye(CLASSES)[labels]) / len(labels)
+
+
+def pull_back(w: Tree, x: np.ndarray, c: np.ndarray) -> Tree:
+    kernel, bias = w["dense"]["kernel"], w["dense"]["bias"]
+    dense = {"kernel": w["gain"] * x.T @ c, "bias": w["gain"] * c.sum(0)}
+    return {"dense": dense, "gain": np.sum(c * (x @ kernel + bias))}
+
+
+def ahead(w: Tree, radius: float, g: Tree) -> Tree:
+    """W + radius * g / |g|."""
+    length = np.sqrt(sum(np.sum(x**2) for x in jax.tree.leaves(g)))
+    return jax.tree.map(lambda v, x: v + radius * x / length, w, g)
+
+
+def assert_follows(tx: Any, rule: Callable[[Tree, np.ndarray, np.ndarray], Tree], *, steps: int = 3) -> None:
+    """`tx` gives what `(w, x, labels) -> u` gives, on a new batch every step."""
+    with jax.enable_x64(True):
+        params = classifier("float64")
+        state, w = tx.init(params), jax.tree.map(np.asarray, params)
+
+        @jax.jit
+        def step(params, state, data):
+            extra = extra_args(data)
+            return tx.update(extra["grad_fn"](params), state, params, **extra)
+
+        for t in range(steps):
+            data = examples(seed=t)
+            u, state = step(w, state, data)
+            expected = rule(w, np.asarray(data["x"], np.float64), np.asarray(data["labels"]))
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), u, expected)
+            w = jax.tree.map(lambda v, x: v - 0.2 * np.asarray(x), w, u)

@@ -1,0 +1,34 @@
+"""ImbSAM against its formula, and its limits."""
+
+import jax
+import numpy as np
+import pytest
+
+from pugd_optax import imb_sam
+from tests.logit_problem import ahead, assert_follows, cotangent, logits, pull_back
+
+
+@pytest.mark.parametrize(("counts", "eta"), [((30, 20, 10), 15), ((30, 20, 10), 30)])
+def test_formula(counts, eta):
+    def rule(w, x, labels):
+        tail = (np.asarray(counts) < eta)[labels][:, None]
+        part = lambda v: pull_back(v, x, tail * cotangent(logits(v, x), labels))
+        head = pull_back(w, x, ~tail * cotangent(logits(w, x), labels))
+        return jax.tree.map(np.add, head, part(ahead(w, 0.3, part(w))))
+
+    assert_follows(imb_sam(counts, 0.3, eta), rule)
+
+
+def test_all_classes_in_the_tail_is_sam():
+    def sam_rule(w, x, labels):
+        grad = lambda v: pull_back(v, x, cotangent(logits(v, x), labels))
+        return grad(ahead(w, 0.3, grad(w)))
+
+    assert_follows(imb_sam((30, 20, 10), 0.3, eta=31), sam_rule)
+
+
+def test_a_tail_without_a_class_is_refused():
+    with pytest.raises(ValueError, match=r"eta=10: no class has fewer examples.*Fix: eta=30"):
+        imb_sam((30, 20, 10), eta=10)
+    with pytest.raises(ValueError, match=r"counts=.*above 0"):
+        imb_sam((30, 0))
