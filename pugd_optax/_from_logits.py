@@ -50,7 +50,7 @@ def class_weighted(
     """
     inner = reevaluate(restrict(normalize(), mask), _exchange, radius=radius, when=when, report=report)
 
-    def update(updates, state, params=None, *, logits_fn=None, labels=None, logit_loss=None, **extra_args):
+    def update(updates, state, params=None, *, logits_fn: Any = None, labels=None, logit_loss=None, **extra_args):
         check_trees(updates, params)
         loss = loss_of_logits(method, logits_fn, labels, logit_loss)
         if labels is None:

@@ -1,5 +1,7 @@
 """Functional SAM: SAM on the function that a network computes, not on its logits' statistics."""
 
+from typing import Any
+
 import jax
 import optax
 
@@ -64,15 +66,15 @@ def functional_sam(
 
     Notes:
       The formula was checked against a summary by others, https://junaidaliop.github.io/zij/math/functionalsam/, and
-      the paper's abstract; its authors' code is not public. Their second proposal, an ascent preconditioned by the second
-      moments of Adam, is not built.
+      the paper's abstract; its authors' code is not public. Their second proposal, an ascent preconditioned by
+      the second moments of Adam, is not built.
 
       Terms of the loss that are not a function of the logits are in the ascent and lost in $u$: put weight decay in the
       optimizer.
     """
     inner = sam(radius, when=when, mask=mask, report=report)
 
-    def update(updates, state, params=None, *, logits_fn=None, labels=None, logit_loss=None, **extra_args):
+    def update(updates, state, params=None, *, logits_fn: Any = None, labels=None, logit_loss=None, **extra_args):
         check_trees(updates, params)
         loss = loss_of_logits("functional_sam", logits_fn, labels, logit_loss)
 

@@ -11,7 +11,7 @@ from tests.problems import assert_follows, assert_same, unit
 
 
 def at(x: Any, t: int) -> float:
-    return x(t) if callable(x) else x
+    return float(x(t) if callable(x) else x)
 
 
 @pytest.mark.parametrize(("radius", "sigma"), [(0.3, 0.35), (5.0, 0.2), (lambda t: 0.1 * (t + 1), lambda t: 0.05 * t)])

@@ -11,7 +11,7 @@ from tests.problems import assert_follows, assert_same
 
 
 def at(x: Any, t: int) -> float:
-    return x(t) if callable(x) else x
+    return float(x(t) if callable(x) else x)
 
 
 @pytest.mark.parametrize(("radius", "lam"), [(0.1, 0.5), (0.4, 0.9), (0.3, lambda t: 1 / (t + 1))])
