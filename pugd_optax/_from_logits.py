@@ -14,6 +14,7 @@ from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, restrict
 from pugd_optax.logits import LogitLoss, multiplicative
 from pugd_optax.reevaluate import reevaluate
+from pugd_optax.schedules import Radius
 from pugd_optax.through_logits import mean_cross_entropy
 from pugd_optax.timing import When
 
@@ -38,7 +39,7 @@ def class_weighted(
     method: str,
     weights: Callable[[], jax.Array],
     *,
-    radius: optax.ScalarOrSchedule,
+    radius: Radius,
     when: When,
     mask: Mask | None,
     report: bool,

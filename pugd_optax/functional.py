@@ -62,6 +62,7 @@ class PerturbedValueAndGrad:
         second = share_of(args, self.second_batch)
         value, g = explained("loss_fn", self._value_and_gradient, params, *args, **kwargs)
         grad_fn = lambda p: self._value_and_gradient(p, *second, **kwargs)[1]
+        extra = {"value": value[0] if self.has_aux else value} | extra
         u, state = self.tx.update(g, state, params, grad_fn=grad_fn, **extra)
         return value, jax.tree.map(jnp.conj, u), state
 

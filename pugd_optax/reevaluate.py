@@ -19,6 +19,7 @@ from pugd_optax._typing import Combine, GradFn, ValueFn
 from pugd_optax._watch import entered
 from pugd_optax.ascents import Ascent, ObservingAscent, offset, with_extra_args
 from pugd_optax.combines import StatefulCombine, replace
+from pugd_optax.schedules import Controller, Radius
 from pugd_optax.timing import Gate, When
 
 
@@ -49,6 +50,7 @@ class ReevaluateState(NamedTuple):
       active: whether the last call was active.
       radius: $r_t$ of the last call, float32; 0 when it was not active.
       report: a `Report`, or `()` without `report=True`.
+      controller: state of the radius's controller, `()` for a number or a schedule.
     """
 
     step: jax.Array
@@ -58,13 +60,14 @@ class ReevaluateState(NamedTuple):
     active: jax.Array
     radius: jax.Array
     report: Any
+    controller: Any
 
 
 def reevaluate(
     ascent: Ascent,
     combine: Combine | StatefulCombine = replace,
     *,
-    radius: optax.ScalarOrSchedule = 1.0,
+    radius: Radius = 1.0,
     when: When = None,
     idle: Callable[..., optax.Updates] | None = None,
     report: bool = False,
@@ -82,8 +85,8 @@ def reevaluate(
         Its state moves on active steps only; an `ObservingAscent` is then shown $g^*$, and the output on idle steps.
       combine: $(g, g^*) \to u$, which may name `step`, `params`, `eps`, `norms` and `followed` as further
         parameters; or a `StatefulCombine`, whose state moves on active steps (see `pugd_optax.combines`).
-      radius: $r_t \ge 0$, a number or a schedule of the step count; a schedule is clamped at 0. At 0 the
-        gradient is evaluated again at $w$ itself.
+      radius: $r_t \ge 0$, a number, a schedule of the step count, or a `pugd_optax.schedules.Controller`, moved by
+        what active steps measure; a schedule is clamped at 0. At 0 the gradient is evaluated again at $w$ itself.
       when: the gate (see `pugd_optax.timing`): `step -> bool`, a `Gate`, or a bool. Default: every step.
       idle: $g \to u$ on steps that are not active, which may name `step`, `params`, `norms` (of $g$) and `state`, that
         of the combine. Default: $g$ itself, bit for bit.
@@ -141,6 +144,8 @@ def reevaluate(
     memory = combine if isinstance(combine, StatefulCombine) else _without_memory(combine)
     join, rest = by_name(memory.apply), by_name(idle or (lambda g: g))
     gate = _as_gate(when)
+    controller = radius if isinstance(radius, Controller) else None
+    tune = by_name(controller.update) if controller else lambda state, **given: state
 
     def perturb(call: _Call):
         state, params, extra = call.state, call.params, call.extra_args
@@ -152,17 +157,17 @@ def reevaluate(
         g_star = call.gradient(w_star)
         norms = Norms(call.grads, g_star, extra["norm_axis_name"])
         given = {"step": state.step, "params": params, "eps": eps, "norms": norms, "followed": g}
-        given["state"] = state.combine
-        u, combine_state = join(call.grads, g_star, **given)
+        u, combine_state = join(call.grads, g_star, state=state.combine, **given)
         seen = _measured(norms, params, w_star) if report else ()
-        return cast_like(u, call.grads), observe(ascent_state, g_star), combine_state, seen
+        tuned = tune(state.controller, g=call.grads, g_star=g_star, value=extra.get("value"), **given)
+        return cast_like(u, call.grads), observe(ascent_state, g_star), combine_state, seen, tuned
 
     def leave(call: _Call):
         state = call.state
         norms = Norms(call.grads, call.grads, call.extra_args["norm_axis_name"])
         given = {"step": state.step, "params": call.params, "norms": norms, "state": state.combine}
         u = cast_like(rest(call.grads, **given), call.grads)
-        return u, observe(state.ascent, u), state.combine, state.report
+        return u, observe(state.ascent, u), state.combine, state.report, state.controller
 
     def update(
         updates,
@@ -186,9 +191,10 @@ def reevaluate(
         extra_args |= {"step": state.step, "norm_axis_name": norm_axis_name}
         decision, gate_state = gate.update(state.gate, grads, **extra_args)
         active = decision if active is None else active
-        at = jnp.maximum(jnp.asarray(radius(state.step) if callable(radius) else radius), 0)
+        now = state.controller.value if controller else radius(state.step) if callable(radius) else radius
+        at = jnp.maximum(jnp.asarray(now), 0)
         call = _Call(grads, params, state, gradient, follow, at, extra_args)
-        u, ascent_state, combine_state, seen = cond(active, lambda: perturb(call), lambda: leave(call))
+        u, ascent_state, combine_state, seen, tuned = cond(active, lambda: perturb(call), lambda: leave(call))
         return u, ReevaluateState(
             step=jnp.asarray(optax.safe_increment(state.step)),
             ascent=ascent_state,
@@ -197,6 +203,7 @@ def reevaluate(
             active=(on := jnp.asarray(active, bool)),
             radius=jnp.where(on, at.astype(jnp.float32), 0),
             report=seen,
+            controller=tuned,
         )
 
     def init(params: optax.Params) -> ReevaluateState:
@@ -209,6 +216,7 @@ def reevaluate(
             active=jnp.zeros((), bool),
             radius=jnp.zeros((), jnp.float32),
             report=Report(*(jnp.zeros((), jnp.float32) for _ in Report._fields)) if report else (),
+            controller=controller.init(params) if controller else (),
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -237,7 +245,8 @@ def _without_memory(combine: Combine) -> StatefulCombine:
 
 
 def _check_parts(ascent: Any, combine: Any, radius: Any, idle: Any) -> None:
-    check_number("radius", radius, low=0, schedule=True)
+    if not isinstance(radius, Controller):
+        check_number("radius", radius, low=0, schedule=True)
     if not isinstance(ascent, optax.GradientTransformation | ObservingAscent):
         raise TypeError(f"ascent={ascent!r}: expected an optax.GradientTransformation. Fix: pugd_optax.normalize().")
     if idle is not None and not callable(idle):

@@ -2,18 +2,46 @@ r"""Schedules: `step -> float`, for radii and scales, that Optax lacks.
 
 Every Optax schedule works as a radius or a scale too; these are the shapes of the Radius-Timing-Scale papers. Each
 holds its last value after `steps`.
+
+A `Controller` is a radius that follows what the steps measure in place of the step count: `target_cosine` and
+`target_rise` make one.
 """
 
 import math
-from typing import Literal, get_args
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from pugd_optax._checks import check_count, check_number
+from pugd_optax._norms import Norms, finite_or, vdot, widen
 
 Kind = Literal["cos", "sin", "icos", "isin"]
+
+
+class Controller(NamedTuple):
+    """A radius that tunes itself, for the `radius=` of `pugd_optax.reevaluate` and of every method built on it.
+
+    Attributes:
+      init: `params -> state`, a named tuple of arrays whose field `value` is the radius of the next step.
+      update: `(state, ...) -> state` after an active step; it may name `norms` (`pugd_optax.combines.Norms` of $g$ and
+        $g^*$), `g`, `g_star`, `eps`, `step` and `value`, the loss at the parameters where the caller passes one.
+    """
+
+    init: Callable[[optax.Params], Any]
+    update: Callable[..., Any]
+
+
+class ControllerState(NamedTuple):
+    """State of `target_cosine` and `target_rise`: `value`, the radius of the next step, float32."""
+
+    value: jax.Array
+
+
+Radius = optax.ScalarOrSchedule | Controller
+"""What `radius=` takes."""
 
 
 def quarter_wave(kind: Kind, max: float, min: float, steps: int) -> optax.Schedule:
@@ -110,6 +138,121 @@ def half_cosine(max: float, min: float, steps: int, *, cycles: int = 1) -> optax
         return min + 0.5 * (max - min) * (1 + jnp.cos(math.pi * within))
 
     return schedule
+
+
+def target_cosine(
+    target: float = 0.9, *, start: float = 0.05, gain: float = 0.1, low: float = 1e-3, high: float = 10.0
+) -> Controller:
+    r"""A radius at which the perturbed gradient keeps a given angle to the gradient.
+
+    $$r \leftarrow \mathrm{clip}\big(r\, e^{k\,(\cos(g, g^*) - c)},\ r_{min},\ r_{max}\big)$$
+
+    after each active step: a perturbation that changes nothing grows, one that turns the gradient too far shrinks.
+
+    Args:
+      target: $c$ in [-1, 1].
+      start: the first radius, between `low` and `high`.
+      gain: $k \ge 0$; at 0.1 a radius ten times too small takes a few hundred steps.
+      low: $r_{min} > 0$.
+      high: $r_{max}$.
+
+    Returns:
+      A controller. Where a gradient is 0 or not finite, the radius stays.
+
+    Raises:
+      ValueError, TypeError: if an argument is out of its range.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, pugd_optax
+      >>> loss = lambda w: 0.5 * (w[0] ** 2 + 9 * w[1] ** 2)
+      >>> tx = pugd_optax.sam(radius=target_cosine(0.95, gain=2.0))
+      >>> w, grad_fn = jnp.array([1.0, 0.2]), jax.grad(loss)
+      >>> state = tx.init(w)
+      >>> for _ in range(200):
+      ...     u, state = tx.update(grad_fn(w), state, w, grad_fn=grad_fn)
+      >>> print(f"{pugd_optax.combines.cosine(grad_fn(w), u):.2f}")
+      0.95
+    """
+    check_number("target", target, low=-1, high=1)
+    init = _started(start, gain, low, high)
+
+    def update(state: ControllerState, norms: Norms) -> ControllerState:
+        usable = jnp.isfinite(norms.g * norms.g_star) & (norms.g * norms.g_star > 0)
+        return _moved(state, jnp.where(usable, norms.cosine - target, 0), gain, low, high)
+
+    return Controller(init, update)
+
+
+def target_rise(
+    target: float = 0.1, *, start: float = 0.05, gain: float = 0.1, low: float = 1e-3, high: float = 10.0
+) -> Controller:
+    r"""A radius at which the loss rises by a given share on the way to the perturbed point.
+
+    $$r \leftarrow \mathrm{clip}\big(r\, e^{k\,\mathrm{clip}(1 - h / c,\, -1,\, 1)},\ r_{min},\ r_{max}\big), \qquad
+      h = \frac{\langle g + g^*, \epsilon \rangle}{2\,|L(w)|}$$
+
+    after each active step. $h$ is the rise by the trapezoid rule, exact on quadratics: no loss is evaluated for it.
+
+    Args:
+      target: $c > 0$.
+      start: the first radius, between `low` and `high`.
+      gain: $k \ge 0$.
+      low: $r_{min} > 0$.
+      high: $r_{max}$.
+
+    Returns:
+      A controller, which needs the extra argument `value` of `update`, the loss at the parameters, as Optax's own
+      transformations do; `pugd_optax.value_and_grad` passes it. Where a number is not finite, or the loss 0, the radius
+      stays.
+
+    Raises:
+      ValueError, TypeError: if an argument is out of its range; in `update`, if `value` is missing.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, pugd_optax
+      >>> loss = lambda w: jnp.sum(w**2)
+      >>> tx = pugd_optax.sam(radius=target_rise(0.21, gain=0.5))
+      >>> w, grad_fn = jnp.array([0.6, 0.8]), jax.grad(loss)
+      >>> state = tx.init(w)
+      >>> for _ in range(100):
+      ...     _, state = tx.update(grad_fn(w), state, w, grad_fn=grad_fn, value=loss(w))
+      >>> print(f"{optax.tree.get(state, 'radius'):.3f}")  # (1 + 0.1)^2 = 1.21
+      0.100
+    """
+    check_number("target", target, low=0)
+    if target == 0:
+        raise ValueError("target=0: only the radius 0 raises nothing. Fix: target=0.1.")
+    init = _started(start, gain, low, high)
+
+    def update(state: ControllerState, g, g_star, eps, norms: Norms, value=None) -> ControllerState:
+        if value is None:
+            raise ValueError(_NO_VALUE)
+        both = jax.tree.map(lambda x, y: widen(x) + widen(y), g, g_star)
+        rise = 0.5 * vdot(both, eps, norms.axis_name)
+        share = rise / (target * jnp.abs(jnp.asarray(value)).astype(rise.dtype))
+        return _moved(state, jnp.clip(finite_or(0, 1 - share), -1, 1), gain, low, high)
+
+    return Controller(init, update)
+
+
+def _started(start: float, gain: float, low: float, high: float) -> Callable[[optax.Params], ControllerState]:
+    check_number("gain", gain, low=0)
+    check_number("low", low, low=0)
+    if low == 0:
+        raise ValueError("low=0: a radius of 0 could never grow again. Fix: low=1e-3.")
+    check_number("high", high, low=low)
+    check_number("start", start, low=low, high=high)
+    return lambda params: ControllerState(jnp.asarray(start, jnp.float32))
+
+
+def _moved(state: ControllerState, error: jax.Array, gain: float, low: float, high: float) -> ControllerState:
+    return ControllerState(jnp.clip(state.value * jnp.exp(gain * error.astype(jnp.float32)), low, high))
+
+
+_NO_VALUE = (
+    "value is None: target_rise needs the loss at params. Fix: "
+    "tx.update(grads, state, params, grad_fn=grad_fn, value=loss)."
+)
 
 
 def _product_modulo(x: jax.Array, factor: int, modulus: int) -> jax.Array:

@@ -5,12 +5,13 @@ import optax
 from pugd_optax._checks import check_count, check_number
 from pugd_optax._typing import Mask
 from pugd_optax.methods.sam import sam
+from pugd_optax.schedules import Radius
 from pugd_optax.timing import large_gradient
 
 
 def ae_sam(
     total_steps: int,
-    radius: optax.ScalarOrSchedule = 0.05,
+    radius: Radius = 0.05,
     *,
     start: float = 1.0,
     stop: float = -1.0,

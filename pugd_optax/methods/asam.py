@@ -6,11 +6,12 @@ from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, restrict, scale_by_abs_params
 from pugd_optax.combines import replace
 from pugd_optax.reevaluate import reevaluate
+from pugd_optax.schedules import Radius
 from pugd_optax.timing import When
 
 
 def asam(
-    radius: optax.ScalarOrSchedule = 0.5,
+    radius: Radius = 0.5,
     eta: optax.ScalarOrSchedule = 0.01,
     *,
     scaled: Mask | None = None,

@@ -13,11 +13,12 @@ from pugd_optax.ascents import normalize, restrict
 from pugd_optax.combines import replace
 from pugd_optax.noise import as_key, draw
 from pugd_optax.reevaluate import reevaluate
+from pugd_optax.schedules import Radius
 from pugd_optax.timing import When
 
 
 def esam(
-    radius: optax.ScalarOrSchedule = 0.05,
+    radius: Radius = 0.05,
     beta: float = 0.6,
     key: jax.Array | int = 0,
     *,

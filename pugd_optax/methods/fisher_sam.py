@@ -10,11 +10,12 @@ from pugd_optax._typing import Mask
 from pugd_optax.ascents import restrict
 from pugd_optax.combines import replace
 from pugd_optax.reevaluate import reevaluate
+from pugd_optax.schedules import Radius
 from pugd_optax.timing import When
 
 
 def fisher_sam(
-    radius: optax.ScalarOrSchedule = 0.1,
+    radius: Radius = 0.1,
     eta: float = 0.2,
     *,
     when: When = None,

@@ -11,6 +11,7 @@ from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, restrict
 from pugd_optax.combines import replace, weighted_sum
 from pugd_optax.reevaluate import reevaluate
+from pugd_optax.schedules import Radius
 from pugd_optax.timing import When
 
 
@@ -30,7 +31,7 @@ class FriendlySAMState(NamedTuple):
 
 
 def friendly_sam(
-    radius: optax.ScalarOrSchedule = 0.2,
+    radius: Radius = 0.2,
     sigma: float = 1.0,
     decay: float = 0.9,
     *,

@@ -9,11 +9,12 @@ from pugd_optax._checks import check_trees
 from pugd_optax._from_logits import loss_of_logits, pulled_back
 from pugd_optax._typing import Mask
 from pugd_optax.methods.sam import sam
+from pugd_optax.schedules import Radius
 from pugd_optax.timing import When
 
 
 def functional_sam(
-    radius: optax.ScalarOrSchedule = 0.05,
+    radius: Radius = 0.05,
     *,
     when: When = None,
     mask: Mask | None = None,

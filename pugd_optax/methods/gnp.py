@@ -7,11 +7,12 @@ from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, restrict
 from pugd_optax.combines import mix
 from pugd_optax.reevaluate import reevaluate
+from pugd_optax.schedules import Radius
 from pugd_optax.timing import When
 
 
 def gnp(
-    radius: optax.ScalarOrSchedule = 0.1,
+    radius: Radius = 0.1,
     alpha: optax.ScalarOrSchedule = 0.8,
     *,
     when: When = None,

@@ -6,11 +6,12 @@ from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, restrict
 from pugd_optax.combines import decompose
 from pugd_optax.reevaluate import reevaluate
+from pugd_optax.schedules import Radius
 from pugd_optax.timing import When
 
 
 def gsam(
-    radius: optax.ScalarOrSchedule = 0.05,
+    radius: Radius = 0.05,
     alpha: optax.ScalarOrSchedule = 0.4,
     *,
     when: When = None,

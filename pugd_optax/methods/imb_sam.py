@@ -9,12 +9,13 @@ from pugd_optax._checks import check_count
 from pugd_optax._class_checks import check_counts
 from pugd_optax._from_logits import class_weighted
 from pugd_optax._typing import Mask
+from pugd_optax.schedules import Radius
 from pugd_optax.timing import When
 
 
 def imb_sam(
     counts: Any,
-    radius: optax.ScalarOrSchedule = 0.05,
+    radius: Radius = 0.05,
     eta: int = 20,
     *,
     when: When = None,

@@ -9,11 +9,12 @@ from pugd_optax._typing import Mask
 from pugd_optax.ascents import restrict
 from pugd_optax.combines import replace
 from pugd_optax.reevaluate import reevaluate
+from pugd_optax.schedules import Radius
 from pugd_optax.timing import When
 
 
 def le_sam(
-    radius: optax.ScalarOrSchedule = 0.3,
+    radius: Radius = 0.3,
     sigma: optax.ScalarOrSchedule = 0.35,
     *,
     when: When = None,

@@ -12,6 +12,7 @@ from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, restrict
 from pugd_optax.combines import StatefulCombine, weighted_sum
 from pugd_optax.reevaluate import reevaluate
+from pugd_optax.schedules import Radius
 from pugd_optax.timing import When, every as every_k
 
 
@@ -29,7 +30,7 @@ class LookSAMState(NamedTuple):
 
 
 def looksam(
-    radius: optax.ScalarOrSchedule = 0.1,
+    radius: Radius = 0.1,
     alpha: optax.ScalarOrSchedule = 0.7,
     every: int = 10,
     *,

@@ -13,6 +13,7 @@ from pugd_optax._typing import Mask
 from pugd_optax.ascents import ObservingAscent, normalize, restrict
 from pugd_optax.combines import replace
 from pugd_optax.reevaluate import reevaluate
+from pugd_optax.schedules import Radius
 from pugd_optax.timing import When
 
 
@@ -23,7 +24,7 @@ class MomentumSAMState(NamedTuple):
 
 
 def momentum_sam(
-    radius: optax.ScalarOrSchedule = 0.3,
+    radius: Radius = 0.3,
     decay: float = 0.9,
     *,
     when: When = None,

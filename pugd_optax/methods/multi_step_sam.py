@@ -6,17 +6,18 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pugd_optax._checks import check_count, check_number
+from pugd_optax._checks import check_count
 from pugd_optax._norms import widen
 from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, offset, restrict
 from pugd_optax.combines import replace, weighted_sum
 from pugd_optax.reevaluate import reevaluate
+from pugd_optax.schedules import Radius
 from pugd_optax.timing import When
 
 
 def multi_step_sam(
-    radius: optax.ScalarOrSchedule = 0.05,
+    radius: Radius = 0.05,
     steps: int = 2,
     *,
     when: When = None,
@@ -57,21 +58,17 @@ def multi_step_sam(
       Andriushchenko and Flammarion, Towards Understanding Sharpness-Aware Minimization, ICML 2022,
       https://arxiv.org/abs/2206.06232
     """
-    check_number("radius", radius, low=0, schedule=True)
     check_count("steps", steps, low=1, static=True)
-    return reevaluate(
-        _climb(restrict(normalize(), mask), radius, steps), replace, radius=radius, when=when, report=report
-    )
+    ascent = _climb(restrict(normalize(), mask), steps)
+    return reevaluate(ascent, replace, radius=radius, when=when, report=report)
 
 
-def _climb(
-    ascent: optax.GradientTransformation, radius: optax.ScalarOrSchedule, steps: int
-) -> optax.GradientTransformationExtraArgs:
+def _climb(ascent: optax.GradientTransformation, steps: int) -> optax.GradientTransformationExtraArgs:
     """The mean direction of `steps` ascents, each taken where the last one led."""
 
-    def update(updates, state, params=None, *, step: Any = 0, grad_fn: Any = None, **extra_args: Any):
+    def update(updates, state, params=None, *, radius: Any = 0.0, grad_fn: Any = None, **extra_args: Any):
         climb = lambda g: ascent.update(g, ascent.init(updates), params, **extra_args)[0]
-        share = jnp.maximum(jnp.asarray(radius(step) if callable(radius) else radius), 0) / steps
+        share = jnp.asarray(radius) / steps
         total = climb(updates)
         for _ in range(steps - 1):
             eps = jax.tree.map(lambda x: share.astype(widen(x).real.dtype) * widen(x), total)

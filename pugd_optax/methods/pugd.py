@@ -12,6 +12,7 @@ from pugd_optax._typing import Combine, Mask
 from pugd_optax.ascents import normalize, restrict, scale_by_abs_params
 from pugd_optax.combines import Scale, StatefulCombine, unit_sum, weighted_sum
 from pugd_optax.reevaluate import reevaluate
+from pugd_optax.schedules import Radius
 from pugd_optax.timing import When
 
 Idle = Literal["unit", "raw", "reuse"]
@@ -19,7 +20,7 @@ Idle = Literal["unit", "raw", "reuse"]
 
 
 def pugd(
-    radius: optax.ScalarOrSchedule = 1.0,
+    radius: Radius = 1.0,
     scale: Scale = 1.0,
     *,
     when: When = None,

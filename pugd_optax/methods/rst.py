@@ -6,12 +6,13 @@ import optax
 from pugd_optax._checks import check_number
 from pugd_optax._typing import Mask
 from pugd_optax.methods.sam import sam
+from pugd_optax.schedules import Radius
 from pugd_optax.timing import bernoulli
 
 
 def rst(
     probability: optax.ScalarOrSchedule = 0.5,
-    radius: optax.ScalarOrSchedule = 0.05,
+    radius: Radius = 0.05,
     key: jax.Array | int = 0,
     *,
     mask: Mask | None = None,

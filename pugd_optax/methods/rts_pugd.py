@@ -8,14 +8,14 @@ from pugd_optax._checks import check_count
 from pugd_optax._typing import Mask
 from pugd_optax.combines import Scale
 from pugd_optax.methods.pugd import Idle, pugd
-from pugd_optax.schedules import quarter_wave
+from pugd_optax.schedules import Radius, quarter_wave
 from pugd_optax.timing import When, after
 
 
 def rts_pugd(
     total_steps: int,
     *,
-    radius: optax.ScalarOrSchedule | None = None,
+    radius: Radius | None = None,
     scale: Scale | None = None,
     when: When = None,
     idle: Idle = "raw",

@@ -5,11 +5,12 @@ import optax
 
 from pugd_optax._typing import Mask
 from pugd_optax.methods.sam import sam
+from pugd_optax.schedules import Radius
 from pugd_optax.timing import When
 
 
 def sam_on(
-    radius: optax.ScalarOrSchedule = 0.5,
+    radius: Radius = 0.5,
     *,
     when: When = None,
     mask: Mask | None = None,

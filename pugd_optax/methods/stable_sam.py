@@ -6,11 +6,12 @@ from pugd_optax._norms import Norms, finite_or, inverse, multiply
 from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, restrict
 from pugd_optax.reevaluate import reevaluate
+from pugd_optax.schedules import Radius
 from pugd_optax.timing import When
 
 
 def stable_sam(
-    radius: optax.ScalarOrSchedule = 0.05,
+    radius: Radius = 0.05,
     *,
     when: When = None,
     mask: Mask | None = None,

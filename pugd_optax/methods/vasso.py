@@ -11,11 +11,12 @@ from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, restrict
 from pugd_optax.combines import replace
 from pugd_optax.reevaluate import reevaluate
+from pugd_optax.schedules import Radius
 from pugd_optax.timing import When
 
 
 def vasso(
-    radius: optax.ScalarOrSchedule = 0.05,
+    radius: Radius = 0.05,
     theta: float = 0.4,
     *,
     when: When = None,

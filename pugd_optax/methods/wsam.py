@@ -7,11 +7,12 @@ from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, restrict
 from pugd_optax.combines import mix
 from pugd_optax.reevaluate import reevaluate
+from pugd_optax.schedules import Radius
 from pugd_optax.timing import When
 
 
 def wsam(
-    radius: optax.ScalarOrSchedule = 0.05,
+    radius: Radius = 0.05,
     gamma: optax.ScalarOrSchedule = 0.9,
     *,
     when: When = None,

@@ -13,6 +13,7 @@ from pugd_optax._typing import Mask
 from pugd_optax.ascents import restrict
 from pugd_optax.combines import replace
 from pugd_optax.reevaluate import reevaluate
+from pugd_optax.schedules import Radius
 from pugd_optax.timing import When
 
 HALVINGS = 32
@@ -20,7 +21,7 @@ HALVINGS = 32
 
 
 def zsharp(
-    radius: optax.ScalarOrSchedule = 0.05,
+    radius: Radius = 0.05,
     quantile: float = 0.95,
     *,
     when: When = None,
