@@ -15,7 +15,7 @@ from pugd_optax.timing import When
 
 def unified_sam(
     radius: Radius = 0.1,
-    lam: optax.ScalarOrSchedule = 0.5,
+    share: optax.ScalarOrSchedule = 0.5,
     *,
     when: When = None,
     mask: Mask | None = None,
@@ -30,8 +30,8 @@ def unified_sam(
 
     Args:
       radius: $\rho \ge 0$; a number or a schedule.
-      lam: $\lambda$ in [0, 1], the share of the unit vector; a number or a schedule of the step count. The paper's runs
-        take constants, $1/t$ and $1 - 1/t$.
+      share: $\lambda$ in [0, 1], the share of the unit vector; a number or a schedule of the step count. The paper's
+        runs take constants, $1/t$ and $1 - 1/t$.
       when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
         over these alone. Default: all.
@@ -63,13 +63,13 @@ def unified_sam(
     Notes:
       The formula was checked against the authors' code, https://github.com/dimitris-oik/unifiedsam.
     """
-    check_number("lam", lam, low=0, high=1, schedule=True)
+    check_number("share", share, low=0, high=1, schedule=True)
 
     def between(updates, state, params=None, *, step=0, norm_axis_name: AxisName = None, **extra_args):
         del params, extra_args
         length = norm(updates, norm_axis_name)
-        share = jnp.asarray(lam(step) if callable(lam) else lam).astype(length.dtype)
-        return multiply(1 - share + share * inverse(length), updates), state
+        at = jnp.asarray(share(step) if callable(share) else share).astype(length.dtype)
+        return multiply(1 - at + at * inverse(length), updates), state
 
     ascent = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), between)
     return reevaluate(restrict(ascent, mask), replace, radius=radius, when=when, report=report)
