@@ -1,0 +1,213 @@
+"""What a step compiles to, counted: branches, equations, additions, temporaries, collectives. Nothing here is timed."""
+
+import collections
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+
+from tests.test_contract import build, every_method, gated_method
+
+GATES = ("ae_sam", "looksam", "rst", "rts_pugd")
+"""Methods that are active now and then: told that they are, while tracing."""
+NOISE = ("anti_pgd", "layerwise_noise", "noise_injection", "nso", "perturbed_gradient_descent")
+GIVEN: dict[str, dict[str, Any]] = {"sam_on": {"mask": lambda params: jax.tree.map(lambda w: w.ndim == 1, params)}}
+
+
+class Network(NamedTuple):
+    """A tanh MLP, two leaves a layer, with one batch."""
+
+    params: list[dict[str, jax.Array]]
+    inputs: jax.Array
+    labels: jax.Array
+
+    def logits(self, params: Any) -> jax.Array:
+        h = self.inputs
+        for layer in params:
+            h = jnp.tanh(h @ layer["kernel"] + layer["bias"][None])
+        return h
+
+    def losses(self, params: Any) -> jax.Array:
+        return optax.softmax_cross_entropy_with_integer_labels(self.logits(params), self.labels)
+
+    def gradient(self, params: Any) -> Any:
+        return jax.grad(lambda p: self.losses(p).mean())(params)
+
+
+def network(*widths: int, batch: int = 8) -> Network:
+    keys = jax.random.split(jax.random.key(0), len(widths) - 1)
+    layer = lambda key, a, b: {"kernel": jax.random.normal(key, (a, b)) / a**0.5, "bias": jnp.zeros(b)}
+    params = [layer(*sizes) for sizes in zip(keys, widths[:-1], widths[1:], strict=True)]
+    inputs = jnp.sin(jnp.arange(float(batch * widths[0]))).reshape(batch, widths[0])
+    return Network(params, inputs, jnp.arange(batch) % 3)
+
+
+def deep(leaves: int, width: int) -> Network:
+    return network(*[width] * (leaves // 2), 3)
+
+
+class Step(NamedTuple):
+    """A training step, and what makes the state of its optimizer."""
+
+    run: Callable[[Any, Any], tuple[Any, Any]]
+    init: Callable[[Any], Any]
+
+
+def with_method(name: str, base: optax.GradientTransformation, net: Network, **given: Any) -> Step:
+    """The method in front of the base optimizer; a gate is told that the step is active."""
+    tx = optax.chain(build(name, **GIVEN.get(name, {})), base)
+    extra = {"grad_fn": net.gradient, "losses_fn": net.losses, "logits_fn": net.logits, "labels": net.labels}
+    extra |= ({"active": True} if name in GATES else {}) | given
+
+    def run(params, state):
+        updates, state = tx.update(net.gradient(params), state, params, **extra)
+        return optax.apply_updates(params, updates), state
+
+    return Step(run, tx.init)
+
+
+def by_hand(there: Callable[[Network, Any], Any], base: optax.GradientTransformation, net: Network) -> Step:
+    """A gradient that is written out in front of the base optimizer."""
+
+    def run(params, state):
+        updates, state = base.update(there(net, params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    return Step(run, base.init)
+
+
+def two_gradients(net: Network, params: Any) -> Any:
+    g = net.gradient(params)
+    share = 0.05 / optax.tree.norm(g)
+    return net.gradient(jax.tree.map(lambda w, x: w + share * x, params, g))
+
+
+def noisy_gradient(net: Network, params: Any) -> Any:
+    noise = optax.tree.random_like(jax.random.key(0), params, jax.random.normal)
+    return net.gradient(jax.tree.map(lambda w, x: w + 0.05 * x, params, noise))
+
+
+def penalised_gradient(net: Network, params: Any) -> Any:
+    """PEGR, with the squared norms of examples from what enters a layer and what comes back to it."""
+    batch = len(net.labels)
+
+    def forward(params, shifts):
+        h, entered = net.inputs, []
+        for layer, shift in zip(params, shifts, strict=True):
+            entered.append(h)
+            h = jnp.tanh(h @ layer["kernel"] + layer["bias"][None] + shift)
+        return optax.softmax_cross_entropy_with_integer_labels(h, net.labels).sum(), entered
+
+    def objective(params):
+        shifts = [jnp.zeros((batch, len(layer["bias"]))) for layer in params]
+        (total, entered), back = jax.value_and_grad(forward, argnums=1, has_aux=True)(params, shifts)
+        square = lambda h, d: jnp.sum((1 + jnp.sum(h**2, 1)) * jnp.sum(d**2, 1))
+        return (total + 0.05 * sum(map(square, entered, back))) / batch
+
+    return jax.grad(objective)(params)
+
+
+def reference(name: str, base: optax.GradientTransformation, net: Network) -> Step:
+    """The step that a user would write by hand."""
+    there = noisy_gradient if name in NOISE else penalised_gradient if name == "pegr" else two_gradients
+    return by_hand(there, base, net)
+
+
+def primitives(step: Step, params: Any) -> collections.Counter[str]:
+    """How often each primitive stands in the step, inner programs included."""
+    counts: collections.Counter[str] = collections.Counter()
+
+    def visit(jaxpr: Any) -> None:
+        for equation in jaxpr.eqns:
+            counts[equation.primitive.name] += 1
+            for parameter in jax.tree.leaves(equation.params):
+                inner = getattr(parameter, "jaxpr", parameter)
+                if hasattr(inner, "eqns"):
+                    visit(inner)
+
+    visit(jax.make_jaxpr(step.run)(params, step.init(params)).jaxpr)
+    return counts
+
+
+def compiled(step: Step, params: Any, **options: Any) -> Any:
+    """The compiled step; its machine code is not optimised, which takes half of the time and leaves the program."""
+    lowered = jax.jit(step.run, donate_argnums=(0, 1), **options).lower(params, step.init(params))
+    return lowered.compile({"xla_backend_optimization_level": 0})
+
+
+def assert_no_branch(counts: collections.Counter[str]) -> None:
+    assert counts["cond"] == counts["optimization_barrier"] == 0
+
+
+@every_method
+def test_equations_are_those_of_a_step_by_hand(name):
+    """No branch, no barrier, and at most half as many equations again."""
+    net, base = deep(100, 32), optax.adamw(1e-3)
+    counts = primitives(with_method(name, base, net), net.params)
+    assert_no_branch(counts)
+    assert counts.total() <= 1.5 * primitives(reference(name, base, net), net.params).total()
+
+
+@gated_method
+def test_an_idle_step_is_one_branch_without_a_second_gradient(name):
+    def never(params: Any) -> Any:
+        raise AssertionError("traced")
+
+    net, base = deep(6, 4), optax.sgd(0.1)
+    counts = primitives(with_method(name, base, net, active=False, grad_fn=never), net.params)
+    assert_no_branch(counts)
+    assert counts["dot_general"] == primitives(by_hand(Network.gradient, base, net), net.params)["dot_general"]
+
+
+@every_method
+def test_additions_grow_with_the_leaves(name):
+    """A global sum is added up once, and not again in whatever reads it: that would be leaves x leaves additions."""
+
+    def additions(leaves: int) -> int:
+        net = deep(leaves, 4)
+        return compiled(with_method(name, optax.adamw(1e-3), net), net.params).as_text().count(" add(")
+
+    assert 24 < additions(48) <= 2.2 * additions(24)
+
+
+@pytest.mark.parametrize(("name", "copies"), [("sam", 1.3), ("pugd", 2.3)])
+def test_temporaries_of_a_wide_network(name, copies):
+    """In copies of the parameters."""
+    net = network(784, 512, 512, 512, 10, batch=128)
+    step = with_method(name, optax.sgd(0.1, momentum=0.9), net)
+    size = sum(x.nbytes for x in jax.tree.leaves(net.params))
+    assert compiled(step, net.params).memory_analysis().temp_size_in_bytes <= copies * size
+
+
+@pytest.mark.parametrize(("name", "reads"), [("sam", 1), ("pugd", 5)])
+def test_passes_over_the_parameters_of_a_wide_network(name, reads):
+    """Beyond two gradients whose perturbation takes no norm, in copies of the parameters."""
+    net, base = network(784, 512, 512, 512, 10, batch=128), optax.sgd(0.1, momentum=0.9)
+    unscaled = lambda net, w: net.gradient(jax.tree.map(lambda w, g: w + 1e-3 * g, w, net.gradient(w)))
+    moved = lambda step: compiled(step, net.params).cost_analysis()["bytes accessed"]
+    extra = moved(with_method(name, base, net)) - moved(by_hand(unscaled, base, net))
+    assert extra <= (reads + 0.3) * sum(x.nbytes for x in jax.tree.leaves(net.params))
+
+
+COLLECTIVE = re.compile(r" (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(-start)?\(")
+
+
+@pytest.mark.parametrize("name", ["sam", "pugd"])
+def test_sharded_parameters_take_two_collectives_more(name):
+    """Than two gradients do: one a norm, whatever the number of leaves."""
+    net, base = network(16, 16, 16, 16, 8), optax.sgd(0.1, momentum=0.9)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:8]), "model", axis_types=(AxisType.Auto,))
+    params = jax.device_put(net.params, NamedSharding(mesh, P("model")))
+    unscaled = lambda net, w: net.gradient(jax.tree.map(lambda w, g: w + 1e-3 * g, w, net.gradient(w)))
+
+    def collectives(step: Step) -> int:
+        return len(COLLECTIVE.findall(compiled(step, params).as_text()))
+
+    floor = collectives(by_hand(unscaled, base, net))
+    assert 0 < floor < collectives(with_method(name, base, net)) <= floor + 2
