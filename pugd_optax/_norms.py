@@ -111,15 +111,15 @@ def inverse(length: jax.Array) -> jax.Array:
     return jnp.where(length == 0, 0, 1 / jnp.where(length == 0, 1, length))
 
 
-def unit(tree: Any, axis_name: AxisName = None) -> Any:
-    """`tree / |tree|`; zero stays zero, and what is not finite stays so.
+def unit(tree: Any, axis_name: AxisName = None, sizes: Any = None) -> Any:
+    """`tree / |tree|`; zero stays zero, and what is not finite stays so. `sizes`, of equal sizes, is measured instead.
 
     Example:
       >>> import jax.numpy as jnp
       >>> unit({"w": jnp.array([3.0, 4.0])})["w"]
       Array([0.6, 0.8], dtype=float32)
     """
-    return multiply(inverse(norm(tree, axis_name)), tree)
+    return multiply(inverse(norm(tree if sizes is None else sizes, axis_name)), tree)
 
 
 def multiply(factor: jax.Array, tree: Any) -> Any:
@@ -142,6 +142,11 @@ def cast_like(tree: Any, like: Any) -> Any:
 def finite_or(otherwise: jax.typing.ArrayLike, x: jax.Array) -> jax.Array:
     """`x` where it is finite."""
     return jnp.where(jnp.isfinite(x), x, jnp.asarray(otherwise, x.dtype))
+
+
+def is_zero(weight: jax.typing.ArrayLike) -> bool:
+    """Whether a number is known to be 0 while tracing."""
+    return isinstance(weight, int | float) and weight == 0
 
 
 def safe_ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Array:

@@ -7,6 +7,8 @@ Ascents chain with `optax.chain`: SAM is `normalize()`, PUGD is `T` then `normal
 `ObservingAscent`.
 """
 
+import functools
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,6 +23,7 @@ from pugd_optax._norms import (
     AxisName,
     behind_roots,
     inverse,
+    is_zero,
     largest,
     norm,
     safe_ratio,
@@ -75,12 +78,16 @@ def normalize(of: Ascent | None = None, *, per_tensor: bool = False) -> optax.Gr
       Array([0.6, 0.8], dtype=float32)
     """
     inner = with_extra_args(optax.identity() if of is None else of)
+    sized = "signs" in inspect.signature(inner.update).parameters
 
     def update(updates, state, params=None, *, norm_axis_name: AxisName = None, **extra_args):
-        g, state = inner.update(updates, state, params, norm_axis_name=norm_axis_name, **extra_args)
+        run = functools.partial(inner.update, updates, state, params, norm_axis_name=norm_axis_name, **extra_args)
+        g, state = run()
+        # XLA stores what both the norm and the perturbation read; in other words it need not, three passes fewer.
+        sizes = run(signs=False)[0] if sized else g
         if per_tensor:
-            return jax.tree.map(lambda x: unit(x, norm_axis_name), g), state
-        return unit(g, norm_axis_name), state
+            return jax.tree.map(lambda x, size: unit(x, norm_axis_name, size), g, sizes), state
+        return unit(g, norm_axis_name, sizes), state
 
     return inner._replace(update=update)
 
@@ -159,14 +166,15 @@ def scale_by_abs_params(eta: optax.ScalarOrSchedule = 0.0, *, mask: Mask | None 
     """
     check_number("eta", eta, low=0, schedule=True)
 
-    def update(updates, state, params=None, *, step: jax.typing.ArrayLike = 0, **extra_args):
+    def update(updates, state, params=None, *, step: jax.typing.ArrayLike = 0, signs: bool = True, **extra_args):
         del extra_args
         if params is None:
             raise ValueError(NO_PARAMS)
         floor = eta(step) if callable(eta) else eta
 
         def scale(g: jax.Array, w: jax.Array) -> jax.Array:
-            size = jnp.abs(widen(w))
+            exact = signs or jnp.iscomplexobj(w) or not is_zero(floor)
+            size = jnp.abs(widen(w)) if exact else widen(w)
             return widen(g) * (size + jnp.asarray(floor, size.dtype)).astype(widen(g).real.dtype)
 
         selected = resolve_mask(mask, params)

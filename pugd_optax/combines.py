@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from pugd_optax._checks import check_number
-from pugd_optax._norms import Norms as Norms, cast_like, finite_or, inverse, safe_ratio, times, widen
+from pugd_optax._norms import Norms as Norms, cast_like, finite_or, inverse, is_zero, safe_ratio, widen
 from pugd_optax._typing import Combine
 
 Scale = optax.ScalarOrSchedule | Literal["norm_ratio", "cosine"]
@@ -149,13 +149,15 @@ def weighted_sum(
 
 
 def _unit_sum(scale: jax.typing.ArrayLike, g: optax.Updates, g_star: optax.Updates, norms: Norms | None):
-    """The unit vector along the sum, which is measured itself: exact where the two cancel, and two reads."""
+    """The unit vector along the sum, which is measured itself: exact where the two cancel, and two reads.
+
+    The sum is written twice, once to be measured: XLA stores what both the norm and the output read.
+    """
     a, b = _shares(scale)
-    total = _wide_sum(a, g, b, g_star)
-    length = (norms or Norms(g, g_star)).of(total)
+    length = (norms or Norms(g, g_star)).of(_wide_sum(a, g, b, g_star))
     usable, factor = jnp.isfinite(length), inverse(length)
-    divide = lambda x, y: jax.lax.select_n(usable, y, times(factor, x).astype(y.dtype))
-    return jax.tree.map(divide, total, cast_like(g_star, g))
+    share = lambda weight, otherwise: 0.0 if is_zero(weight) else jnp.where(usable, weight * factor, otherwise)
+    return weighted_sum(share(a, 0), g, share(b, 1), g_star)
 
 
 def _shares(scale: jax.typing.ArrayLike) -> tuple[jax.typing.ArrayLike, jax.typing.ArrayLike]:
@@ -176,7 +178,7 @@ def _wide_sum(
 def _weigher(a: jax.typing.ArrayLike) -> Callable[[jax.Array], jax.Array]:
     """`x -> a * x` in float32 or better, which drops `x` where `a` is 0."""
     if isinstance(a, int | float):
-        return lambda x: widen(x) if a == 1 else jnp.zeros_like(widen(x)) if a == 0 else a * widen(x)
+        return lambda x: widen(x) if a == 1 else jnp.zeros_like(widen(x)) if is_zero(a) else a * widen(x)
     weight = jnp.asarray(a)
     zero = weight == 0
 

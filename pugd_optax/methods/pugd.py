@@ -93,5 +93,5 @@ def _remembering_the_turn(combine: Combine) -> StatefulCombine:
 
 
 def _turn_again(g: optax.Updates, norms: Norms, state: optax.Updates) -> optax.Updates:
-    total = weighted_sum(1.0, g, norms.g, state)
-    return multiply(inverse(norms.of(total)), total)
+    factor = inverse(norms.of(weighted_sum(1.0, g, norms.g, state)))
+    return weighted_sum(factor, g, factor * norms.g, state)
