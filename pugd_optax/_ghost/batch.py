@@ -6,37 +6,16 @@ which part it reads. A value that depends on parameters and data and is used bot
 BatchNorm does: its mean over the batch is shared, what it normalises is not.
 """
 
-import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import optax
 from jax.extend.core import Jaxpr, JaxprEqn, Var
 
-from pugd_optax._ghost.jaxprs import ELEMENTWISE, body, flatten, shape_of
+from pugd_optax._ghost.axes import Lost, Place, Shared, Use, back
+from pugd_optax._ghost.jaxprs import Scan, body, flatten, scan_of
 
-
-class Place(NamedTuple):
-    """The batch is the middle digit of axis `axis`, whose size is outer * batch * `inner`."""
-
-    axis: int
-    inner: int = 1
-
-
-class Shared(NamedTuple):
-    """All of the value may be read by the loss of every example, through `primitive`."""
-
-    primitive: str
-
-
-class Lost(NamedTuple):
-    """Nobody knows which part is read behind `primitive`."""
-
-    primitive: str
-
-
-Use = Place | Shared | Lost
 Uses = dict[Use, None]
 """Used as an ordered set."""
 
@@ -51,12 +30,9 @@ def check_uncoupled(losses_fn: Callable[[optax.Params], jax.Array], params: opta
 
 def refuse_coupling(jaxpr: Jaxpr, uses: dict[Var, Uses], num_params: int) -> None:
     """Raise on the first value that depends on parameters and data and is used in two ways."""
-    of_params, of_data = set(jaxpr.invars[:num_params]), {*jaxpr.constvars, *jaxpr.invars[num_params:]}
-    for eqn in jaxpr.eqns:
-        for known in (of_params, of_data):
-            if not known.isdisjoint(v for v in eqn.invars if isinstance(v, Var)):
-                known.update(eqn.outvars)
-        for var in of_params.intersection(eqn.outvars) & of_data:
+    both = depending(jaxpr, jaxpr.invars[:num_params]) & depending_on_data(jaxpr, num_params)
+    for eqn in _equations(jaxpr):
+        for var in both.intersection(eqn.outvars):
             mixers = [use.primitive for use in uses.get(var, ()) if isinstance(use, Shared)]
             places = [use for use in uses.get(var, ()) if isinstance(use, Place)]
             if places and (mixers or len(places) > 1):
@@ -70,159 +46,85 @@ def refuse_coupling(jaxpr: Jaxpr, uses: dict[Var, Uses], num_params: int) -> Non
 
 
 def follow(jaxpr: Jaxpr, uses_of_outputs: list[Uses], batch: int) -> dict[Var, Uses]:
-    """The uses of every variable, from those of the outputs."""
+    """The uses of every variable, in the bodies of scans too, from those of the outputs."""
     uses: dict[Var, Uses] = {}
 
-    def note(atom: Any, use: Use | None) -> None:
-        if isinstance(atom, Var) and use is not None:
-            uses.setdefault(atom, {})[use] = None
+    def note(atom: Any, given: Uses) -> None:
+        if isinstance(atom, Var) and given:
+            uses.setdefault(atom, {}).update(given)
 
     for atom, given in zip(jaxpr.outvars, uses_of_outputs, strict=True):
-        for use in given:
-            note(atom, use)
+        note(atom, given)
     for eqn in reversed(jaxpr.eqns):
-        inner = body(eqn)
-        if inner is not None:
-            within = follow(inner.jaxpr, [uses.get(v, {}) for v in eqn.outvars], batch)
-            for atom, var in zip(eqn.invars, inner.jaxpr.invars, strict=True):
-                for use in within.get(var, {}):
-                    note(atom, use)
-            continue
-        for use in {use: None for var in eqn.outvars for use in uses.get(var, {})}:
-            for atom, given in zip(eqn.invars, back(eqn, use, batch), strict=True):
-                note(atom, given)
+        of_outputs = [uses.get(v, {}) for v in eqn.outvars]
+        if scan := scan_of(eqn):
+            within, of_inputs = _follow_scan(scan, of_outputs, batch)
+            uses.update(within)
+        elif inner := body(eqn):
+            within = follow(inner.jaxpr, of_outputs, batch)
+            of_inputs = [within.get(var, {}) for var in inner.jaxpr.invars]
+        else:
+            found = [back(eqn, use, batch) for use in {use: None for given in of_outputs for use in given}]
+            of_inputs = [{use: None for use in each if use is not None} for each in zip(*found, strict=True)]
+            of_inputs = of_inputs or [{}] * len(eqn.invars)
+        for atom, given in zip(eqn.invars, of_inputs, strict=True):
+            note(atom, given)
     return uses
 
 
-def back(eqn: JaxprEqn, use: Use, batch: int) -> Sequence[Use | None]:
-    """What a use of the output of an equation is for each of its operands."""
-    name = eqn.primitive.name
-    if not isinstance(use, Place):
-        return [use] * len(eqn.invars)
-    if name in ELEMENTWISE:
-        shape = shape_of(eqn.outvars[0])
-        fits = [len(shape_of(v)) == len(shape) and shape_of(v)[use.axis] == shape[use.axis] for v in eqn.invars]
-        return [use if fit else Shared(name) for fit in fits]
-    if name == "reshape":
-        return [_reshaped(eqn, use, batch)] + [None] * (len(eqn.invars) - 1)
-    if name not in _RULES:
-        return [Lost(name)] * len(eqn.invars)
-    return [
-        found._replace(inner=use.inner) if isinstance(found, Place) else found
-        for found in _RULES[name](eqn, use.axis, name)
-    ]
+def _follow_scan(scan: Scan, of_outputs: list[Uses], batch: int) -> tuple[dict[Var, Uses], list[Uses]]:
+    """The uses of the variables of the body and of the inputs; the carry is followed round until nothing is new."""
+    carry = of_outputs[: scan.carried]
+    stacked = [_shifted(given, -1) for given in of_outputs[scan.carried :]]
+    while True:
+        within = follow(scan.body, [*carry, *stacked], batch)
+        again = [{**given, **within.get(v, {})} for given, v in zip(carry, scan.carry_in, strict=True)]
+        if again == carry:
+            break
+        carry = again
+    consts, init, scanned = scan.split([within.get(v, {}) for v in scan.body.invars])
+    return within, [*consts, *init, *(_shifted(given, 1) for given in scanned)]
 
 
-def _reshaped(eqn: JaxprEqn, use: Place, batch: int) -> Use:
-    """A reshape keeps the stride of the batch in row-major order; the batch must fall into one axis again."""
-    before, after = shape_of(eqn.invars[0]), shape_of(eqn.outvars[0])
-    stride = use.inner * math.prod(after[use.axis + 1 :])
-    for axis in range(len(before)):
-        tail = math.prod(before[axis + 1 :])
-        if stride % tail == 0 and (tail * before[axis]) % (stride * batch) == 0:
-            return Place(axis, stride // tail)
-    return Lost("reshape")
+def _shifted(uses: Uses, by: int) -> Uses:
+    """The uses with, or without, the axis of the scanned steps in front."""
+    shift = lambda use: use._replace(axis=use.axis + by) if use.axis + by >= 0 else Lost("scan")
+    return {shift(use) if isinstance(use, Place) else use: None for use in uses}
 
 
-def _transpose(eqn: JaxprEqn, axis: int, name: str) -> list[Use]:
-    return [Place(eqn.params["permutation"][axis])]
+def depending_on_data(jaxpr: Jaxpr, num_params: int) -> set[Var]:
+    """All variables that depend on data."""
+    return depending(jaxpr, [*jaxpr.constvars, *jaxpr.invars[num_params:]])
 
 
-def _broadcast(eqn: JaxprEqn, axis: int, name: str) -> Sequence[Use | None]:
-    before, axes = shape_of(eqn.invars[0]), list(eqn.params["broadcast_dimensions"])
-    kept = axis in axes and before[axes.index(axis)] == shape_of(eqn.outvars[0])[axis]
-    return [Place(axes.index(axis)) if kept else Shared(name)] + [None] * (len(eqn.invars) - 1)
+def depending(jaxpr: Jaxpr, known: Iterator[Var] | list[Var] | set[Var]) -> set[Var]:
+    """All variables that depend on the known ones, those in the bodies of scans included."""
+    known = set(known)
+    for eqn in jaxpr.eqns:
+        if scan := scan_of(eqn):
+            known |= _depending_in_scan(eqn, scan, known)
+        elif any(isinstance(v, Var) and v in known for v in eqn.invars):
+            known.update(eqn.outvars)
+    return known
 
 
-def _tile(eqn: JaxprEqn, axis: int, name: str) -> list[Use]:
-    size = shape_of(eqn.invars[0])[axis]
-    return [Place(axis) if size == shape_of(eqn.outvars[0])[axis] else Shared(name) if size == 1 else Lost(name)]
+def _depending_in_scan(eqn: JaxprEqn, scan: Scan, known: set[Var]) -> set[Var]:
+    inside = {inner for outer, inner in zip(eqn.invars, scan.body.invars, strict=True) if _is_in(outer, known)}
+    while True:
+        found = depending(scan.body, inside)
+        carried = {v for v, out in zip(scan.carry_in, scan.carry_out, strict=True) if _is_in(out, found)}
+        if carried <= found:
+            break
+        inside |= carried
+    return found | {outer for outer, v in zip(eqn.outvars, scan.body.outvars, strict=True) if _is_in(v, found)}
 
 
-def _drop(key: str) -> Callable[[JaxprEqn, int, str], list[Use]]:
-    """The axes in the parameter `key` vanish."""
-
-    def rule(eqn: JaxprEqn, axis: int, name: str) -> list[Use]:
-        kept = [i for i in range(len(shape_of(eqn.invars[0]))) if i not in eqn.params[key]]
-        return [Place(kept[axis])] * len(eqn.invars)
-
-    return rule
+def _is_in(atom: Any, some: set[Var]) -> bool:
+    return isinstance(atom, Var) and atom in some
 
 
-def _along(key: str) -> Callable[[JaxprEqn, int, str], list[Use]]:
-    """Entries are mixed or moved along the axes in the parameter `key` alone."""
-
-    def rule(eqn: JaxprEqn, axis: int, name: str) -> list[Use]:
-        given = eqn.params[key]
-        return [Shared(name) if axis in (given if isinstance(given, tuple) else (given,)) else Place(axis)] * len(
-            eqn.invars
-        )
-
-    return rule
-
-
-def _window(eqn: JaxprEqn, axis: int, name: str) -> list[Use]:
-    return [Place(axis) if eqn.params["window_dimensions"][axis] == 1 else Shared(name)] * len(eqn.invars)
-
-
-def _whole(eqn: JaxprEqn, axis: int, name: str) -> list[Use]:
-    """Operands that have the whole axis keep it; the others, start indices and fill values, are shared."""
-    size = shape_of(eqn.outvars[0])[axis]
-    sizes = [shape_of(v)[axis] if len(shape_of(v)) > axis else None for v in eqn.invars]
-    return [Place(axis) if s == size else Lost(name) if i == 0 else Shared(name) for i, s in enumerate(sizes)]
-
-
-def _dot_general(eqn: JaxprEqn, axis: int, name: str) -> list[Use]:
-    (contracted, batched), shapes = eqn.params["dimension_numbers"], [shape_of(v) for v in eqn.invars]
-    if axis < len(batched[0]):
-        return [Place(batched[0][axis]), Place(batched[1][axis])]
-    free = [
-        (side, i)
-        for side in (0, 1)
-        for i in range(len(shapes[side]))
-        if i not in contracted[side] and i not in batched[side]
-    ]
-    side, place = free[axis - len(batched[0])]
-    return [Place(place) if i == side else Shared(name) for i in (0, 1)]
-
-
-def _conv(eqn: JaxprEqn, axis: int, name: str) -> list[Use]:
-    dims = eqn.params["dimension_numbers"]
-    if axis != dims.out_spec[0] or eqn.params["batch_group_count"] != 1:
-        return [Lost(name)] * 2
-    return [Place(dims.lhs_spec[0]), Shared(name)]
-
-
-def _gather(eqn: JaxprEqn, axis: int, name: str) -> list[Use]:
-    dims, table = eqn.params["dimension_numbers"], shape_of(eqn.invars[0])
-    if axis in dims.offset_dims:
-        gone = (*dims.collapsed_slice_dims, *dims.operand_batching_dims)
-        kept = [i for i in range(len(table)) if i not in gone][dims.offset_dims.index(axis)]
-        whole = eqn.params["slice_sizes"][kept] == table[kept]
-        return [Place(kept), Shared(name)] if whole else [Lost(name)] * 2
-    looked_up = [i for i in range(len(shape_of(eqn.outvars[0]))) if i not in dims.offset_dims].index(axis)
-    if looked_up in dims.start_indices_batching_dims:
-        which = dims.start_indices_batching_dims.index(looked_up)
-        return [Place(dims.operand_batching_dims[which]), Place(looked_up)]
-    return [Lost(name), Place(looked_up)]
-
-
-_RULES: dict[str, Callable[[JaxprEqn, int, str], Any]] = {
-    "transpose": _transpose,
-    "broadcast_in_dim": _broadcast,
-    "tile": _tile,
-    "squeeze": _drop("dimensions"),
-    "dot_general": _dot_general,
-    "conv_general_dilated": _conv,
-    "gather": _gather,
-    "concatenate": _along("dimension"),
-    "sort": _along("dimension"),
-    "rev": _along("dimensions"),
-    "split": _along("axis"),
-} | {
-    **{f"reduce_{op}": _drop("axes") for op in ("sum", "max", "min", "prod", "and", "or", "xor")},
-    **dict.fromkeys(("argmax", "argmin"), _drop("axes")),
-    **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), _along("axis")),
-    **{f"reduce_window{op}": _window for op in ("", "_sum", "_max", "_min")},
-    **dict.fromkeys(("slice", "dynamic_slice", "dynamic_update_slice", "pad"), _whole),
-}
+def _equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
+    for eqn in jaxpr.eqns:
+        scan = scan_of(eqn)
+        yield from _equations(scan.body) if scan else ()
+        yield eqn

@@ -1,5 +1,6 @@
 """Jaxprs as data: a function of the parameters as one list of equations, evaluated with arrays added on the way."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ ELEMENTWISE = frozenset(
     """
     abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp clz conj convert_element_type copy
     copy_p cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt imag integer_pow is_finite le
-    lgamma log log1p logistic lt max min mul ne neg nextafter not or pow real reduce_precision rem round rsqrt
+    lgamma log log1p logistic lt max min mul name ne neg nextafter not or pow real reduce_precision rem round rsqrt
     select_n sharding_constraint shift_left shift_right_arithmetic shift_right_logical sign sin sinh sqrt square
     stop_gradient sub tan tanh xor
     """.split()  # noqa: SIM905
@@ -28,9 +29,9 @@ _CUSTOM = {"custom_jvp_call", "custom_vjp_call"}
 def flatten(fun: Callable[[optax.Params], Any], params: optax.Params) -> tuple[Jaxpr, list[Any]]:
     """The jaxpr of `fun` with its nested calls inlined, and the data that `fun` closes over.
 
-    Its inputs are the leaves of `params`, then the data. A function with a derivative rule of its own is inlined where
-    it takes a parameter beside other values, as a convolution may, and stays one equation otherwise.
-    Operands are broadcast by equations of their own.
+    Its inputs are the leaves of `params`, then the data, the constants of the jaxpr last. What stays nested: the bodies
+    of `lax.scan`, which are flat in turn, and functions with a derivative rule of their own, unless they take a
+    parameter beside other values, as a convolution may. Operands are broadcast by equations of their own.
     """
     leaves, structure = jax.tree.flatten(params)
     closed = jax.make_jaxpr(lambda *leaves: fun(jax.tree.unflatten(structure, leaves)))(*leaves)
@@ -39,30 +40,93 @@ def flatten(fun: Callable[[optax.Params], Any], params: optax.Params) -> tuple[J
         weights = [_Traced(x, weight=True) for x in leaves]
         return [x.value for x in _inline(closed.jaxpr, [_Traced(x, weight=False) for x in data], weights)]
 
-    return jax.make_jaxpr(flat)(leaves, closed.consts).jaxpr, closed.consts
+    again = jax.make_jaxpr(flat)(leaves, closed.consts)
+    return again.jaxpr, [*closed.consts, *again.consts]
+
+
+class Scan(NamedTuple):
+    """An equation of `lax.scan` taken apart: what goes in and comes out of one step of its body."""
+
+    body: Jaxpr
+    consts: int
+    carried: int
+
+    @property
+    def carry_in(self) -> list[Var]:
+        """The inputs of the body that the step before has computed."""
+        return self.body.invars[self.consts : self.consts + self.carried]
+
+    @property
+    def carry_out(self) -> list[Any]:
+        """What the body passes on to the next step."""
+        return self.body.outvars[: self.carried]
+
+    def split(self, given: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+        """The inputs of the equation or the body: constants, carry, and what is scanned."""
+        end = self.consts + self.carried
+        return list(given[: self.consts]), list(given[self.consts : end]), list(given[end:])
+
+
+def scan_of(eqn: JaxprEqn) -> Scan | None:
+    """The parts of a scan, None for any other equation."""
+    if eqn.primitive.name != "scan":
+        return None
+    return Scan(eqn.params["jaxpr"].jaxpr, eqn.params["num_consts"], eqn.params["num_carry"])
 
 
 def evaluate(
-    jaxpr: Jaxpr, inputs: Sequence[Any], added: Mapping[Any, Any], wanted: Sequence[Sequence[Any]]
-) -> tuple[Any, list[list[Any]]]:
-    """The output of a flat jaxpr with `added[v]` added to each variable `v`, and the values of the wanted variables."""
-    env: dict[Any, Any] = dict(zip(jaxpr.invars, inputs, strict=True))
+    jaxpr: Jaxpr, inputs: Sequence[Any], added: Mapping[Any, Any], wanted: Sequence[Any]
+) -> tuple[list[Any], list[Any]]:
+    """The outputs of a flat jaxpr with `added[v]` added to each variable `v`, and the values of the wanted variables.
+
+    What is added to a variable inside of a scan, and what is wanted from there, has an axis for its steps in front.
+    """
+    env: dict[Any, Any] = dict(zip((*jaxpr.invars, *jaxpr.constvars), inputs, strict=True))
     for eqn in jaxpr.eqns:
         given = [_read(env, v) for v in eqn.invars]
-        outputs = [_convolved(eqn, *given)] if eqn.primitive.name == "conv_general_dilated" else apply(eqn, given)
+        if eqn.primitive.name == "conv_general_dilated":
+            outputs = [convolve(lambda x, w: apply(eqn, [x, w])[0], *given)]
+        elif scan := scan_of(eqn):
+            outputs, inside = _evaluate_scan(eqn, scan, given, added, wanted)
+            env.update(inside)
+        else:
+            outputs = apply(eqn, given)
         for var, value in zip(eqn.outvars, outputs, strict=True):
             env[var] = value + added[var] if var in added else value
-    return _read(env, jaxpr.outvars[0]), [[_read(env, v) for v in atoms] for atoms in wanted]
+    return [_read(env, v) for v in jaxpr.outvars], [_read(env, v) if _known(env, v) else None for v in wanted]
+
+
+def _evaluate_scan(
+    eqn: JaxprEqn, scan: Scan, given: list[Any], added: Mapping[Any, Any], wanted: Sequence[Any]
+) -> tuple[list[Any], dict[Any, Any]]:
+    local = variables(scan.body)
+    tapped, sought = ([v for v in some if isinstance(v, Var) and v in local] for some in (added, wanted))
+    consts, init, scanned = scan.split(given)
+
+    def step(carry: list[Any], now: tuple[list[Any], list[Any]]):
+        inner = dict(zip(tapped, now[1], strict=True))
+        outputs, found = evaluate(scan.body, [*consts, *carry, *now[0]], inner, sought)
+        return outputs[: scan.carried], (outputs[scan.carried :], found)
+
+    carry, (stacked, found) = rescan(eqn, step, init, (scanned, [added[v] for v in tapped]))
+    return [*carry, *stacked], dict(zip(sought, found, strict=True))
+
+
+def rescan(eqn: JaxprEqn, step: Any, init: Any, scanned: Any) -> Any:
+    """Another step function scanned as the equation scans its own."""
+    how = {key: eqn.params[key] for key in ("length", "reverse", "unroll")}
+    return jax.lax.scan(step, init, scanned, **how)
+
+
+def variables(jaxpr: Jaxpr) -> set[Var]:
+    """All variables of a flat jaxpr, those in the bodies of its scans included."""
+    inner = [variables(scan.body) for scan in map(scan_of, jaxpr.eqns) if scan]
+    return {*jaxpr.invars, *(v for eqn in jaxpr.eqns for v in eqn.outvars)}.union(*inner)
 
 
 def shape_of(atom: Any) -> tuple[int, ...]:
     """The shape of a variable or a literal."""
     return atom.aval.shape
-
-
-def zeros_like(var: Any) -> jax.Array:
-    """Zeros of the shape and dtype of a variable."""
-    return jnp.zeros(var.aval.shape, var.aval.dtype)
 
 
 def apply(eqn: JaxprEqn, inputs: Sequence[Any]) -> list[Any]:
@@ -79,10 +143,6 @@ def body(eqn: JaxprEqn) -> ClosedJaxpr | None:
         return None
     inner = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
     return inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
-
-
-def _convolved(eqn: JaxprEqn, image: jax.Array, kernel: jax.Array) -> jax.Array:
-    return convolve(lambda x, w: apply(eqn, [x, w])[0], image, kernel)
 
 
 class _Traced(NamedTuple):
@@ -103,19 +163,48 @@ def _inline(jaxpr: Jaxpr, consts: Sequence[_Traced], inputs: Sequence[_Traced]) 
         inner = body(eqn)
         if inner is not None and (eqn.primitive.name in _INLINED or beside):
             outputs = _inline(inner.jaxpr, [_Traced(x, weight=False) for x in inner.consts], given)
+        elif scan := scan_of(eqn):
+            outputs = _inline_scan(eqn, scan, given)
         else:
             of_weights = of_weights and eqn.primitive.name != "stop_gradient"
-            outputs = [_Traced(x, of_weights) for x in apply(eqn, _broadcast(eqn, [x.value for x in given]))]
+            outputs = [_Traced(x, of_weights) for x in _rewritten(eqn, [x.value for x in given])]
         env.update(zip(eqn.outvars, outputs, strict=True))
     return [read(v) for v in jaxpr.outvars]
 
 
-def _broadcast(eqn: JaxprEqn, given: list[Any]) -> list[Any]:
-    """In entrywise equations variables get the full shape, so that every axis along which one is shared is seen."""
-    if eqn.primitive.name not in ELEMENTWISE:
-        return given
-    shape = shape_of(eqn.outvars[0])
-    return [jnp.broadcast_to(x, shape) if isinstance(v, Var) else x for v, x in zip(eqn.invars, given, strict=True)]
+def _inline_scan(eqn: JaxprEqn, scan: Scan, given: list[_Traced]) -> list[_Traced]:
+    consts, init, scanned = scan.split(given)
+    captured = [_Traced(x, weight=False) for x in eqn.params["jaxpr"].consts]
+
+    def step(carry: list[Any], now: list[Any]):
+        carried = [_Traced(x, weight=False) for x in carry]
+        entries = [_Traced(x, old.weight) for x, old in zip(now, scanned, strict=True)]
+        outputs = [x.value for x in _inline(scan.body, captured, [*consts, *carried, *entries])]
+        return outputs[: scan.carried], outputs[scan.carried :]
+
+    carry, stacked = rescan(eqn, step, [x.value for x in init], [x.value for x in scanned])
+    return [_Traced(x, weight=False) for x in (*carry, *stacked)]
+
+
+def _rewritten(eqn: JaxprEqn, given: list[Any]) -> list[Any]:
+    """The outputs of an equation, by primitives that say along which axes a value is repeated.
+
+    In entrywise equations variables get the full shape; a tile is a broadcast and a reshape.
+    """
+    shape = shape_of(eqn.outvars[0]) if eqn.outvars else ()
+    if eqn.primitive.name == "tile":
+        apart = [n for size, full in zip(given[0].shape, shape, strict=True) for n in (full // size, size)]
+        x = given[0].reshape([n for size in given[0].shape for n in (1, size)])
+        return [jnp.broadcast_to(x, apart).reshape(shape)] if math.prod(shape) else apply(eqn, given)
+    if eqn.primitive.name in ELEMENTWISE:
+        given = [
+            jnp.broadcast_to(x, shape) if isinstance(v, Var) else x for v, x in zip(eqn.invars, given, strict=True)
+        ]
+    return apply(eqn, given)
+
+
+def _known(env: dict[Any, Any], atom: Any) -> bool:
+    return isinstance(atom, Literal) or atom in env
 
 
 def _read(env: dict[Any, Any], atom: Any) -> Any:

@@ -1,85 +1,89 @@
 """Losses and squared gradient norms of all examples, from one forward and one backward pass."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from pugd_optax._ghost.batch import Place, follow, refuse_coupling
-from pugd_optax._ghost.jaxprs import evaluate, flatten, shape_of, zeros_like
-from pugd_optax._ghost.operands import refusal
-from pugd_optax._ghost.sites import Broadcast, Product, find_sites
+from pugd_optax._ghost.axes import Place
+from pugd_optax._ghost.batch import follow, refuse_coupling
+from pugd_optax._ghost.general import general_norms
+from pugd_optax._ghost.jaxprs import evaluate, flatten, shape_of
+from pugd_optax._ghost.met import Met
+from pugd_optax._ghost.sites import Site, find_sites
 from pugd_optax._ghost.squares import lookup_norms, product_norms
-from pugd_optax._norms import widen
 
 
 def tapped_norms(losses_fn: Callable[[optax.Params], jax.Array], params: optax.Params) -> tuple[jax.Array, jax.Array]:
     """Losses and squared gradient norms of the examples, both [batch]."""
     jaxpr, data = flatten(losses_fn, params)
+    leaves = jax.tree.leaves(params)
     names = [f"params{jax.tree_util.keystr(path)}" for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     batch = shape_of(jaxpr.outvars[0])[0]
     uses = follow(jaxpr, [{Place(0): None}], batch)
     refuse_coupling(jaxpr, uses, len(names))
     sites = find_sites(jaxpr, names, uses, batch)
-    tapped = list(dict.fromkeys(site.tapped for site in sites))
-    wanted = [[site.data] if isinstance(site, Product) else list(site.factors) for site in sites]
-
-    def tap(zeros: list[jax.Array]) -> tuple[jax.Array, list[list[jax.Array]]]:
-        added = dict(zip(tapped, zeros, strict=True))
-        return evaluate(jaxpr, [*jax.tree.leaves(params), *data], added, wanted)
-
-    zeros = [zeros_like(v) for v in tapped]
-    losses, pull, found = jax.vjp(tap, zeros, has_aux=True)
-    gradients = dict(zip(tapped, pull(jnp.ones_like(losses))[0], strict=True))
-    met = [_Met(site, beside, gradients[site.tapped]) for site, beside in zip(sites, found, strict=True)]
-    of_leaf = [[m for m in met if m.site.leaf == leaf] for leaf in range(len(names))]
-    norms = [_norms(m, name) for m, name in zip(of_leaf, names, strict=True) if m]
+    losses, met = _meet(lambda *args: evaluate(jaxpr, [*leaves, *data], *args), sites)
+    values_of = lambda leaves, wanted: evaluate(jaxpr, [*leaves, *data], {}, wanted)[1]
+    norms = []
+    for group in _connected(met):
+        plain = _plain_norms(group)
+        norms.append(general_norms(group, leaves, values_of) if plain is None else plain)
     return losses, sum(norms, start=jnp.zeros(batch, jnp.float32))
 
 
-class _Met(NamedTuple):
-    """A site with the data that met the parameter there, and the gradient of the summed losses by its tap."""
+def _meet(run: Callable[..., Any], sites: list[Site]) -> tuple[jax.Array, list[Met]]:
+    """The losses, and each site with the data there and the gradient of the summed losses by what comes out of it."""
+    tapped = list({site.tapped: site for site in sites}.values())
 
-    site: Any
-    beside: list[Any]
-    tap: jax.Array
+    def tap(zeros: list[jax.Array]) -> tuple[jax.Array, list[Any]]:
+        added = {site.tapped: zero for site, zero in zip(tapped, zeros, strict=True)}
+        (losses,), found = run(added, [site.data for site in sites if site.data is not None])
+        return losses, found
 
-    @property
-    def columns(self) -> jax.Array:
-        return self.site.columns_of(self.site.scale * widen(self.tap))
-
-    @property
-    def rows(self) -> jax.Array:
-        return widen(self.site.rows_of(*self.beside))
-
-
-def _norms(met: Sequence[_Met], name: str) -> jax.Array:
-    """Squared norms of the per-example gradients of one parameter, cross terms between its sites included."""
-    kinds, site = {type(m.site) for m in met}, met[0].site
-    if kinds == {Broadcast} and all(m.site.layout == site.layout for m in met):
-        first, *others = (m.site.gradients_of(m.site.scale * widen(m.tap), *m.beside) for m in met)
-        return jnp.sum(sum(others, start=first) ** 2, axis=tuple(range(1, first.ndim)))
-    if kinds != {Product}:
-        raise refusal(name, f"it is used at {len(met)} places of different kinds")
-    if len(met) > 1:
-        return _joint_norms(met, name)
-    if site.ids_of is not None:
-        return lookup_norms(site.ids_of(*met[0].beside), met[0].columns[:, 0])
-    return product_norms(site.unfold, met[0].rows, met[0].columns)
+    zeros = [jnp.zeros((*site.steps, *shape_of(site.tapped)), site.tapped.aval.dtype) for site in tapped]
+    losses, pull, found = jax.vjp(tap, zeros, has_aux=True)
+    gradients = dict(zip((site.tapped for site in tapped), pull(jnp.ones_like(losses))[0], strict=True))
+    data = iter(found)
+    return losses, [Met(x, gradients[x.tapped] if x.data is None else next(data), gradients[x.tapped]) for x in sites]
 
 
-def _joint_norms(met: Sequence[_Met], name: str) -> jax.Array:
-    """One matrix at several sites: the positions of all are those of one; rows and columns may change places."""
+def _connected(met: list[Met]) -> list[list[Met]]:
+    """The sites in groups; those of two groups have no entry of a parameter in common."""
+    groups: list[list[Met]] = []
+    for m in met:
+        near = [group for group in groups if any(m.site.operand.overlaps(x.site.operand) for x in group)]
+        groups = [group for group in groups if group not in near] + [[*(x for group in near for x in group), m]]
+    return groups
+
+
+def _plain_norms(met: list[Met]) -> jax.Array | None:
+    """Squared norms of the per-example gradients of one matrix, cross terms between its sites included.
+
+    The positions of all sites are those of one; rows and columns may change places. None where that is not enough.
+    """
+    if any(m.site.operand.labels is None for m in met):
+        return None
+    if len(met) == 1:
+        return met[0].site.operand.scale ** 2 * _single_norms(met[0])
     layout, parts = met[0].site.layout, []
     for m in met:
-        blocks = m.site.unfold(m.rows)
+        blocks, columns = m.unfold(m.rows), m.site.operand.scale * m.columns
         if m.site.layout == layout:
-            parts.append((blocks, m.columns))
+            parts.append((blocks, columns))
         elif m.site.layout == (layout[1], layout[0], *layout[2:]) and len(blocks) == 1:
-            parts.append(([m.columns], blocks[0]))
+            parts.append(([columns], blocks[0]))
         else:
-            raise refusal(name, f"it is used at {len(met)} places in different forms")
+            return None
     blocks = [jnp.concatenate(block, axis=2) for block in zip(*(blocks for blocks, _ in parts), strict=True)]
     return product_norms(lambda a: a, blocks, jnp.concatenate([columns for _, columns in parts], axis=2))
+
+
+def _single_norms(m: Met) -> jax.Array:
+    if m.ids is not None:
+        return lookup_norms(m.ids, m.columns[:, 0])
+    if m.site.data is None and m.columns.shape[2] == 1:
+        return jnp.sum(m.columns**2, axis=(1, 2, 3))
+    return product_norms(m.unfold, m.rows, m.columns)

@@ -1,86 +1,140 @@
-"""A parameter on its way to the data: what each axis of its reshaped, scaled or sliced form is."""
+"""A parameter on its way to the data: what each axis of its reshaped, scaled, sliced or concatenated form is."""
 
+import itertools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from jax.extend.core import JaxprEqn, Literal
-from jax.lax import GatherScatterMode
 
 from pugd_optax._ghost.jaxprs import shape_of
 
 
-class Factor(NamedTuple):
-    """A value by which a parameter was multiplied (`power` 1) or divided (-1), with the labels it had there."""
+class Cut(NamedTuple):
+    """The entries from `start` to `stop` along the axis `label` of a form of the parameter `leaf`."""
 
-    atom: Any
-    labels: tuple[Any, ...]
-    power: int
+    leaf: int
+    label: Any
+    start: int
+    stop: int
 
 
 class Operand(NamedTuple):
-    """A parameter on its way to a site: `labels[i]` says what its axis i is, None for one it is constant along."""
+    """A value computed from the parameters `leaves`, and shared by all examples.
 
-    leaf: int
-    name: str
-    labels: tuple[Any, ...]
+    It is *plain* if it holds entries of these parameters, each at most once, in another order, all times `scale`: the
+    norm of a gradient by it is the norm of the gradient by the parameters. Then `labels[i]` says what its axis i is,
+    None for an axis of size 1, and `cuts` what was sliced. Otherwise `labels` is None. `loops` has an entry for each
+    scan around it: the label of the axis of its steps, or None where every step reads the same entries.
+    """
+
+    leaves: frozenset[int]
+    labels: tuple[Any, ...] | None
     scale: float = 1.0
-    factors: tuple[Factor, ...] = ()
+    cuts: frozenset[Cut] = frozenset()
+    loops: tuple[Any, ...] = ()
+
+    @property
+    def general(self) -> "Operand":
+        """The same value as any function of its parameters, another one in each step of a scan."""
+        return Operand(self.leaves, None, loops=(True,) * len(self.loops))
+
+    @property
+    def repeated(self) -> "Operand":
+        """The value inside of a scan that has it among its constants."""
+        return self._replace(loops=(*self.loops, True if self.labels is None else None))
+
+    @property
+    def scanned(self) -> "Operand":
+        """The part that a step of a scan over the value gets."""
+        if self.labels is None:
+            return self._replace(loops=(*self.loops, True))
+        return self._replace(labels=self.labels[1:], loops=(*self.loops, self.labels[0]))
+
+    def overlaps(self, other: "Operand") -> bool:
+        """Whether the two may hold the same entry of a parameter."""
+        return any(not _disjoint(leaf, self.cuts, other.cuts) for leaf in self.leaves & other.leaves)
 
 
-def follow_operand(eqn: JaxprEqn, index: int, operand: Operand) -> Operand | None:
-    """What the equation makes of the parameter, None where that is more than another form of it."""
-    name, labels, scale = eqn.primitive.name, operand.labels, operand.scale
+def _disjoint(leaf: int, some: frozenset[Cut], others: frozenset[Cut]) -> bool:
+    pairs = [(a, b) for a in some for b in others if a[:2] == b[:2] == (leaf, a.label)]
+    return any(a.stop <= b.start or b.stop <= a.start for a, b in pairs)
+
+
+def parameter(leaf: int, var: Any) -> Operand:
+    """A parameter as it comes."""
+    return Operand(frozenset([leaf]), tuple(i if size > 1 else None for i, size in enumerate(shape_of(var))))
+
+
+def follow_operands(eqn: JaxprEqn, given: Sequence[Operand | None]) -> list[Operand]:
+    """What the outputs of an equation are whose inputs all examples share; an input that is data is None."""
+    some = [x for x in given if x is not None]
+    plain = [x for x in some if x.labels is not None]
+    after = None
+    if len(plain) == len(some) == 1:
+        after = _followed(eqn, given.index(plain[0]), plain[0])
+    elif len(plain) == len(given) and eqn.primitive.name == "concatenate":
+        after = _concatenated(eqn, plain)
+    leaves = frozenset[int]().union(*(x.leaves for x in some))
+    return after or [Operand(leaves, None, loops=(True,) * len(some[0].loops))] * len(eqn.outvars)
+
+
+def _followed(eqn: JaxprEqn, index: int, operand: Operand) -> list[Operand] | None:
+    """The plain forms of a plain operand, None where it becomes another function of its parameter."""
+    name, labels, scale = eqn.primitive.name, operand.labels or (), operand.scale
     before, after = shape_of(eqn.invars[index]), shape_of(eqn.outvars[0])
-    if name in ("convert_element_type", "copy", "copy_p"):
-        return operand
+    if name in ("convert_element_type", "copy", "copy_p", "name", "sharding_constraint"):
+        return [operand]
     if name == "transpose":
-        return operand._replace(labels=tuple(labels[i] for i in eqn.params["permutation"]))
-    if name == "broadcast_in_dim":
-        source = dict(zip(eqn.params["broadcast_dimensions"], labels, strict=True))
-        return operand._replace(labels=tuple(source.get(i) for i in range(len(after))))
-    if name == "tile" and all(label is None or m == n for label, m, n in zip(labels, after, before, strict=True)):
-        return operand
-    if name in ("reshape", "squeeze"):
-        return _relabel(operand, before, after)
+        return [operand._replace(labels=tuple(labels[i] for i in eqn.params["permutation"]))]
+    if name in ("reshape", "squeeze", "broadcast_in_dim") and math.prod(before) == math.prod(after):
+        return [operand._replace(labels=_relabelled(labels, before, after))]
     if name == "slice":
-        cut = (eqn.params["start_indices"], eqn.params["limit_indices"], eqn.params["strides"])
-        return operand._replace(labels=tuple(None if label is None else (label, cut) for label in labels))
-    if name == "gather" and index == 0:
-        return _window(eqn, operand)
+        corners = eqn.params["start_indices"], eqn.params["limit_indices"], eqn.params["strides"] or (1,) * len(before)
+        return [_cut(operand, before, [range(*part) for part in zip(*corners, strict=True)])]
+    if name == "split":
+        axis, whole = eqn.params["axis"], [range(size) for size in before]
+        ends = itertools.pairwise(itertools.accumulate(map(int, eqn.params["sizes"]), initial=0))
+        return [_cut(operand, before, [*whole[:axis], range(*part), *whole[axis + 1 :]]) for part in ends]
     if name in ("add", "sub", "neg") and before == after:
-        return operand._replace(scale=-scale if name == "neg" or (name, index) == ("sub", 1) else scale)
-    factor = eqn.invars[1 - index] if name in ("mul", "div") else None
-    if isinstance(factor, Literal) and (name, index) != ("div", 1):
-        factor = float(factor.val)
-        return operand._replace(scale=scale * factor if name == "mul" else scale / factor)
-    if factor is not None and (name, index) != ("div", 1) and shape_of(factor) == before == after:
-        factors = (*operand.factors, Factor(factor, labels, 1 if name == "mul" else -1))
-        return operand._replace(factors=factors)
+        return [operand._replace(scale=-scale if name == "neg" or (name, index) == ("sub", 1) else scale)]
+    factor = eqn.invars[1 - index] if name == "mul" or (name, index) == ("div", 0) else None
+    if isinstance(factor, Literal):
+        return [operand._replace(scale=scale * float(factor.val) if name == "mul" else scale / float(factor.val))]
     return None
 
 
-def _window(eqn: JaxprEqn, operand: Operand) -> Operand | None:
-    """One block of a table, as older versions of JAX write some slices; None for a lookup of rows."""
-    dims, indices = eqn.params["dimension_numbers"], eqn.invars[1]
-    inside = (GatherScatterMode.PROMISE_IN_BOUNDS, GatherScatterMode.CLIP)
-    if dims.collapsed_slice_dims or math.prod(shape_of(indices)[:-1]) != 1 or eqn.params["mode"] not in inside:
-        return None
-    block, labels = (indices, eqn.params["slice_sizes"]), iter(operand.labels)
-    placed = [next(labels) if i in dims.offset_dims else None for i in range(len(shape_of(eqn.outvars[0])))]
-    return operand._replace(labels=tuple(None if label is None else (label, block) for label in placed))
-
-
-def _relabel(operand: Operand, before: tuple[int, ...], after: tuple[int, ...]) -> Operand:
+def _relabelled(labels: tuple[Any, ...], before: tuple[int, ...], after: tuple[int, ...]) -> tuple[Any, ...]:
     """Axes of size 1 come and go; where others are merged or split, all get labels that name the reshape."""
-    known = [(label, size) for label, size in zip(operand.labels, before, strict=True) if size > 1]
+    known = [(label, size) for label, size in zip(labels, before, strict=True) if size > 1]
     sizes = [size for size in after if size > 1]
-    if sizes == [size for _, size in known]:
-        labels = iter([label for label, _ in known])
-    elif any(label is None for label, _ in known):
-        raise refusal(operand.name, "it is broadcast and then reshaped")
-    else:
-        labels = iter([(tuple(known), tuple(sizes), i) for i in range(len(sizes))])
-    return operand._replace(labels=tuple(next(labels) if size > 1 else None for size in after))
+    kept = sizes == [size for _, size in known]
+    fresh = iter([label for label, _ in known] if kept else [(*known, *sizes, i) for i in range(len(sizes))])
+    return tuple(next(fresh) if size > 1 else None for size in after)
+
+
+def _cut(operand: Operand, before: tuple[int, ...], parts: Sequence[range]) -> Operand:
+    """The entries at `parts[i]` along axis i."""
+    labels: list[Any] = list(operand.labels or ())
+    cuts = set(operand.cuts)
+    for i, (part, size) in enumerate(zip(parts, before, strict=True)):
+        if part != range(size):
+            if len(operand.leaves) == 1:
+                cuts.add(Cut(min(operand.leaves), labels[i], part.start, part.stop))
+            labels[i] = (labels[i], part) if len(part) > 1 else None
+    return operand._replace(labels=tuple(labels), cuts=frozenset(cuts))
+
+
+def _concatenated(eqn: JaxprEqn, parts: Sequence[Operand]) -> list[Operand] | None:
+    """Different parameters side by side; None where they have different scales or one comes twice."""
+    leaves = [leaf for x in parts for leaf in x.leaves]
+    if len(set(leaves)) < len(leaves) or len({(x.scale, x.loops) for x in parts}) > 1:
+        return None
+    origin, shape = tuple((tuple(sorted(x.leaves)), x.labels) for x in parts), shape_of(eqn.outvars[0])
+    labels = tuple((origin, eqn.params["dimension"], i) if size > 1 else None for i, size in enumerate(shape))
+    return [
+        parts[0]._replace(leaves=frozenset(leaves), labels=labels, cuts=frozenset().union(*(x.cuts for x in parts)))
+    ]
 
 
 def refusal(name: str, why: str) -> ValueError:

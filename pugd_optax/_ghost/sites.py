@@ -1,222 +1,167 @@
-"""Where parameters meet data: the equations at which the per-example gradient of a parameter can be read.
+r"""Where parameters meet data: the equations at which the per-example gradient of a parameter can be read.
 
-A parameter is followed through the equations that only reshape it to its sites. There are three kinds: a matrix in a
-product (dense layers, convolutions), a table in a lookup (embeddings), and anything broadcast over the batch (biases,
-scales, position and class tokens). At each site one variable is tapped: the gradient of the summed losses by that
-variable, together with the data that met the parameter, gives the gradient of the parameter for every example.
+Take two layers with one bias, for a batch of 2 examples:
+
+    >>> import jax, jax.numpy as jnp
+    >>> from pugd_optax._ghost.batch import Place, follow
+    >>> from pugd_optax._ghost.jaxprs import flatten
+    >>> x = jnp.array([[1.0, 2.0, 0.0], [0.0, 1.0, 1.0]])
+    >>> losses_fn = lambda p: jnp.sum((jnp.tanh(x @ p["w"].T + p["b"]) @ p["v"]) ** 2, axis=1)
+    >>> params = {"b": jnp.ones(4), "v": jnp.ones((4, 5)), "w": jnp.ones((4, 3))}
+    >>> jaxpr, data = flatten(losses_fn, params)
+    >>> for eqn in jaxpr.eqns:
+    ...     print(eqn.primitive.name, eqn.outvars[0].aval.str_short())
+    transpose float32[3,4]
+    dot_general float32[2,4]
+    broadcast_in_dim float32[1,4]
+    broadcast_in_dim float32[2,4]
+    add float32[2,4]
+    tanh float32[2,4]
+    dot_general float32[2,5]
+    integer_pow float32[2,5]
+    reduce_sum float32[2]
+
+`w` is an *operand*, shared by all examples, until it meets `x` in the first `dot_general`: there is its *site*. The
+gradient of the summed losses by what comes out, [2, 4], holds in its row i the $d_i$ of example i, since no loss reads
+another's row; with row $a_i$ of `x` the gradient of `w.T` for this example is $a_i d_i^\top$. `b` is an operand until
+it is repeated for each example: its gradient is $d_i$, that of a matrix with the single row $a_i = 1$. So every site
+has a `Product`: `rows_of` the data that met the parameter are the $a$, `columns_of` the *tap*, the gradient by what
+came out, are the $d$, and `matrix_of` the parameter is the matrix whose gradient is $a d^\top$.
+
+    >>> names = list(params)
+    >>> for site in find_sites(jaxpr, names, follow(jaxpr, [{Place(0): None}], batch=2), batch=2):
+    ...     matrix = site.product.matrix_of(jnp.ones(site.var.aval.shape))
+    ...     print(*[names[leaf] for leaf in site.operand.leaves], site.tapped.aval.str_short(), matrix.shape)
+    w float32[2,4] (1, 3, 4)
+    b float32[2,4] (1, 1, 4)
+    v float32[2,5] (1, 4, 5)
+
+A convolution is a product for each of its windows, a lookup in a table the product with a one-hot row. In the body of
+a `lax.scan` all of this is the same for every step, with an axis for the steps in front.
 """
 
-import itertools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax.extend.core import Jaxpr, JaxprEqn, Var
 
-from pugd_optax._ghost.batch import Lost, Place, Uses, back
-from pugd_optax._ghost.jaxprs import shape_of
-from pugd_optax._ghost.operands import Operand, follow_operand, refusal
-from pugd_optax._ghost.squares import Unfold
-from pugd_optax._ghost.windows import Window, unfold
+from pugd_optax._ghost.axes import Lost, Place, back
+from pugd_optax._ghost.batch import Uses, depending_on_data
+from pugd_optax._ghost.jaxprs import Scan, scan_of
+from pugd_optax._ghost.operands import Operand, follow_operands, parameter, refusal
+from pugd_optax._ghost.products import PRODUCTS, Product
 
 
-class Product(NamedTuple):
-    """A matrix in a product, or a table in a lookup: rows by columns, in groups.
+class Site(NamedTuple):
+    """Where the operand that `var` holds meets `data`, None for a broadcast, and `tapped` comes out.
 
-    `rows_of` brings the data into a form from which `unfold` takes blocks [batch, group, position, row]; `columns_of`
-    brings the tap into [batch, group, position, column], and `ids_of` the data of a lookup into [batch, position].
+    `steps` are the lengths of the scans around it.
     """
 
-    leaf: int
-    scale: float
-    tapped: Var
+    operand: Operand
+    var: Any
+    tapped: Any
     data: Any
-    layout: tuple[Any, ...]
-    rows_of: Callable[[jax.Array], jax.Array]
-    unfold: Unfold
-    columns_of: Callable[[jax.Array], jax.Array]
-    ids_of: Callable[[jax.Array], jax.Array] | None = None
+    product: Product
+    steps: tuple[int, ...]
 
-
-class Broadcast(NamedTuple):
-    """A parameter repeated along the batch, by itself or times `factors` that all examples share.
-
-    `gradients_of` the tap and the factors are [batch, ...], no larger than the tap.
-    """
-
-    leaf: int
-    scale: float
-    tapped: Var
-    factors: tuple[Any, ...]
-    layout: tuple[Any, ...]
-    gradients_of: Callable[..., jax.Array]
-
-
-Site = Product | Broadcast
+    @property
+    def layout(self) -> tuple[Any, ...]:
+        """The matrices of plain operands with one layout hold the same entries of the same parameters."""
+        labels, product = self.operand.labels or (), self.product
+        rows, columns, groups = (tuple(labels[i] for i in axes) for axes in product[:3])
+        return rows, columns, (*groups, *self.operand.loops), product.split, product.windows
 
 
 def find_sites(jaxpr: Jaxpr, names: Sequence[str], uses: dict[Var, Uses], batch: int) -> list[Site]:
     """The sites of all parameters, which are the first inputs of the flat `jaxpr`, in the order of its equations."""
-    sites: list[Site] = []
-    operands: dict[Any, Operand] = {}
-
-    def arrive(var: Var, operand: Operand) -> None:
-        if any(isinstance(use, Place) for use in uses.get(var, ())):
-            sites.append(_broadcast(var, operand, _place(var, uses, operand.name), batch))
-        else:
-            operands[var] = operand
-
-    for leaf, (var, name) in enumerate(zip(jaxpr.invars, names, strict=False)):
-        arrive(var, Operand(leaf, name, tuple(i if size > 1 else None for i, size in enumerate(shape_of(var)))))
-    for eqn in jaxpr.eqns:
-        given = [operands.get(v) if isinstance(v, Var) else None for v in eqn.invars]
-        operand = next(filter(None, given), None)
-        if operand is None or not any(v in uses for v in eqn.outvars) or eqn.primitive.name == "stop_gradient":
-            continue
-        followed = follow_operand(eqn, given.index(operand), operand)
-        if sum(x is not None for x in given) > 1 or (followed is None and eqn.primitive.name not in _SITES):
-            raise refusal(operand.name, f"it goes through the primitive {eqn.primitive.name}")
-        if followed is not None:
-            arrive(eqn.outvars[0], followed)
-        elif operand.factors:
-            raise refusal(operand.name, "it is multiplied by an array before it meets the data")
-        else:
-            place = _place(eqn.outvars[0], uses, operand.name)
-            sites.append(_SITES[eqn.primitive.name](eqn, given.index(operand), operand, place, batch))
-    return sites
+    walk = _Walk(names, uses, depending_on_data(jaxpr, len(names)), batch, {})
+    for leaf, var in enumerate(jaxpr.invars[: len(names)]):
+        if walk.batched(var):
+            raise refusal(names[leaf], "it has an entry for every example of the batch")
+        walk.arrive(var, parameter(leaf, var))
+    return walk.along(jaxpr, ())
 
 
-def _place(var: Any, uses: dict[Var, Uses], name: str) -> Place:
-    found = list(uses.get(var, ()))
-    lost = [use.primitive for use in found if isinstance(use, Lost)]
-    if lost:
-        raise refusal(name, f"the batch axis of {var.aval.str_short()} is lost behind the primitive {lost[0]}")
-    if len(found) != 1 or not isinstance(found[0], Place):
-        raise refusal(name, f"it meets values, {var.aval.str_short()}, that all examples share")
-    return found[0]
+class _Walk(NamedTuple):
+    """Along the equations; `operands` are the values met so far that all examples share and parameters enter."""
 
+    names: Sequence[str]
+    uses: dict[Var, Uses]
+    of_data: set[Var]
+    batch: int
+    operands: dict[Any, Operand]
 
-def _data_place(eqn: JaxprEqn, index: int, operand: Operand, place: Place, batch: int) -> Place:
-    """Where the batch lies in the data beside the parameter."""
-    found = back(eqn, place, batch)[index]
-    if not isinstance(found, Place):
-        raise refusal(operand.name, f"each example has its own in the primitive {eqn.primitive.name}")
-    return found
+    def operand(self, atom: Any) -> Operand | None:
+        return self.operands.get(atom) if isinstance(atom, Var) else None
 
+    def batched(self, var: Any) -> bool:
+        return any(isinstance(use, Place) for use in self.uses.get(var, ()))
 
-def _broadcast(var: Any, operand: Operand, place: Place, batch: int) -> Broadcast:
-    if operand.labels[place.axis] is not None:
-        raise refusal(operand.name, "it has an entry for every example of the batch")
-    labels = operand.labels
-    kept = sorted((i for i, label in enumerate(labels) if label is not None), key=lambda i: repr(labels[i]))
-    constant = [i for i, label in enumerate(labels) if label is None]
-    layout = tuple(labels[i] for i in kept)
-    if any({label for label in factor.labels if label is not None} != set(layout) for factor in operand.factors):
-        raise refusal(operand.name, "it is multiplied by an array and then reshaped or broadcast in part")
+    def matters(self, var: Any) -> bool:
+        return var in self.uses and jnp.issubdtype(var.aval.dtype, jnp.inexact)
 
-    def gradients_of(tap: jax.Array, *factors: jax.Array) -> jax.Array:
-        c = jnp.sum(_arrange(tap, place, batch, constant, *([i] for i in kept)), axis=1)
-        for value, (_, along, power) in zip(factors, operand.factors, strict=True):
-            order = [along.index(label) for label in layout]
-            rest = [i for i, label in enumerate(along) if label is None]
-            c *= value.transpose(*rest, *order).reshape(1, *c.shape[1:]).astype(c.dtype) ** power
-        return c
+    def arrive(self, var: Any, operand: Operand) -> None:
+        self.check(var, operand)
+        self.operands[var] = operand
 
-    return Broadcast(operand.leaf, operand.scale, var, tuple(x.atom for x in operand.factors), layout, gradients_of)
+    def check(self, var: Any, operand: Operand) -> None:
+        """Refuse a value whose batch axis is lost further on."""
+        hidden = [use.primitive for use in self.uses.get(var, ()) if isinstance(use, Lost)]
+        if hidden and (hidden[0] != "gather" or var in self.of_data):
+            what = f"the batch axis of {var.aval.str_short()}"
+            raise refusal(self.name(operand), f"{what} is lost behind the primitive {hidden[0]}")
 
+    def name(self, operand: Operand) -> str:
+        return " and ".join(self.names[leaf] for leaf in sorted(operand.leaves)[:3])
 
-def _dot_general(eqn: JaxprEqn, index: int, operand: Operand, place: Place, batch: int) -> Product:
-    (contracted, batched), other = eqn.params["dimension_numbers"], 1 - index
-    data_place = _data_place(eqn, other, operand, place, batch)
-    bound = [(*contracted[side], *batched[side]) for side in (0, 1)]
-    free = [[i for i in range(len(shape_of(eqn.invars[side]))) if i not in bound[side]] for side in (0, 1)]
-    layout = _labelled(operand, contracted[index], free[index], batched[index])
-    ends = list(itertools.accumulate([len(batched[0]), len(free[0]), len(free[1])], initial=0))
-    out_groups, *out_free = [list(range(*pair)) for pair in itertools.pairwise(ends)]
-    return Product(
-        operand.leaf,
-        operand.scale,
-        eqn.outvars[0],
-        eqn.invars[other],
-        layout,
-        rows_of=lambda a: _arrange(a, data_place, batch, batched[other], free[other], contracted[other]),
-        unfold=lambda a: [a],
-        columns_of=lambda tap: _arrange(tap, place, batch, out_groups, out_free[other], out_free[index]),
-    )
+    def along(self, jaxpr: Jaxpr, steps: tuple[int, ...]) -> list[Site]:
+        sites: list[Site] = []
+        for eqn in jaxpr.eqns:
+            given = [self.operand(v) for v in eqn.invars]
+            if not any(given) or not any(map(self.matters, eqn.outvars)) or eqn.primitive.name == "stop_gradient":
+                continue
+            if scan := scan_of(eqn):
+                sites += self.inside(scan, given, eqn, steps)
+            elif any(map(self.batched, eqn.outvars)):
+                sites.append(self.site(eqn, given, steps))
+            else:
+                for var, operand in zip(eqn.outvars, follow_operands(eqn, given), strict=True):
+                    self.arrive(var, operand)
+        return sites
 
+    def inside(self, scan: Scan, given: list[Operand | None], eqn: JaxprEqn, steps: tuple[int, ...]) -> list[Site]:
+        """The sites in the body of a scan; what is carried may depend on every parameter that comes in."""
+        leaves = frozenset[int]().union(*(x.leaves for x in given if x))
+        outside, carried = (Operand(leaves, None, loops=(True,) * n) for n in (len(steps), len(steps) + 1))
+        consts, init, scanned = scan.split(given)
+        within = [x and x.repeated for x in consts] + [x and carried for x in init] + [x and x.scanned for x in scanned]
+        self.operands.update({v: x for v, x in zip(scan.body.invars, within, strict=True) if x})
+        while True:
+            sites = self.along(scan.body, (*steps, eqn.params["length"]))
+            pairs = zip(scan.carry_in, scan.carry_out, strict=True)
+            late = [v for v, out in pairs if self.operand(out) and not self.operand(v)]
+            if not late:
+                break
+            self.operands.update(dict.fromkeys(late, carried))
+        for var, out in zip(eqn.outvars, scan.body.outvars, strict=True):
+            if self.operand(out):
+                self.arrive(var, outside)
+        return sites
 
-def _gather(eqn: JaxprEqn, index: int, operand: Operand, place: Place, batch: int) -> Product:
-    dims, (table, indices) = eqn.params["dimension_numbers"], (shape_of(v) for v in eqn.invars)
-    row = next(iter(dims.start_index_map), 0)
-    full = all(size == table[i] for i, size in enumerate(eqn.params["slice_sizes"]) if i != row)
-    if index or (row,) != dims.start_index_map or (row,) != dims.collapsed_slice_dims or not full:
-        raise refusal(operand.name, "it goes through a gather that is no lookup of rows")
-    ids_place = _data_place(eqn, 1, operand, place, batch)
-    columns = [i for i in range(len(table)) if i != row]
-    looked_up = [i for i in range(len(shape_of(eqn.outvars[0]))) if i not in dims.offset_dims]
-
-    def ids_of(ids: jax.Array) -> jax.Array:
-        ids = _arrange(ids, ids_place, batch, range(len(indices)))
-        clipped = eqn.params["mode"] == jax.lax.GatherScatterMode.CLIP
-        return jnp.clip(ids, 0, table[row] - 1) if clipped else jnp.where(ids < table[row], ids, -1)
-
-    return Product(
-        operand.leaf,
-        operand.scale,
-        eqn.outvars[0],
-        eqn.invars[1],
-        _labelled(operand, [row], columns, []),
-        rows_of=lambda ids: jax.nn.one_hot(ids_of(ids), table[row])[:, None],
-        unfold=lambda a: [a],
-        columns_of=lambda tap: _arrange(tap, place, batch, [], looked_up, dims.offset_dims),
-        ids_of=ids_of,
-    )
-
-
-def _conv(eqn: JaxprEqn, index: int, operand: Operand, place: Place, batch: int) -> Product:
-    dims, groups = eqn.params["dimension_numbers"], eqn.params["feature_group_count"]
-    if index != 1 or eqn.params["batch_group_count"] != 1:
-        raise refusal(operand.name, "it is the image, not the kernel, of a convolution")
-    data_place = _data_place(eqn, 0, operand, place, batch)
-    (n, c, *spatial), (o, i, *kernel), (out_n, out_c, *out_spatial) = dims
-    sizes = [shape_of(v) for v in (*eqn.invars, *eqn.outvars)]
-    windows = [
-        Window(sizes[1][kernel[k]], sizes[2][out_spatial[k]], *(eqn.params[key][k] for key in _CONV_PARAMS))
-        for k in range(len(spatial))
-    ]
-
-    def columns_of(tap: jax.Array) -> jax.Array:
-        d = _arrange(tap, place, batch, [out_n, *out_spatial], [out_c])
-        return jnp.moveaxis(d.reshape(*d.shape[:2], groups, -1), 2, 1)
-
-    return Product(
-        operand.leaf,
-        operand.scale,
-        eqn.outvars[0],
-        eqn.invars[0],
-        (*_labelled(operand, [i, *kernel], [o], []), groups, tuple(windows)),
-        rows_of=lambda a: _arrange(a, data_place, batch, [n], *([k] for k in spatial), [c]),
-        unfold=lambda a: unfold(a, windows, groups),
-        columns_of=columns_of,
-    )
-
-
-_CONV_PARAMS = ("window_strides", "padding", "lhs_dilation", "rhs_dilation")
-_SITES = {"dot_general": _dot_general, "gather": _gather, "conv_general_dilated": _conv}
-
-
-def _labelled(operand: Operand, *axes: Sequence[int]) -> tuple[Any, ...]:
-    """The labels of the rows, columns and groups of a matrix."""
-    return tuple(tuple(operand.labels[i] for i in part) for part in axes)
-
-
-def _arrange(x: jax.Array, place: Place, batch: int, *merged: Sequence[int]) -> jax.Array:
-    """`x` as [batch, merged axes...]; what is beside the batch in its own axis stays there."""
-    outer = x.shape[place.axis] // (batch * place.inner)
-    apart = x.reshape(*x.shape[: place.axis], outer, batch, place.inner, *x.shape[place.axis + 1 :])
-    index = lambda i: [i, i + 2] if i == place.axis else [i + 2 * (i > place.axis)]
-    groups = [[j for i in axes for j in index(i)] for axes in merged]
-    sizes = [math.prod(apart.shape[j] for j in group) for group in groups]
-    return apart.transpose(place.axis + 1, *itertools.chain(*groups)).reshape(batch, *sizes)
+    def site(self, eqn: JaxprEqn, given: list[Operand | None], steps: tuple[int, ...]) -> Site:
+        (index, operand), *others = ((i, x) for i, x in enumerate(given) if x)
+        name, kind, out = self.name(operand), eqn.primitive.name, eqn.outvars[0]
+        if others or kind not in PRODUCTS:
+            raise refusal(name, f"it goes through the primitive {kind}")
+        self.check(out, operand)
+        place, *more = self.uses[out]
+        if more or not isinstance(place, Place):
+            raise refusal(name, f"it meets values, {out.aval.str_short()}, that all examples share")
+        data = eqn.invars[1 - index] if len(eqn.invars) == 2 else None
+        other = place if data is None else back(eqn, place, self.batch)[1 - index]
+        if not isinstance(other, Place):
+            raise refusal(name, f"each example has its own in the primitive {kind}")
+        product = PRODUCTS[kind](eqn, index, name, place, other, self.batch)
+        return Site(operand, eqn.invars[index], out, data, product, steps)

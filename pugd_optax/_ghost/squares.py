@@ -43,7 +43,7 @@ def _product_norms(unfold: Unfold, a: Any, d: jax.Array) -> jax.Array:
     blocks = unfold(a)
     if _prefers_gram(blocks, d):
         return jnp.sum(sum(_gram(x) for x in blocks) * _gram(d), axis=(1, 2, 3))
-    return sum((jnp.sum(_outer(x, d) ** 2, axis=(1, 2, 3)) for x in blocks), start=jnp.zeros(len(d), d.dtype))
+    return sum((jnp.sum(outer(x, d) ** 2, axis=(1, 2, 3)) for x in blocks), start=jnp.zeros(len(d), d.dtype))
 
 
 def _forward(unfold: Unfold, a: Any, d: jax.Array):
@@ -55,7 +55,7 @@ def _forward(unfold: Unfold, a: Any, d: jax.Array):
         return norms, (*fold([d_gram @ x for x in blocks]), a_gram @ d)
     norms, to_blocks, to_d = jnp.zeros(len(d), d.dtype), [], jnp.zeros_like(d)
     for x in blocks:
-        c = _outer(x, d)
+        c = outer(x, d)
         norms += jnp.sum(c**2, axis=(1, 2, 3))
         to_blocks.append(d @ jnp.swapaxes(c, -1, -2))
         to_d += x @ c
@@ -84,5 +84,6 @@ def _gram(x: jax.Array) -> jax.Array:
     return x @ jnp.swapaxes(x, -1, -2)
 
 
-def _outer(a: jax.Array, d: jax.Array) -> jax.Array:
+def outer(a: jax.Array, d: jax.Array) -> jax.Array:
+    r"""$\sum_t a_t d_t^\top$, [..., row, column]."""
     return jnp.swapaxes(a, -1, -2) @ d

@@ -1,6 +1,8 @@
 """The windows of a convolution as slices of its padded input."""
 
 import itertools
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -18,8 +20,10 @@ class Window(NamedTuple):
     kernel_dilation: int
 
 
-def unfold(image: jax.Array, windows: list[Window], groups: int) -> list[jax.Array]:
+def unfold(image: jax.Array, windows: Sequence[Window], groups: int) -> list[jax.Array]:
     """[batch, part, *spatial, channel] -> blocks [batch, group, part * position, row], one for each kernel offset.
+
+    A row is a kernel offset and a channel of the group.
 
     With few channels the offsets make one block, since products of thin matrices are slow. Where the windows tile the
     input, as in the patches of a vision transformer, they are one block by a reshape.
@@ -36,7 +40,7 @@ def unfold(image: jax.Array, windows: list[Window], groups: int) -> list[jax.Arr
 _THIN = 16
 
 
-def _shifted(image: jax.Array, windows: list[Window], offset: tuple[int, ...]) -> jax.Array:
+def _shifted(image: jax.Array, windows: Sequence[Window], offset: tuple[int, ...]) -> jax.Array:
     starts = [k * w.kernel_dilation for k, w in zip(offset, windows, strict=True)]
     limits = [start + (w.output - 1) * w.stride + 1 for start, w in zip(starts, windows, strict=True)]
     strides = [1, 1, *(w.stride for w in windows), 1]
@@ -44,15 +48,13 @@ def _shifted(image: jax.Array, windows: list[Window], offset: tuple[int, ...]) -
     return jax.lax.slice(image, (0, 0, *starts, 0), (batch, parts, *limits, channels), strides)
 
 
-def _tiles(image: jax.Array, windows: list[Window], groups: int) -> jax.Array:
-    """[batch, part, *output, channel * kernel offset]."""
+def _tiles(image: jax.Array, windows: Sequence[Window], groups: int) -> jax.Array:
     batch, parts, *_, channels = image.shape
     image = image[(slice(None), slice(None), *(slice(w.output * w.kernel) for w in windows))]
-    image = image.reshape(batch, parts, *(n for w in windows for n in (w.output, w.kernel)), channels)
-    n = len(windows)
-    order = (0, 1, *range(2, 2 + 2 * n, 2), 2 + 2 * n, *range(3, 3 + 2 * n, 2))
-    image = image.transpose(order).reshape(batch, parts, *(w.output for w in windows), -1)
-    return _grouped(image, groups)
+    image = image.reshape(batch, parts, *(n for w in windows for n in (w.output, w.kernel)), groups, channels // groups)
+    n = 2 + 2 * len(windows)
+    image = image.transpose(0, n, 1, *range(2, n, 2), *range(3, n, 2), n + 1)
+    return image.reshape(batch, groups, parts * math.prod(w.output for w in windows), -1)
 
 
 def _grouped(x: jax.Array, groups: int) -> jax.Array:

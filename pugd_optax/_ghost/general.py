@@ -1,0 +1,57 @@
+"""Squared norms of the gradients of any function of the parameters: exact, by a few examples at a time.
+
+What meets the data may be a function of parameters: a normalised kernel, the exponential of a scale, one table read in
+several ways. The gradient of one example by it is known in full, $a d^\\top$, and is pulled back to the parameters by
+the function's own derivative.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.interpreters.partial_eval import dce_jaxpr
+
+from pugd_optax._ghost.met import Met, in_each_step
+from pugd_optax._ghost.squares import outer
+from pugd_optax._norms import vdot, widen
+
+
+def general_norms(given: Sequence[Met], leaves: list[jax.Array], values_of: Callable[..., Any]) -> jax.Array:
+    """Squared norms [batch] for sites that have parameters in common; `values_of(leaves, variables)`.
+
+    As many gradients are held at once as need no more memory than the taps.
+    """
+    met = [m._replace(site=m.site._replace(operand=m.site.operand.general)) for m in given]
+    read = sorted(frozenset[int]().union(*(m.site.operand.leaves for m in met)))
+    pull = jax.vjp(_matrices(met, read, leaves, values_of), *(leaves[k] for k in read))[1]
+    parts = [(m.rows, m.columns) for m in met]
+
+    def norm_of(example: list[tuple[jax.Array, jax.Array]]) -> jax.Array:
+        pairs = [
+            (m.unfold(jnp.expand_dims(a, len(m.site.steps))), d[None]) for m, (a, d) in zip(met, example, strict=True)
+        ]
+        gradient = pull([jnp.concatenate([outer(x, d) for x in blocks], axis=2)[0] for blocks, d in pairs])
+        return vdot(gradient, gradient)
+
+    batch, size = len(parts[0][1]), sum(leaves[k].size for k in read)
+    at_once = min(batch, sum(m.tap.size for m in met) // max(size, 1))
+    at_once = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= max(at_once, 1))
+    if at_once == batch:
+        return jax.vmap(norm_of)(parts)
+    return jax.lax.map(jax.checkpoint(norm_of), parts, batch_size=at_once)
+
+
+def _matrices(met: Sequence[Met], read: list[int], leaves: list[jax.Array], values_of: Callable[..., Any]):
+    """The parameters that are read -> for each site the matrix there, [group, row, column], by what it takes alone."""
+
+    def matrices(*some: jax.Array) -> list[jax.Array]:
+        full = [dict(zip(read, some, strict=True)).get(k, leaf) for k, leaf in enumerate(leaves)]
+        values = values_of(full, [m.site.var for m in met])
+        arranged = [in_each_step(m.site.product.matrix_of, m.site.steps)(x) for m, x in zip(met, values, strict=True)]
+        return [widen(x.reshape(-1, *x.shape[-2:])) for x in arranged]
+
+    closed = jax.make_jaxpr(matrices)(*(leaves[k] for k in read))
+    jaxpr = dce_jaxpr(closed.jaxpr, [True] * len(met), instantiate=True)[0]
+    return jaxpr_as_fun(ClosedJaxpr(jaxpr, closed.consts))

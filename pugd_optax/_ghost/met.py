@@ -1,0 +1,65 @@
+"""What met the parameters at their sites, in the form of the products whose sums are the per-example gradients."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from pugd_optax._ghost.sites import Site
+from pugd_optax._norms import widen
+
+
+class Met(NamedTuple):
+    """A site with the data there, and the gradient of the summed losses by what came out; a broadcast has no data."""
+
+    site: Site
+    data: Any
+    tap: jax.Array
+
+    @property
+    def rows(self) -> jax.Array:
+        """[batch, *steps, ...]."""
+        rows = in_each_step(self.site.product.rows_of, self.site.steps)(self.data)
+        return widen(jnp.moveaxis(rows, len(self.site.steps), 0))
+
+    @property
+    def ids(self) -> jax.Array | None:
+        """[batch, position] of a lookup in one table."""
+        if self.site.product.ids_of is None or any(x is not None for x in self.site.operand.loops):
+            return None
+        ids = in_each_step(self.site.product.ids_of, self.site.steps)(self.data)
+        return _merged(ids[..., None, :, None], self.site.operand.loops)[:, 0, :, 0]
+
+    @property
+    def columns(self) -> jax.Array:
+        """[batch, group, position, column]."""
+        columns = in_each_step(self.site.product.columns_of, self.site.steps)(widen(self.tap))
+        return _merged(columns, self.site.operand.loops)
+
+    def unfold(self, rows: jax.Array) -> list[jax.Array]:
+        """Blocks [batch, group, position, row] of the rows."""
+        blocks = in_each_step(self.site.product.unfold, self.site.steps, axis=1)(rows)
+        return [_merged(x, self.site.operand.loops) for x in blocks]
+
+
+def in_each_step(function: Callable[..., Any], steps: Sequence[int], axis: int = 0) -> Callable[..., Any]:
+    """The function mapped over the steps of the scans, the axes from `axis` on; they are in front of what it returns."""
+    for _ in steps:
+        function = jax.vmap(function, in_axes=axis)
+    return function
+
+
+def _merged(x: jax.Array, loops: Sequence[Any]) -> jax.Array:
+    """[*steps, batch, group, position, ...] -> [batch, group, position, ...].
+
+    Steps that read other entries of a parameter are groups, steps that read the same ones are positions.
+    """
+    if not loops:
+        return x
+    n = len(loops)
+    grouped, repeated = ([i for i in range(n) if (loops[i] is None) == same] for same in (False, True))
+    order = (n, *grouped, n + 1, *repeated, n + 2, n + 3)
+    sizes = [math.prod(x.shape[i] for i in axes) for axes in ((*grouped, n + 1), (*repeated, n + 2))]
+    return x.transpose(order).reshape(x.shape[n], *sizes, x.shape[-1])
