@@ -160,7 +160,7 @@ class ScannedNNX(nnx.Module):
         self.inlet, self.outlet = nnx.Linear(6, 5, rngs=rngs), nnx.Linear(5, CLASSES, rngs=rngs)
         build = nnx.vmap(lambda keys: nnx.Linear(5, 5, rngs=nnx.Rngs(keys)), in_axes=0, out_axes=0)
         self.layers = build(jax.random.split(jax.random.key(1), 3))
-        self.scale = nnx.Param(jnp.ones(5))
+        self.scale = nnx.Param(jnp.ones((1, 5)))
 
     def __call__(self, x):
         step = nnx.scan(
@@ -177,9 +177,9 @@ class Swin(nn.Module):
         x = x.reshape(len(x), -1, 6)
         where = np.arange(x.shape[1])
         table = self.param("bias", nn.initializers.normal(), (2 * len(where) - 1, 2))
-        bias = table[where[:, None] - where[None] + len(where) - 1].transpose(2, 0, 1)
+        bias = table[where[:, None] - where[None] + len(where) - 1].transpose(2, 0, 1)[None]
         q, k, v = jnp.split(nn.DenseGeneral((2, 9), use_bias=False)(x), 3, axis=-1)
-        logit_scale = jnp.exp(self.param("logit_scale", nn.initializers.zeros, (2, 1, 1)))
+        logit_scale = jnp.exp(self.param("logit_scale", nn.initializers.zeros, (1, 2, 1, 1)))
         weights = nn.softmax(jnp.einsum("bqhd,bkhd->bhqk", q, k) * logit_scale + bias)
         return nn.Dense(CLASSES)(jnp.einsum("bhqk,bkhd->bhd", weights, v).reshape(len(x), -1))
 
@@ -208,7 +208,7 @@ class Series(nn.Module):
 
 
 def nnx_series():
-    model = nnx.RNN(nnx.GRUCell(6, CLASSES, rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0))
+    model = nnx.RNN(nnx.GRUCell(6, CLASSES, param_dtype=jnp.result_type(float), rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0))
     graph, params, rest = nnx.split(model, nnx.Param, ...)
     return lambda p: cross_entropy(nnx.merge(graph, p, rest, copy=True)(jnp.asarray(SERIES))[:, -1], LABELS), perturb(
         params
@@ -278,8 +278,8 @@ CASES = {
     "scanned nnx": scanned_nnx,
     "swin": lambda: linen(Swin(), VECTORS.reshape(BATCH, 1, 6).repeat(4, axis=1) * RANDOM.normal(size=(1, 4, 1))),
     "weight norm": lambda: linen(Normalized(), IMAGES),
-    "lstm": lambda: linen(Series(nn.OptimizedLSTMCell(4)), SERIES),
-    "gru": lambda: linen(Series(nn.GRUCell(4)), SERIES),
+    "lstm": lambda: linen(Series(nn.OptimizedLSTMCell(4, param_dtype=jnp.result_type(float))), SERIES),
+    "gru": lambda: linen(Series(nn.GRUCell(4, param_dtype=jnp.result_type(float))), SERIES),
     "nnx gru": nnx_series,
     "nested scans": lambda: functional(nested_scans, {"w": (3, 6, 6), "all": (6, 6), "bias": (1, 6)}, SERIES),
     "carried": lambda: functional(carried_parameters, {"w": (6, 6), "table": (4, 1, 6)}),

@@ -85,7 +85,7 @@ def evaluate(
     for eqn in jaxpr.eqns:
         given = [_read(env, v) for v in eqn.invars]
         if eqn.primitive.name == "conv_general_dilated":
-            outputs = [convolve(lambda x, w: apply(eqn, [x, w])[0], *given)]
+            outputs = [_convolved(eqn, *given)]
         elif scan := scan_of(eqn):
             outputs, inside = _evaluate_scan(eqn, scan, given, added, wanted)
             env.update(inside)
@@ -94,6 +94,10 @@ def evaluate(
         for var, value in zip(eqn.outvars, outputs, strict=True):
             env[var] = value + added[var] if var in added else value
     return [_read(env, v) for v in jaxpr.outvars], [_read(env, v) if _known(env, v) else None for v in wanted]
+
+
+def _convolved(eqn: JaxprEqn, image: jax.Array, kernel: jax.Array) -> jax.Array:
+    return convolve(lambda x, w: apply(eqn, [x, w])[0], image, kernel)
 
 
 def _evaluate_scan(
