@@ -1,7 +1,7 @@
-r"""Per-example gradients: the mean of their squared norms, by three evaluators, and micro-batches.
+r"""Per-example gradients: their norms, the mean of their squares by three evaluators, and micro-batches.
 
-`losses_fn(params)` returns the loss of each example, [batch], bound to one batch and one random key. An evaluator is a
-function
+`losses_fn(params)` returns the loss of each example, [batch], bound to one batch and one random key.
+`norms(losses_fn, params)` is all it takes to clip or to weight examples. An evaluator is a function
 
     losses, squares = evaluator(losses_fn, params, step)
 
@@ -9,7 +9,7 @@ of it: `losses` [batch], and `squares`, whose mean is $\frac1n \sum_i \|g_i\|^2$
 in expectation. All three can be differentiated, and `pugd_optax.pegr` adds half of it to the loss:
 
 - `reference` takes every $g_i$ by itself: small models;
-- `ghost` is exact and holds no per-example gradients: layers that multiply, convolve, look up, scale and shift;
+- `ghost` is exact and holds no per-example gradients;
 - `signs` is unbiased for any architecture.
 
 The mean is $\|g\|^2 + \mathrm{tr}\,\mathrm{Cov}(g_i)$: what gradient regularisation penalises, and the variance.
@@ -34,15 +34,67 @@ Evaluator = Callable[..., tuple[jax.Array, jax.Array]]
 """`(losses_fn, params, step) -> (losses, squares)`."""
 
 
+def norms(losses_fn: LossesFn, params: optax.Params) -> jax.Array:
+    r"""The norm of the gradient of each example, exact, without the gradients themselves.
+
+    $$\|g_i\|, \qquad g_i = \nabla \ell_i$$
+
+    It costs about as much as one gradient of the mean loss, for any batch size. `ghost` says how, and for which models.
+
+    Args:
+      losses_fn: `params -> losses` [batch].
+      params: parameters; real.
+
+    Returns:
+      Norms [batch], float32 or better.
+
+    Raises:
+      ValueError: as `ghost` does.
+
+    Example:
+      Differentially private training with Optax: every gradient is clipped to the norm C, and the mean gets noise. The
+      mean of the clipped gradients is the gradient of a weighted mean of the losses.
+
+      >>> import jax, jax.numpy as jnp, optax
+      >>> x, y = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([1.0, 1.0])
+      >>> losses_fn = lambda w: 0.5 * (x @ w - y) ** 2
+      >>> C, noise_multiplier = 5.0, 1.1
+      >>> def clipped_gradient(w):
+      ...     weights = jnp.minimum(1.0, C / norms(losses_fn, w))
+      ...     return jax.grad(lambda w: jnp.mean(weights * losses_fn(w)))(w)
+      >>> w = jnp.array([1.0, 1.0])
+      >>> print(norms(losses_fn, w), clipped_gradient(w))
+      [ 4.472136 30.      ] [2.5 4. ]
+      >>> variance = (C * noise_multiplier / len(x)) ** 2
+      >>> tx = optax.chain(optax.add_noise(variance, 0.0, jax.random.key(0)), optax.sgd(0.1))
+      >>> updates, state = tx.update(clipped_gradient(w), tx.init(w))
+
+    References:
+      Abadi et al., Deep Learning with Differential Privacy, CCS 2016, https://arxiv.org/abs/1607.00133
+
+    Notes:
+      Norms of the mean gradients of groups: `norms(micro_batches(losses_fn, group_size), params)`.
+
+      The privacy of a run follows from the noise multiplier, the sampling rate and the number of steps by an
+      accountant, which this package does not have.
+    """
+    return jnp.sqrt(ghost(losses_fn, params)[1])
+
+
 def ghost(losses_fn: LossesFn, params: optax.Params, step: jax.typing.ArrayLike = 0) -> tuple[jax.Array, jax.Array]:
     r"""Exact squared gradient norms of the examples from the activations of one forward and one backward pass.
 
     $$\|g_i\|^2 = \sum_{\text{layers}} \Big\| \sum_t a_{it} d_{it}^\top \Big\|^2$$
 
-    with $a_{it}$ the input of a layer at position $t$ and $d_{it}$ the gradient of $\ell_i$ by its output. No array has
-    the size batch x parameters. The model stays as it is, in any framework: `losses_fn` is traced, and its parameters
-    are followed to the products, convolutions, lookups and broadcasts where they meet data. A parameter used more than
-    once, as tied embeddings are, gets its cross terms.
+    with $a_{it}$ the input of a layer at position $t$ and $d_{it}$ the gradient of $\ell_i$ by its output. The model
+    stays as it is, in any framework: `losses_fn` is traced, and its parameters are followed to the products,
+    convolutions, lookups and broadcasts where they meet data, into `lax.scan` over layers or time too. A parameter
+    used more than once, as tied embeddings are, gets its cross terms.
+
+    No array has the size batch x parameters. Where something else than parameters meets the data, such as a normalised
+    kernel, the exponential of a scale or a table read by constant indices, or where one parameter is used in several
+    forms, the gradients of these parameters are formed, for as many examples at a time as take no more memory than the
+    activations: exact as well, at a few times the cost of that layer.
 
     Args:
       losses_fn: `params -> losses` [batch].
@@ -53,8 +105,8 @@ def ghost(losses_fn: LossesFn, params: optax.Params, step: jax.typing.ArrayLike 
       Losses and squared norms, both [batch].
 
     Raises:
-      ValueError: if a parameter reaches the losses through anything else (a nonlinear function of a weight,
-        `lax.scan`), naming both; if examples are coupled, as by BatchNorm; if the losses are no vector.
+      ValueError: if a parameter meets the data through another primitive, or if it is not known along which axis of
+        a value the examples are, naming both; if examples are coupled, as by BatchNorm; if the losses are no vector.
 
     Example:
       >>> import jax.numpy as jnp
@@ -72,7 +124,7 @@ def ghost(losses_fn: LossesFn, params: optax.Params, step: jax.typing.ArrayLike 
 
     Notes:
       Pick the entry of the label with `jnp.take_along_axis` or a loss of Optax: `logits[jnp.arange(n), labels]` hides
-      which entries belong to which example.
+      which entries belong to which example. So does `lax.map` over the examples; use `jax.vmap`.
 
       `jax.checkpoint` inside `losses_fn` has no effect here.
 

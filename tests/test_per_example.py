@@ -55,6 +55,33 @@ def test_mean_square_is_squared_mean_plus_variance(evaluator, x64):
     np.testing.assert_allclose(np.mean(evaluator(losses_fn, classifier())[1]), mean @ mean + variance, rtol=1e-12)
 
 
+@pytest.mark.parametrize("size", [1, 4])
+def test_clipping_by_norms_is_clipping_of_every_gradient(size, x64):
+    """The recipe for differential privacy, for examples and for groups, against gradients clipped one by one."""
+    groups = per_example.micro_batches(losses_fn, size)
+    mean = lambda p, x, y: jnp.mean(jax.vmap(loss, in_axes=(None, 0, 0))(p, x, y))
+    batches = jnp.asarray(X).reshape(-1, size, 5), Y.reshape(-1, size)
+    each = jax.vmap(jax.grad(mean), in_axes=(None, 0, 0))(classifier(), *batches)
+    clip = float(np.median(np.asarray(jax.vmap(optax.tree.norm)(each))))
+    clipped, _ = optax.per_example_global_norm_clip(jax.tree.leaves(each), clip)
+
+    @jax.jit
+    def mine(params):
+        weights = jnp.minimum(1.0, clip / per_example.norms(groups, params))
+        return jax.grad(lambda p: jnp.sum(weights * groups(p)))(params)
+
+    for a, b in zip(jax.tree.leaves(mine(classifier())), clipped, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def test_norm_of_an_example_without_a_gradient_is_zero_and_leaves_its_clipped_gradient_finite():
+    mask = jnp.arange(8) > 0
+    norms = per_example.norms(lambda p: mask * losses_fn(p), classifier(jnp.float32))
+    assert norms[0] == 0
+    assert jnp.all(norms[1:] > 0)
+    assert jnp.minimum(1.0, 5.0 / norms)[0] == 1
+
+
 def test_signs_are_exact_in_expectation_over_all_signs(x64):
     """The identity itself, over the 2^8 sign vectors."""
     g = gradients(classifier())

@@ -25,19 +25,18 @@ def general_norms(given: Sequence[Met], leaves: list[jax.Array], values_of: Call
     """
     met = [m._replace(site=m.site._replace(operand=m.site.operand.general)) for m in given]
     read = sorted(frozenset[int]().union(*(m.site.operand.leaves for m in met)))
-    pull = jax.vjp(_matrices(met, read, leaves, values_of), *(leaves[k] for k in read))[1]
+    matrices, pull = jax.vjp(_matrices(met, read, leaves, values_of), *(leaves[k] for k in read))
     parts = [(m.rows, m.columns) for m in met]
 
     def norm_of(example: list[tuple[jax.Array, jax.Array]]) -> jax.Array:
-        pairs = [
-            (m.unfold(jnp.expand_dims(a, len(m.site.steps))), d[None]) for m, (a, d) in zip(met, example, strict=True)
-        ]
-        gradient = pull([jnp.concatenate([outer(x, d) for x in blocks], axis=2)[0] for blocks, d in pairs])
+        blocks = [m.unfold(a[None]) for m, (a, _) in zip(met, example, strict=True)]
+        products = [[outer(x[0], d) for x in some] for some, (_, d) in zip(blocks, example, strict=True)]
+        gradient = pull([jnp.concatenate(some, axis=1) for some in products])
         return vdot(gradient, gradient)
 
-    batch, size = len(parts[0][1]), sum(leaves[k].size for k in read)
-    at_once = min(batch, sum(m.tap.size for m in met) // max(size, 1))
-    at_once = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= max(at_once, 1))
+    batch, size = len(parts[0][1]), max(sum(leaves[k].size for k in read), sum(x.size for x in matrices), 1)
+    fits = max(sum(m.tap.size for m in met) // size, 1)
+    at_once = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= fits)
     if at_once == batch:
         return jax.vmap(norm_of)(parts)
     return jax.lax.map(jax.checkpoint(norm_of), parts, batch_size=at_once)

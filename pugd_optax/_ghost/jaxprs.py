@@ -199,12 +199,16 @@ def _rewritten(eqn: JaxprEqn, given: list[Any]) -> list[Any]:
     if eqn.primitive.name == "tile":
         apart = [n for size, full in zip(given[0].shape, shape, strict=True) for n in (full // size, size)]
         x = given[0].reshape([n for size in given[0].shape for n in (1, size)])
-        return [jnp.broadcast_to(x, apart).reshape(shape)] if math.prod(shape) else apply(eqn, given)
+        return [_in_full(x, apart).reshape(shape)] if math.prod(shape) else apply(eqn, given)
     if eqn.primitive.name in ELEMENTWISE:
         given = [
             jnp.broadcast_to(x, shape) if isinstance(v, Var) else x for v, x in zip(eqn.invars, given, strict=True)
         ]
     return apply(eqn, given)
+
+
+def _in_full(x: Any, shape: Sequence[int]) -> Any:
+    return x if jnp.shape(x) == tuple(shape) else jax.lax.broadcast_in_dim(x, tuple(shape), range(jnp.ndim(x)))
 
 
 def _known(env: dict[Any, Any], atom: Any) -> bool:

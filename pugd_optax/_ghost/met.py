@@ -45,7 +45,7 @@ class Met(NamedTuple):
 
 
 def in_each_step(function: Callable[..., Any], steps: Sequence[int], axis: int = 0) -> Callable[..., Any]:
-    """The function mapped over the steps of the scans, the axes from `axis` on; they are in front of what it returns."""
+    """The function mapped over the steps of the scans, the axes from `axis` on; in front of what it returns."""
     for _ in steps:
         function = jax.vmap(function, in_axes=axis)
     return function

@@ -1,6 +1,6 @@
 """Losses and squared gradient norms of all examples, from one forward and one backward pass."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -27,10 +27,15 @@ def tapped_norms(losses_fn: Callable[[optax.Params], jax.Array], params: optax.P
     sites = find_sites(jaxpr, names, uses, batch)
     losses, met = _meet(lambda *args: evaluate(jaxpr, [*leaves, *data], *args), sites)
     values_of = lambda leaves, wanted: evaluate(jaxpr, [*leaves, *data], {}, wanted)[1]
-    norms = []
+    norms, vectors = [], []
     for group in _connected(met):
-        plain = _plain_norms(group)
-        norms.append(general_norms(group, leaves, values_of) if plain is None else plain)
+        if len(group) == 1 and (vector := _vector(group[0])) is not None:
+            vectors.append(vector)
+        else:
+            plain = _plain_norms(group)
+            norms.append(general_norms(group, leaves, values_of) if plain is None else plain)
+    if vectors:
+        norms.append(jnp.sum(jnp.concatenate(vectors, axis=1) ** 2, axis=1))
     return losses, sum(norms, start=jnp.zeros(batch, jnp.float32))
 
 
@@ -59,6 +64,19 @@ def _connected(met: list[Met]) -> list[list[Met]]:
     return groups
 
 
+def _vector(m: Met) -> jax.Array | None:
+    """The per-example gradients of a plain parameter that is broadcast, [batch, entries]; None for any other."""
+    if m.site.data is not None or m.site.operand.labels is None:
+        return None
+    columns = jnp.sum(m.columns, axis=2)
+    return _scaled(columns.reshape(len(columns), -1), m)
+
+
+def _scaled(columns: jax.Array, m: Met) -> jax.Array:
+    scale = m.site.operand.scale
+    return columns if scale == 1 else scale * columns
+
+
 def _plain_norms(met: list[Met]) -> jax.Array | None:
     """Squared norms of the per-example gradients of one matrix, cross terms between its sites included.
 
@@ -66,24 +84,22 @@ def _plain_norms(met: list[Met]) -> jax.Array | None:
     """
     if any(m.site.operand.labels is None for m in met):
         return None
-    if len(met) == 1:
-        return met[0].site.operand.scale ** 2 * _single_norms(met[0])
+    if len(met) == 1 and met[0].site.product.windows:
+        return product_norms(met[0].unfold, met[0].rows, _scaled(met[0].columns, met[0]))
+    if len(met) == 1 and (ids := met[0].ids) is not None:
+        return lookup_norms(ids, _scaled(met[0].columns, met[0])[:, 0])
     layout, parts = met[0].site.layout, []
     for m in met:
-        blocks, columns = m.unfold(m.rows), m.site.operand.scale * m.columns
+        blocks, columns = m.unfold(m.rows), _scaled(m.columns, m)
         if m.site.layout == layout:
             parts.append((blocks, columns))
         elif m.site.layout == (layout[1], layout[0], *layout[2:]) and len(blocks) == 1:
             parts.append(([columns], blocks[0]))
         else:
             return None
-    blocks = [jnp.concatenate(block, axis=2) for block in zip(*(blocks for blocks, _ in parts), strict=True)]
-    return product_norms(lambda a: a, blocks, jnp.concatenate([columns for _, columns in parts], axis=2))
+    blocks = [_joined(block) for block in zip(*(blocks for blocks, _ in parts), strict=True)]
+    return product_norms(lambda a: a, blocks, _joined([columns for _, columns in parts]))
 
 
-def _single_norms(m: Met) -> jax.Array:
-    if m.ids is not None:
-        return lookup_norms(m.ids, m.columns[:, 0])
-    if m.site.data is None and m.columns.shape[2] == 1:
-        return jnp.sum(m.columns**2, axis=(1, 2, 3))
-    return product_norms(m.unfold, m.rows, m.columns)
+def _joined(parts: Sequence[jax.Array]) -> jax.Array:
+    return jnp.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]

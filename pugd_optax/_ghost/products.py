@@ -135,6 +135,9 @@ def arrange(x: jax.Array, place: Place, batch: int, *merged: Sequence[int]) -> j
     outer = x.shape[place.axis] // (batch * place.inner)
     apart = x.reshape(*x.shape[: place.axis], outer, batch, place.inner, *x.shape[place.axis + 1 :])
     index = lambda i: [i, i + 2] if i == place.axis else [i + 2 * (i > place.axis)]
+    if x.shape[place.axis] == batch:
+        apart, index = x, lambda i: [i] if i != place.axis else []
     groups = [[j for i in axes for j in index(i)] for axes in merged]
     sizes = [math.prod(apart.shape[j] for j in group) for group in groups]
-    return apart.transpose(place.axis + 1, *itertools.chain(*groups)).reshape(batch, *sizes)
+    first = place.axis + (apart is not x)
+    return apart.transpose(first, *itertools.chain(*groups)).reshape(batch, *sizes)

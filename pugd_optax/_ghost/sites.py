@@ -54,7 +54,7 @@ from pugd_optax._ghost.products import PRODUCTS, Product
 
 
 class Site(NamedTuple):
-    """Where the operand that `var` holds meets `data`, None for a broadcast, and `tapped` comes out.
+    """Where the operand that `var` holds meets `data`, None for a broadcast, and its gradient can be read at `tapped`.
 
     `steps` are the lengths of the scans around it.
     """
@@ -71,7 +71,8 @@ class Site(NamedTuple):
         """The matrices of plain operands with one layout hold the same entries of the same parameters."""
         labels, product = self.operand.labels or (), self.product
         rows, columns, groups = (tuple(labels[i] for i in axes) for axes in product[:3])
-        return rows, columns, (*groups, *self.operand.loops), product.split, product.windows
+        groups += tuple(label for label in self.operand.loops if label is not None)
+        return rows, columns, groups, product.split, product.windows, self.operand.cuts
 
 
 def find_sites(jaxpr: Jaxpr, names: Sequence[str], uses: dict[Var, Uses], batch: int) -> list[Site]:
@@ -118,6 +119,7 @@ class _Walk(NamedTuple):
 
     def along(self, jaxpr: Jaxpr, steps: tuple[int, ...]) -> list[Site]:
         sites: list[Site] = []
+        sums = _sums(jaxpr)
         for eqn in jaxpr.eqns:
             given = [self.operand(v) for v in eqn.invars]
             if not any(given) or not any(map(self.matters, eqn.outvars)) or eqn.primitive.name == "stop_gradient":
@@ -125,7 +127,7 @@ class _Walk(NamedTuple):
             if scan := scan_of(eqn):
                 sites += self.inside(scan, given, eqn, steps)
             elif any(map(self.batched, eqn.outvars)):
-                sites.append(self.site(eqn, given, steps))
+                sites.append(self.site(eqn, given, sums, steps))
             else:
                 for var, operand in zip(eqn.outvars, follow_operands(eqn, given), strict=True):
                     self.arrive(var, operand)
@@ -150,7 +152,7 @@ class _Walk(NamedTuple):
                 self.arrive(var, outside)
         return sites
 
-    def site(self, eqn: JaxprEqn, given: list[Operand | None], steps: tuple[int, ...]) -> Site:
+    def site(self, eqn: JaxprEqn, given: list[Operand | None], sums: dict[Var, Var], steps: tuple[int, ...]) -> Site:
         (index, operand), *others = ((i, x) for i, x in enumerate(given) if x)
         name, kind, out = self.name(operand), eqn.primitive.name, eqn.outvars[0]
         if others or kind not in PRODUCTS:
@@ -164,4 +166,17 @@ class _Walk(NamedTuple):
         if not isinstance(other, Place):
             raise refusal(name, f"each example has its own in the primitive {kind}")
         product = PRODUCTS[kind](eqn, index, name, place, other, self.batch)
+        while out in sums:
+            out = sums[out]
         return Site(operand, eqn.invars[index], out, data, product, steps)
+
+
+def _sums(jaxpr: Jaxpr) -> dict[Var, Var]:
+    """The sum to which a value is added and nothing else; the two have one gradient, and one tap will do."""
+    readers: dict[Any, list[JaxprEqn | None]] = {v: [None] for v in jaxpr.outvars if isinstance(v, Var)}
+    for eqn in jaxpr.eqns:
+        for v in eqn.invars:
+            if isinstance(v, Var):
+                readers.setdefault(v, []).append(eqn)
+    only = {v: some[0] for v, some in readers.items() if len(some) == 1}
+    return {v: eqn.outvars[0] for v, eqn in only.items() if eqn and eqn.primitive.name in ("add", "add_any")}
