@@ -33,14 +33,13 @@ def flatten(fun: Callable[[optax.Params], Any], params: optax.Params) -> tuple[J
     of `lax.scan`, which are flat in turn, and functions with a derivative rule of their own, unless they take a
     parameter beside other values, as a convolution may. Operands are broadcast by equations of their own.
     """
-    leaves, structure = jax.tree.flatten(params)
-    closed = jax.make_jaxpr(lambda *leaves: fun(jax.tree.unflatten(structure, leaves)))(*leaves)
+    closed = jax.make_jaxpr(fun)(params)
 
     def flat(leaves: list[Any], data: list[Any]) -> list[Any]:
         weights = [_Traced(x, weight=True) for x in leaves]
         return [x.value for x in _inline(closed.jaxpr, [_Traced(x, weight=False) for x in data], weights)]
 
-    again = jax.make_jaxpr(flat)(leaves, closed.consts)
+    again = jax.make_jaxpr(flat)(jax.tree.leaves(params), closed.consts)
     return again.jaxpr, [*closed.consts, *again.consts]
 
 

@@ -19,6 +19,15 @@ class Met(NamedTuple):
     tap: jax.Array
 
     @property
+    def reading(self) -> Any:
+        """Sites of plain operands that have this in common have their rows in common; None if these are not known."""
+        site = self.site
+        if site.operand.labels is None or site.product.reading is None:
+            return None
+        repeated = tuple(label is None for label in site.operand.loops)
+        return site.data, site.product.reading, site.steps, repeated, self.columns.shape[:3]
+
+    @property
     def rows(self) -> jax.Array:
         """[batch, *steps, ...]."""
         rows = in_each_step(self.site.product.rows_of, self.site.steps)(self.data)
@@ -35,8 +44,9 @@ class Met(NamedTuple):
     @property
     def columns(self) -> jax.Array:
         """[batch, group, position, column]."""
+        operand = self.site.operand
         columns = in_each_step(self.site.product.columns_of, self.site.steps)(widen(self.tap))
-        return _merged(columns, self.site.operand.loops)
+        return _merged(columns if operand.scale == 1 else operand.scale * columns, operand.loops)
 
     def unfold(self, rows: jax.Array) -> list[jax.Array]:
         """Blocks [batch, group, position, row] of the rows."""

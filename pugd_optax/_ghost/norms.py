@@ -27,15 +27,14 @@ def tapped_norms(losses_fn: Callable[[optax.Params], jax.Array], params: optax.P
     sites = find_sites(jaxpr, names, uses, batch)
     losses, met = _meet(lambda *args: evaluate(jaxpr, [*leaves, *data], *args), sites)
     values_of = lambda leaves, wanted: evaluate(jaxpr, [*leaves, *data], {}, wanted)[1]
-    norms, vectors = [], []
+    norms, alone = [], []
     for group in _connected(met):
-        if len(group) == 1 and (vector := _vector(group[0])) is not None:
-            vectors.append(vector)
+        if len(group) == 1 and group[0].reading is not None:
+            alone.append(group[0])
         else:
-            plain = _plain_norms(group)
-            norms.append(general_norms(group, leaves, values_of) if plain is None else plain)
-    if vectors:
-        norms.append(jnp.sum(jnp.concatenate(vectors, axis=1) ** 2, axis=1))
+            joint = _joint_norms(group)
+            norms.append(general_norms(group, leaves, values_of) if joint is None else joint)
+    norms += _side_by_side(alone)
     return losses, sum(norms, start=jnp.zeros(batch, jnp.float32))
 
 
@@ -64,42 +63,39 @@ def _connected(met: list[Met]) -> list[list[Met]]:
     return groups
 
 
-def _vector(m: Met) -> jax.Array | None:
-    """The per-example gradients of a plain parameter that is broadcast, [batch, entries]; None for any other."""
-    if m.site.data is not None or m.site.operand.labels is None:
-        return None
-    columns = jnp.sum(m.columns, axis=2)
-    return _scaled(columns.reshape(len(columns), -1), m)
+def _side_by_side(alone: list[Met]) -> list[jax.Array]:
+    """Squared norms of sites that have nothing in common; those that multiply the same rows make one matrix.
+
+    So do the three projections of attention, the gates of a cell, and all biases.
+    """
+    same: dict[Any, list[Met]] = {}
+    for m in alone:
+        same.setdefault(m.reading, []).append(m)
+    columns = [_joined([m.columns for m in some], axis=3) for some in same.values()]
+    return [product_norms(some[0].unfold, some[0].rows, d) for some, d in zip(same.values(), columns, strict=True)]
 
 
-def _scaled(columns: jax.Array, m: Met) -> jax.Array:
-    scale = m.site.operand.scale
-    return columns if scale == 1 else scale * columns
-
-
-def _plain_norms(met: list[Met]) -> jax.Array | None:
+def _joint_norms(met: list[Met]) -> jax.Array | None:
     """Squared norms of the per-example gradients of one matrix, cross terms between its sites included.
 
     The positions of all sites are those of one; rows and columns may change places. None where that is not enough.
     """
     if any(m.site.operand.labels is None for m in met):
         return None
-    if len(met) == 1 and met[0].site.product.windows:
-        return product_norms(met[0].unfold, met[0].rows, _scaled(met[0].columns, met[0]))
     if len(met) == 1 and (ids := met[0].ids) is not None:
-        return lookup_norms(ids, _scaled(met[0].columns, met[0])[:, 0])
+        return lookup_norms(ids, met[0].columns[:, 0])
     layout, parts = met[0].site.layout, []
     for m in met:
-        blocks, columns = m.unfold(m.rows), _scaled(m.columns, m)
+        blocks, columns = m.unfold(m.rows), m.columns
         if m.site.layout == layout:
             parts.append((blocks, columns))
         elif m.site.layout == (layout[1], layout[0], *layout[2:]) and len(blocks) == 1:
             parts.append(([columns], blocks[0]))
         else:
             return None
-    blocks = [_joined(block) for block in zip(*(blocks for blocks, _ in parts), strict=True)]
-    return product_norms(lambda a: a, blocks, _joined([columns for _, columns in parts]))
+    blocks = [_joined(block, axis=2) for block in zip(*(blocks for blocks, _ in parts), strict=True)]
+    return product_norms(lambda a: a, blocks, _joined([columns for _, columns in parts], axis=2))
 
 
-def _joined(parts: Sequence[jax.Array]) -> jax.Array:
-    return jnp.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
+def _joined(parts: Sequence[jax.Array], axis: int) -> jax.Array:
+    return jnp.concatenate(parts, axis) if len(parts) > 1 else parts[0]

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ class Product(NamedTuple):
     rows_of: Callable[[jax.Array], jax.Array]
     unfold: Callable[[jax.Array], list[jax.Array]] = lambda rows: [rows]
     ids_of: Callable[[jax.Array], jax.Array] | None = None
+    reading: Any = None
     split: int = 1
     windows: tuple[Window, ...] = ()
 
@@ -53,7 +54,7 @@ def _broadcast(eqn: JaxprEqn, index: int, name: str, place: Place, other: Place,
         return d.reshape(batch, 1, 1, -1)
 
     rows_of = lambda tap: jnp.ones((batch, 1, 1, 1), tap.dtype)
-    return Product([], kept, [i for i in range(len(sizes)) if i not in kept], columns_of, rows_of)
+    return Product([], kept, [i for i in range(len(sizes)) if i not in kept], columns_of, rows_of, reading=())
 
 
 def _dot_general(eqn: JaxprEqn, index: int, name: str, place: Place, other: Place, batch: int) -> Product:
@@ -62,12 +63,14 @@ def _dot_general(eqn: JaxprEqn, index: int, name: str, place: Place, other: Plac
     free = [[i for i in range(len(shape_of(eqn.invars[side]))) if i not in bound[side]] for side in (0, 1)]
     ends = list(itertools.accumulate([len(batched[0]), len(free[0]), len(free[1])], initial=0))
     groups, *out = [list(range(*pair)) for pair in itertools.pairwise(ends)]
+    reading = (other, batched[beside], tuple(free[beside]), contracted[beside])
     return Product(
         contracted[index],
         free[index],
         batched[index],
         columns_of=lambda tap: arrange(tap, place, batch, groups, out[beside], out[index]),
-        rows_of=lambda a: arrange(a, other, batch, batched[beside], free[beside], contracted[beside]),
+        rows_of=lambda a: arrange(a, other, batch, *reading[1:]),
+        reading=reading,
     )
 
 
@@ -115,6 +118,7 @@ def _conv(eqn: JaxprEqn, index: int, name: str, place: Place, other: Place, batc
         columns_of,
         rows_of=lambda image: arrange(image, other, batch, [n], *([k] for k in spatial), [c]),
         unfold=lambda image: unfold(image, windows, groups),
+        reading=(other, tuple(dims[0]), windows, groups),
         split=groups,
         windows=windows,
     )
