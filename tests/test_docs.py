@@ -115,7 +115,7 @@ def test_a_method_written_from_the_page_passes_the_contract(tmp_path):
     ran = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert ran.returncode == 0, ran.stdout
     passed = int(re.findall(r"(\d+) passed", ran.stdout)[-1])
-    assert passed > 40, "the contract tests found the method"
+    assert passed > 35, "the contract tests found the method"
 
 
 def _in_order(text: str, line: str) -> str:

@@ -29,7 +29,7 @@ def test_the_paper_of_a_row_is_that_of_the_docstring(name):
     assert link.group() in (getattr(pugd_optax, name).__doc__ or "")
 
 
-@pytest.mark.skipif(optax.__version__ != "0.2.8", reason="the README compares with Optax 0.2.8")
+@pytest.mark.skipif(optax.__version__ != "0.2.8", reason="the page of other packages compares with Optax 0.2.8")
 def test_what_is_said_of_the_peer_in_optax():
     """Its ascent's schedule stands still, a zero gradient gives NaN, and further keyword arguments are refused."""
     w, counts = jnp.array([1.0, -0.5]), []
