@@ -151,6 +151,7 @@ COMPARISONS = [
     Comparison("sam", "two gradients", 1.03),
     Comparison("asam", "two gradients", 1.03),
     Comparison("sam", "contrib.sam", 1.00),
+    Comparison("sam, report", "two gradients"),
     Comparison("pugd, active=False", "SGD", 1.01),
     Comparison("pugd, gate closed", "SGD", 1.03),
     Comparison("momentum_sam", "SGD"),
