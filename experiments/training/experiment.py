@@ -79,7 +79,10 @@ def _prepare(config: Config) -> Experiment:
         raise UsageError(f"--batch {config.batch}: larger than the {len(train.labels)} training examples")
     steps_per_epoch, classes = len(train.labels) // config.batch, dataset.num_classes
     layout = parallel.layout(config.parallel, config.batch, config.devices, config.accumulate)
-    made = build(config, steps_per_epoch=steps_per_epoch, num_classes=classes, axis_name=layout.axis_name)
+    counts = class_counts(config, dataset)
+    made = build(
+        config, steps_per_epoch=steps_per_epoch, num_classes=classes, counts=counts, axis_name=layout.axis_name
+    )
     loops = made.plan is None or steps_per_call(config) > 1 or config.accumulate > 1
     net = network(config.model, train.images.shape[1:], classes, config.norm, config.dtype, branches=loops)
     make = functools.partial(_step, config, dataset, net, made, layout, config.epochs * steps_per_epoch)

@@ -67,21 +67,25 @@ class Optimizer(NamedTuple):
         return optax.chain(self.method, self.base)
 
 
-def build(config: Config, *, steps_per_epoch: int, num_classes: int, axis_name: str | None = None) -> Optimizer:
+def build(
+    config: Config, *, steps_per_epoch: int, num_classes: int, counts: Any = None, axis_name: str | None = None
+) -> Optimizer:
     """The chain that the settings describe, for a run of `config.epochs * steps_per_epoch` steps.
 
-    With `axis_name` the step will run side by side on several devices, each with its part of the batch.
+    `counts` are the training examples of each class, equal ones by default. With `axis_name` the step will run side by
+    side on several devices, each with its part of the batch.
     """
     steps = config.epochs * steps_per_epoch
-    make = functools.partial(_method, config, steps, steps_per_epoch, num_classes)
+    counts = np.ones(num_classes) if counts is None else counts
+    make = functools.partial(_method, config, steps, steps_per_epoch, counts)
     lr, alone = schedules.rate(config.parts.lr, steps), make(None)
     rate = lr if callable(lr) else lambda step: lr
     known = plan(alone, steps, num_classes), cost(alone, num_classes)
     return Optimizer(make(axis_name), _base(config, lr, steps), rate, *known)
 
 
-def _method(config: Config, steps: int, steps_per_epoch: int, num_classes: int, axis_name: str | None) -> Any:
-    fills = {"total_steps": steps, "num_classes": num_classes, "key": 0, "axis_name": axis_name, "report": True}
+def _method(config: Config, steps: int, steps_per_epoch: int, counts: np.ndarray, axis_name: str | None) -> Any:
+    fills = {"total_steps": steps, "num_classes": len(counts), "key": 0, "axis_name": axis_name, "report": True}
     lr = schedules.rate(config.parts.lr, steps)
     build = functools.partial(_build, steps=steps, fills=fills)
     readers = {
@@ -93,7 +97,7 @@ def _method(config: Config, steps: int, steps_per_epoch: int, num_classes: int, 
         "inner": lambda x: build(x, "method", METHODS),
     }
     read = lambda name, x: readers.get(name, lambda x: schedules.number(x, steps))(x)
-    return config.parts.method.build("method", METHODS, steps=steps, fills=fills, read=read)
+    return config.parts.method.build("method", METHODS, steps=steps, fills=fills | {"counts": counts}, read=read)
 
 
 def _build(x: Literal | Spec, kind: str, known: Functions, *, steps: int, fills: Mapping[str, Any]) -> Any:

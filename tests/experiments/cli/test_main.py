@@ -12,7 +12,7 @@ from rich.console import Console
 from tensorboardX.proto.event_pb2 import Event
 
 import pugd_optax.methods
-from experiments.cli.main import main
+from experiments.cli.main import COMMANDS, main
 from experiments.config.errors import UsageError
 from experiments.report import rows, tables
 from experiments.runs import run_dir
@@ -216,5 +216,5 @@ def test_help_explains_every_option(capsys):
         assert word in said
     assert main(["--help"]) == 0
     said = capsys.readouterr().out
-    assert all(command in said for command in main.COMMANDS)
+    assert all(command in said for command in COMMANDS)
     assert main([]) == 2
