@@ -17,7 +17,7 @@ from pugd_optax.timing import When
 
 def pegr(
     strength: optax.ScalarOrSchedule,
-    penalty: Evaluator = ghost,
+    penalty: Evaluator | None = None,
     *,
     group_size: int = 1,
     when: When = None,
@@ -35,7 +35,7 @@ def pegr(
     Args:
       strength: $\lambda \ge 0$; a number or a schedule. It has the scale of the loss over a squared gradient norm: 0.01
         to 0.1 is a first guess for cross-entropy. Where it is 0 the gradient comes back as it is.
-      penalty: the evaluator (see `pugd_optax.per_example`): `ghost`, exact; `signs(key)`, unbiased for any model;
+      penalty: the evaluator (`pugd_optax.per_example`): `ghost`, exact (default); `signs(key)`, unbiased on any model;
         or `reference`, exact and slow.
       group_size: $b$, the micro-batches that stand for the examples; it divides the batch. 1 is PEGR, the whole batch
         is gradient regularisation, $g + \lambda H g$.
@@ -82,7 +82,8 @@ def pegr(
       One ReLU layer with a fixed second one gets no help from the penalty: it has no curvature along a pattern.
     """
     check_number("strength", strength, low=0, schedule=True)
-    check_count("group_size", group_size, low=1)
+    check_count("group_size", group_size, low=1, static=True)
+    penalty = ghost if penalty is None else penalty
     constant = isinstance(strength, int | float | np.number)
     never = constant and strength == 0
     combine = replace if constant else _unless_zero(strength)

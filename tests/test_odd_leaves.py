@@ -1,0 +1,61 @@
+"""Parameters and keys of unusual kinds: Python numbers, empty trees, raw keys, losses without forward mode."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import pugd_optax
+from pugd_optax.noise import as_key
+from tests.problems import classifier, examples, extra_args
+
+W = {"a": 0.5, "b": -1.5}
+quartic = lambda p: sum(x**4 for x in jax.tree.leaves(p))
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [pugd_optax.nso(0.1), pugd_optax.gradient_regularization(0.1, 0.1, "central"), pugd_optax.sam(), pugd_optax.pugd()],
+    ids=["nso", "central", "sam", "pugd"],
+)
+def test_python_numbers_are_parameters(tx):
+    arrays = jax.tree.map(jnp.float32, W)
+    run = lambda w: tx.update(jax.grad(quartic)(w), tx.init(w), w, grad_fn=jax.grad(quartic))[0]
+    jax.tree.map(np.testing.assert_array_equal, run(W), run(arrays))
+
+
+@pytest.mark.parametrize("tx", [pugd_optax.layerwise_noise(0.1), pugd_optax.noise_injection(0.1), pugd_optax.sam()])
+def test_an_empty_tree_passes(tx):
+    assert tx.update({}, tx.init({}), {}, grad_fn=lambda p: p)[0] == {}
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+def test_raw_keys_of_either_generator_and_of_numpy(impl):
+    key = jax.random.key(3, impl=impl)
+    raw = jax.random.key_data(key)
+    for given in (key, raw, np.asarray(raw)):
+        assert jax.random.key_impl(as_key(given)) == impl
+        np.testing.assert_array_equal(jax.random.key_data(as_key(given)), raw)
+
+
+def test_exact_regularization_where_the_loss_has_no_forward_mode():
+    """A custom_vjp, as in flash attention: the product with the Hessian is then taken in reverse twice."""
+    square = jax.custom_vjp(lambda x: jnp.sum(x**4))
+    square.defvjp(lambda x: (jnp.sum(x**4), x), lambda x, g: (4 * g * x**3,))
+    w = jnp.array([1.0, -2.0])
+    tx = pugd_optax.gradient_regularization(0.1, scheme="exact")
+    g = jax.grad(square)(w)
+    u, _ = jax.jit(lambda w: tx.update(g, tx.init(w), w, grad_fn=jax.grad(square)))(w)
+    np.testing.assert_allclose(u, g + 0.1 * 12 * w**2 * g, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["lpg", "lpl", "pegr", "sam_on"])
+def test_inject_hyperparams_without_static_arguments(name):
+    """What is no number has None as its default: Optax would call a function as a schedule."""
+    needed = {"lpg": (3,), "lpl": (3,), "pegr": (0.1,), "sam_on": ()}[name]
+    function, params, extra = getattr(pugd_optax, name), classifier(), extra_args(examples())
+    injected, plain = optax.inject_hyperparams(function)(*needed), function(*needed)
+    run = lambda tx: tx.update(extra["grad_fn"](params), tx.init(params), params, **extra)[0]
+    chex.assert_trees_all_close(run(injected), run(plain), rtol=1e-6)
