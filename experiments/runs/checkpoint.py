@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written whole or not at all, the last two kept, the newest sound one taken up again.
+"""Checkpoints of a run: written atomically, the last two kept, the newest valid one restored.
 
 <run folder>/checkpoints/<steps done>/   arrays and progress, by Orbax
     sha256.json                         the sum of every file, so that a damaged checkpoint is known before it is read

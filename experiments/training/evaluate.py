@@ -25,7 +25,7 @@ def evaluate(
 def evaluate_each(
     graphdef: nnx.GraphDef, params: Any, model_state: Any, source: Source, mesh: Mesh | None = None, chunk: int = 1000
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Cross-entropy of every example, float32 [n], and whether it is classified rightly, bool [n].
+    """Cross-entropy of every example, float32 [n], and whether it is classified correctly, bool [n].
 
     About `chunk` examples at a time, divided over the devices of `mesh`.
     """

@@ -114,7 +114,7 @@ class Program:
         split = NamedSharding(self.mesh, P(None, AXIS))
         feed = jax.tree.map(functools.partial(jax.make_array_from_process_local_data, split), feed)
         out = self.trace(state, data, feed, key, val_loss, active=active)
-        # XLA's CPU devices block a thread each in a collective: two programs in flight wait for each other for ever.
+        # XLA's CPU devices block a thread each in a collective: two programs in flight deadlock.
         crowded = self.mesh.size > 1 and jax.default_backend() == "cpu"
         return jax.block_until_ready(out) if crowded else out
 

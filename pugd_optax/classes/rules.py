@@ -34,7 +34,7 @@ def strength(
       rule: gives sign $s_c$ and extent $x_c$.
       eps: $\epsilon \ge 0$, the bound at extent 0; a number or a schedule of the batches observed.
       d_eps: $\Delta\epsilon \ge 0$, what an extent of 1 adds; a number or a schedule.
-      cap: the largest bound, at least 0. Below 1 a dampened gradient cannot vanish or turn round.
+      cap: the largest bound, at least 0. Below 1 a dampened gradient cannot vanish or change sign.
       warmup_steps: the strength is 0 during this many first batches.
 
     Returns:

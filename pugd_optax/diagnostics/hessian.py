@@ -74,7 +74,7 @@ def leading_eigenvalue(
     r"""The largest eigenvalue of the Hessian, cheap enough to log: it goes on from the eigenvector of the last call.
 
     A few steps of Lanczos from a vector that is nearly right. While training moves the parameters the vector follows,
-    so the value is close after some calls and stays so. On a perceptron of 85 000 weights, called every 40 steps, three
+    so the value is close after some calls and stays so. On an MLP of 85 000 weights, called every 40 steps, three
     are within 10 % from the second call on and within 1 % later, for 7 gradients a call:
 
         top, vector = leading_eigenvalue(loss_fn, params, vector)  # every 100 steps, say

@@ -25,7 +25,7 @@ def multiplicative(
     Args:
       cotangent: $g$, (..., classes).
       labels: (...) integer class indices, or (..., classes) soft labels in [0, 1].
-      strength: $t$, (classes,); below -1 it counts as -1, past which the gradient would turn round.
+      strength: $t$, (classes,); below -1 it counts as -1, past which the gradient would change sign.
       axis_name: not used; no example depends on another.
 
     Returns:
@@ -54,7 +54,7 @@ def additive(cotangent: jax.Array, labels: Any, strength: jax.Array, *, axis_nam
     Args:
       cotangent: $g$, (..., classes).
       labels: (...) integer class indices, or (..., classes) soft labels in [0, 1].
-      strength: $t$, (classes,); below -1 it counts as -1, past which the mean gradient would turn round.
+      strength: $t$, (classes,); below -1 it counts as -1, past which the mean gradient would change sign.
       axis_name: a mesh axis over which the batch is split; the sums are then taken over all devices.
 
     Returns:

@@ -1,4 +1,4 @@
-"""A small perceptron on scikit-learn's handwritten digits, for claims about trained networks."""
+"""A small MLP on scikit-learn's handwritten digits, for claims about trained networks."""
 
 from typing import Any, NamedTuple
 

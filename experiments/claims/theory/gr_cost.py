@@ -66,7 +66,7 @@ COUNTS = {FORWARD: (4, 6), DOUBLE: (4, 9)}
 
 
 def _count(width: int, first: int, other: int) -> float:
-    """Products of a perceptron 784-w-w-w-10 over those of SGD, each weighted by its size."""
+    """Products of an MLP 784-w-w-w-10 over those of SGD, each weighted by its size."""
     inputs, rest = 784 * width, 2 * width**2 + 10 * width
     return (first * inputs + other * rest) / (2 * inputs + 3 * rest)
 

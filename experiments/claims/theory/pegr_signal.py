@@ -116,7 +116,7 @@ def _network(w: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def _error(w: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
-    # A network that has diverged answers nothing rightly: NaN, not 0.
+    # A network that has diverged answers nothing correctly: NaN, not 0.
     f = _network(w, x)
     return jnp.where(jnp.all(jnp.isfinite(f)), jnp.mean(y * f <= 0), jnp.nan)
 
