@@ -100,8 +100,6 @@ def _gather(eqn: JaxprEqn, index: int, name: str, place: Place, other: Place, ba
 
 def _conv(eqn: JaxprEqn, index: int, name: str, place: Place, other: Place, batch: int) -> Product:
     dims, groups = eqn.params["dimension_numbers"], eqn.params["feature_group_count"]
-    if index != 1 or eqn.params["batch_group_count"] != 1:
-        raise refusal(name, "it is the image, not the kernel, of a convolution")
     (n, c, *spatial), (o, i, *kernel), (out_n, out_c, *out_spatial) = dims
     sizes, how = [shape_of(v) for v in (*eqn.invars, *eqn.outvars)], [eqn.params[key] for key in _CONV_PARAMS]
     ends = zip(kernel, out_spatial, *how, strict=True)

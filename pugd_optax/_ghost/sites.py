@@ -163,8 +163,7 @@ class _Walk(NamedTuple):
             raise refusal(name, f"it meets values, {out.aval.str_short()}, that all examples share")
         data = eqn.invars[1 - index] if len(eqn.invars) == 2 else None
         other = place if data is None else back(eqn, place, self.batch)[1 - index]
-        if not isinstance(other, Place):
-            raise refusal(name, f"each example has its own in the primitive {kind}")
+        assert isinstance(other, Place)  # the operand has no batch axis, so that the data have it
         product = PRODUCTS[kind](eqn, index, name, place, other, self.batch)
         while out in sums:
             out = sums[out]

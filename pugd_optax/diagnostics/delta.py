@@ -160,9 +160,11 @@ def _operations(compiled: Any) -> float | None:
 
 def _family(problem: _Problem, extra_args: dict[str, Any]) -> tuple[dict[str, DeltaReport], dict[str, str]]:
     """Reports of all methods, cheapest first, and of those that cannot run here, why not."""
-    given: dict[str, Any] = {"total_steps": 1000, "strength": 0.01, "num_classes": 2}
+    classes = 2
     if extra_args.get("logits_fn") is not None:
-        given["num_classes"] = jax.eval_shape(extra_args["logits_fn"], problem.params).shape[-1]
+        classes = jax.eval_shape(extra_args["logits_fn"], problem.params).shape[-1]
+    counts = range(classes, 0, -1)  # a long tail of some kind: the report knows one batch and no training set
+    given: dict[str, Any] = {"total_steps": 1000, "strength": 0.01, "num_classes": classes, "counts": counts}
     extra_args = {"active": True, **extra_args}
     makers: dict[str, Callable[[], optax.GradientTransformation]] = {"gradient": optax.identity, "normalize": normalize}
     makers |= {name: functools.partial(_default, name, given) for name in _methods.__all__}

@@ -85,8 +85,10 @@ def anti_pgd(sigma: optax.ScalarOrSchedule = 0.01, key: jax.Array | int = 0) -> 
         sigma = scale(now)
         new, old = (shift(s, key, t, updates) for s, t in ((sigma, now), (state.sigma, state.step)))
         wanted = jax.tree.map(lambda u, x, y: widen(u) + (x - y), updates, new, old)
-        paid = jax.tree.map(_pay, updates, wanted, state.residual, updates if params is None else params)
-        u, residual = jax.tree.transpose(jax.tree.structure(updates), jax.tree.structure((0, 0)), paid)
+        leaves, structure = jax.tree.flatten(updates)
+        others = (wanted, state.residual, updates if params is None else params)
+        paid = [_pay(*of_tensor) for of_tensor in zip(leaves, *map(structure.flatten_up_to, others), strict=True)]
+        u, residual = (structure.unflatten(x[i] for x in paid) for i in (0, 1))
         return u, AntiPGDState(now, sigma, residual)
 
     return optax.GradientTransformationExtraArgs(init, update)

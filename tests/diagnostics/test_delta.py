@@ -167,7 +167,7 @@ def test_the_family_says_what_a_method_lacks(small_family):
 def test_every_method_of_the_package_can_be_made_for_the_family():
     from pugd_optax.diagnostics.delta import _default
 
-    given = {"total_steps": 10, "strength": 0.01, "num_classes": 3}
+    given = {"total_steps": 10, "strength": 0.01, "num_classes": 3, "counts": [8, 4, 2]}
     for name in pugd_optax.methods.__all__:
         assert isinstance(_default(name, given), optax.GradientTransformation)
 

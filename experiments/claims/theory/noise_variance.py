@@ -61,7 +61,7 @@ class Outcome(NamedTuple):
     test_loss: jax.Array
     train_loss: jax.Array
     loss_under_noise: jax.Array
-    deviation: jax.Array
+    standard_deviation: jax.Array
 
 
 def run(scale: Scale, first_seed: int = 200) -> Finding:
