@@ -24,6 +24,7 @@ class Parts(NamedTuple):
 
     lr: Any
     method: Spec
+    second_batch: Any
     optimizer: Spec
     loss: Spec
     reweight: Spec
@@ -46,6 +47,9 @@ class Config:
     """Start from the recipe of a paper; `presets` lists them. Options given here come on top."""
     method: str = "none"
     """Name in pugd_optax.methods, or none: the gradient as it is."""
+    second_batch: str = "1"
+    """Examples of the batch that the second gradient is evaluated on: a share such as 0.25, evenly spread, or
+    raised:0.5, those whose loss the perturbation raises most (ESAM's selection)."""
     dataset: str = "digits"
     """digits (inside scikit-learn); mnist, fashion_mnist, cifar10, cifar100, cifar10_jpeg, cifar10_4000 or
     tiny_imagenet_32, from files in --data-dir; npz:FILE, one's own; or tfds:NAME, prepared by TensorFlow Datasets."""
@@ -162,6 +166,7 @@ class Config:
         return Parts(
             lr=value(self.lr, "--lr"),
             method=dotted("--method", self.method, self.method_options),
+            second_batch=value(self.second_batch, "--second-batch"),
             optimizer=dotted("--optimizer", self.optimizer, self.optimizer_options),
             **{name: spec(getattr(self, name), _flag(name)) for name in named},
         )

@@ -45,7 +45,7 @@ class Progress:
     epoch: int = 1
     within: int = 0
     seconds: float = 0.0
-    evaluations: int = 0
+    evaluations: float = 0.0
     skipped: int = 0
     val_loss: float = float("nan")
     best_epoch: int = 0

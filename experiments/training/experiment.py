@@ -112,6 +112,7 @@ def _step(
         made.base,
         pipeline(geometry, config.cutout, config.mixup, dataset.num_classes),
         criterion(parts.loss, parts.reweight, parts.flooding, class_counts(config, dataset), steps),
+        second=made.second,
         skip_nonfinite=config.on_nan == "skip",
         microbatches=microbatches,
         average=layout.average,

@@ -1,5 +1,6 @@
 """What a chain will do, known ahead: when it perturbs and what a step costs."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,7 @@ class _Probe:
         }
         self.labels = jnp.arange(256) % num_classes
         self.inputs = jnp.ones((256, width))
+        self.second = self.gradient
 
     def logits(self, params: Any) -> jax.Array:
         hidden = jnp.tanh(self.inputs @ params["hidden"]["kernel"] * params["hidden"]["scale"])
@@ -49,7 +51,7 @@ class _Probe:
 
     def update(self, tx: optax.GradientTransformation, state: optax.OptState, active: bool | None = None):
         zero = jnp.zeros(())
-        extra = {"grad_fn": self.gradient, "losses_fn": self.losses, "logits_fn": self.logits, "labels": self.labels}
+        extra = {"grad_fn": self.second, "losses_fn": self.losses, "logits_fn": self.logits, "labels": self.labels}
         extra |= {"train_loss": zero, "val_loss": zero}
         tx = optax.with_extra_args_support(tx)
         return tx.update(self.gradient(self.params), state, self.params, active=active, **extra)
@@ -76,16 +78,30 @@ def plan(tx: optax.GradientTransformation, steps: int, num_classes: int = 2) -> 
     return np.asarray(jax.jit(jax.vmap(active))(jnp.arange(steps)))
 
 
-def cost(tx: optax.GradientTransformation, num_classes: int = 2) -> tuple[int, int]:
+def cost(tx: optax.GradientTransformation, num_classes: int = 2, second: float = 1.0) -> tuple[float, float]:
     """Gradient evaluations of an idle and an active step, from the operations of a small problem.
 
     Counting calls would be wrong for methods that never read the first gradient: it is dropped as dead code.
+
+    Args:
+      tx: the method.
+      num_classes: of the problem.
+      second: what a second gradient costs, in gradients of the whole batch.
     """
     probe = _Probe(num_classes, width=256)  # so wide that little but the network counts
-    one = _flops(probe.gradient, probe.params)
     state = tx.init(probe.params)
-    idle, active = (round(_flops(lambda s, a=a: probe.update(tx, s, a), state) / one) for a in (False, True))
-    return idle, active
+    counted = functools.partial(_gradients, probe, tx, state)
+    idle, active = (counted(active) for active in (False, True))
+    if second == 1:
+        return idle, active
+    probe.second = lambda params: jax.tree.map(jnp.ones_like, params)
+    alone = counted(True)
+    return idle, alone + second * (active - alone)
+
+
+def _gradients(probe: _Probe, tx: optax.GradientTransformation, state: optax.OptState, active: bool) -> int:
+    one = _flops(probe.gradient, probe.params)
+    return round(_flops(lambda s: probe.update(tx, s, active), state) / one)
 
 
 def _flops(function: Callable, *args: Any) -> float:

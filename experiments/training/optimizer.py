@@ -14,6 +14,7 @@ from experiments.config.errors import UsageError, pick
 from experiments.config.schema import Config
 from experiments.config.specs import Functions, Literal, Spec, named
 from experiments.training.gate_plan import cost, plan
+from experiments.training.second_batch import SecondBatch, second_batch
 from pugd_optax import classes, logits, per_example
 
 METHODS: dict[str, Callable[..., Any]] = {
@@ -53,13 +54,15 @@ class Optimizer(NamedTuple):
       lr: step -> learning rate.
       plan: bool [steps], whether the gradient is evaluated again on a step; None where it is not known ahead.
       cost: gradient evaluations of an idle and of an active step.
+      second: the examples that the second gradient is evaluated on; None for the whole batch.
     """
 
     method: optax.GradientTransformation
     base: optax.GradientTransformation
     lr: Callable[[int], Any]
     plan: np.ndarray | None
-    cost: tuple[int, int]
+    cost: tuple[float, float]
+    second: SecondBatch | None = None
 
     @property
     def tx(self) -> optax.GradientTransformationExtraArgs:
@@ -80,8 +83,16 @@ def build(
     make = functools.partial(_method, config, steps, steps_per_epoch, counts)
     lr, alone = schedules.rate(config.parts.lr, steps), make(None)
     rate = lr if callable(lr) else lambda step: lr
-    known = plan(alone, steps, num_classes), cost(alone, num_classes)
-    return Optimizer(make(axis_name), _base(config, lr, steps), rate, *known)
+    second = second_batch(config.parts.second_batch)
+    spent = cost(alone, num_classes, 1.0 if second is None else second.cost)
+    if second is not None and spent == cost(alone, num_classes):
+        raise UsageError(
+            f"--second-batch {config.second_batch}: --method {config.method} evaluates no second gradient; "
+            "name a method that does, such as sam or pugd"
+        )
+    return Optimizer(
+        make(axis_name), _base(config, lr, steps), rate, plan(alone, steps, num_classes), spent, second
+    )
 
 
 def _method(config: Config, steps: int, steps_per_epoch: int, counts: np.ndarray, axis_name: str | None) -> Any:

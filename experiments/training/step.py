@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+from experiments.config.errors import UsageError
 from experiments.data.batch import Augment, Data
 from experiments.runs.state import State
 from experiments.training.gate_plan import reevaluations
 from experiments.training.objective import CROSS_ENTROPY, Criterion
+from experiments.training.second_batch import SecondBatch
 from pugd_optax.reevaluate import Report
 
 
@@ -62,6 +64,7 @@ def make_step(
     augment: Augment,
     criterion: Criterion = CROSS_ENTROPY,
     *,
+    second: SecondBatch | None = None,
     skip_nonfinite: bool = False,
     microbatches: int = 1,
     average: Callable[[Any], Any] = lambda tree: tree,
@@ -78,6 +81,7 @@ def make_step(
       base: makes an update of it; its state follows that of the method, as in a chain.
       augment: reads and augments the batch.
       criterion: what is minimised.
+      second: the examples of the second gradient; None for the whole batch.
       skip_nonfinite: whether a step whose loss or parameters are not finite changes nothing but the step count.
       microbatches: parts of the batch that pass through the model one after the other.
       average: takes the mean of the floats of a tree over devices that run the step side by side.
@@ -88,16 +92,28 @@ def make_step(
         images, labels = augment(jax.random.fold_in(key, state.step), data, indices)
         forward = forward_factory(graphdef, state.model_state, images, microbatches)
         logits_fn = lambda p: forward(p)[0]
+        losses_fn = lambda p: criterion.losses(logits_fn(p), labels, state.step)
         logit_loss = lambda logits: criterion.mean(logits, labels, state.step)
         # The pass through the network is taken apart at the logits, for methods that edit the gradient there.
         logits, pullback, model_state = jax.vjp(forward, state.params, has_aux=True)
         loss, slope = jax.value_and_grad(logit_loss)(logits)
+
+        def gradient(p: optax.Params):
+            """The second gradient, on its share of the batch."""
+            increases = lambda: losses_fn(p) - criterion.losses(logits, labels, state.step)
+            rows = slice(None) if second is None else second.rows(len(images), increases)
+            some = images[rows]
+            if len(some) % microbatches:
+                raise UsageError(f"--accumulate {microbatches}: does not divide the {len(some)} of --second-batch")
+            part = forward_factory(graphdef, state.model_state, some, microbatches)
+            return jax.grad(lambda p: criterion.mean(part(p)[0], labels[rows], state.step))(p)
+
         perturbed, method_state = method.update(
             pullback(slope)[0],
             state.opt_state[0],
             state.params,
-            grad_fn=jax.grad(lambda p: logit_loss(logits_fn(p))),
-            losses_fn=lambda p: criterion.losses(logits_fn(p), labels, state.step),
+            grad_fn=gradient,
+            losses_fn=losses_fn,
             logits_fn=logits_fn,
             logits_vjp=(logits, pullback),
             logit_loss=logit_loss,

@@ -69,7 +69,7 @@ class Training:
         at.skipped += int((~np.isfinite(metrics.loss)).sum())
         at.within = len(at.metrics["loss"])
         idle, active = self.experiment.optimizer.cost
-        at.evaluations += int(np.where(metrics.active, active, idle).sum())
+        at.evaluations += float(np.where(metrics.active, active, idle).sum())
         if at.within == self.experiment.steps_per_epoch:
             self._end_epoch()
         stopping = any_process(bool(self.signals))

@@ -1,0 +1,84 @@
+"""The examples that the second gradient of a step is evaluated on, by `--second-batch`.
+
+| text | examples |
+|---|---|
+| `1` | the whole batch |
+| `0.25` | a quarter of the batch, evenly spread, so that a batch on several devices stays where it is |
+| `raised:0.5` | the half of the batch whose loss the perturbation raises most, ESAM's selection |
+
+Losses, running statistics and the first gradient are of the whole batch always.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+
+from experiments.config.specs import Literal, Spec
+
+Rows = slice | jax.Array
+FORWARD = 1 / 3
+"""The price of a forward pass, in gradients."""
+
+
+class SecondBatch(NamedTuple):
+    """How the examples of the second gradient are chosen.
+
+    Attributes:
+      rows: `(batch size, increases) -> positions`; `increases()` is how much the perturbation raises each loss, [batch].
+      cost: of a second gradient, in gradients of the whole batch.
+    """
+
+    rows: Callable[[int, Callable[[], jax.Array]], Rows]
+    cost: float
+
+
+def spread(share: float) -> SecondBatch:
+    """A share in (0, 1] of the batch, evenly spread.
+
+    Example:
+      >>> list(range(10))[spread(0.2).rows(10, lambda: None)]
+      [0, 5]
+    """
+    _check(share)
+
+    def rows(size: int, increases: Callable[[], jax.Array]) -> Rows:
+        del increases
+        count = _count(share, size)
+        return slice(0, count * (size // count), size // count)
+
+    return SecondBatch(rows, share)
+
+
+def raised(share: float) -> SecondBatch:
+    """The share in (0, 1] of the batch whose losses the perturbation raises most; takes one forward pass more.
+
+    References:
+      Du et al., Efficient Sharpness-aware Minimization, https://arxiv.org/abs/2110.03141, section 3.2
+    """
+    _check(share)
+    return SecondBatch(lambda size, increases: jax.lax.top_k(increases(), _count(share, size))[1], share + FORWARD)
+
+
+SECOND_BATCHES = {"spread": spread, "raised": raised}
+
+
+def second_batch(x: Literal | Spec) -> SecondBatch | None:
+    """What the option says; None for the whole batch.
+
+    Raises:
+      UsageError: if the share is not a number in (0, 1].
+    """
+    if x == 1:
+        return None
+    made = x if isinstance(x, Spec) else Spec(str(x), "--second-batch", "spread", (x,))
+    return made.build("second batch", SECOND_BATCHES)
+
+
+def _check(share: float) -> None:
+    if isinstance(share, bool | str) or share is None or not 0 < share <= 1:
+        raise ValueError(f"share={share!r}: expected a number in (0, 1]")
+
+
+def _count(share: float, size: int) -> int:
+    return max(1, round(share * size))
