@@ -1,19 +1,17 @@
-"""What a measurement leaves behind: a JSON with machine, options and rows, and a picture."""
+"""What a measurement writes: a JSON with environment, options and rows, and a figure."""
 
 import dataclasses
-import os
-import platform
-import sys
 from pathlib import Path
 from typing import Any
 
-import jax
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from rich.console import Console
 
 from experiments.config.errors import UsageError
 from experiments.files import write_json
+from experiments.report.plotting import DPI
+from experiments.runs.environment import environment
 from experiments.runs.run_dir import refuse_unwritable
 
 
@@ -34,23 +32,11 @@ def write(options: Any, name: str, results: list[dict], figure: Figure, console:
     """Write `name.json` and `name.png` to the folder that the options name."""
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
-    report = {"machine": machine(), "options": _plain(options), "results": results}
+    report = {"environment": environment(), "options": _plain(options), "results": results}
     write_json(out / f"{name}.json", report)
-    figure.savefig(out / f"{name}.png", dpi=120)
+    figure.savefig(out / f"{name}.png", dpi=DPI)
     plt.close(figure)
     console.print(f"written to {out}/{name}.json and {name}.png")
-
-
-def machine() -> dict[str, str]:
-    """Where this was measured."""
-    devices = jax.devices()
-    return {
-        "device": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})",
-        "processor": f"{platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        **({"torch": sys.modules["torch"].__version__} if "torch" in sys.modules else {}),
-    }
 
 
 def _plain(options: Any) -> dict:

@@ -25,7 +25,8 @@ class Line(NamedTuple):
 class Panel(NamedTuple):
     """One pair of axes; `log` names those that are logarithmic: "", "x", "y" or "xy".
 
-    Of kind "points", each line is a row with its name at the left; its first values lie along the horizontal axis.
+    Of kind "points", each line is a row with its name at the left; its first values lie along the horizontal axis. Of
+    kind "scatter", each line is one point, its name beside it.
     """
 
     title: str
@@ -33,7 +34,7 @@ class Panel(NamedTuple):
     y: str
     lines: list[Line]
     log: str = ""
-    kind: Literal["curves", "points"] = "curves"
+    kind: Literal["curves", "points", "scatter"] = "curves"
 
 
 class Check(NamedTuple):

@@ -1,13 +1,14 @@
-"""The panels of a finding as one picture."""
+"""The panels of a finding as one figure."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 
 from experiments.claims.claim import Panel
-from experiments.report.plotting import COLOURS, STYLE
+from experiments.report.plotting import DPI, GRID, PALETTE, STYLE, styles
 from experiments.report.stats import interval
 
 matplotlib.use("agg")
@@ -20,18 +21,18 @@ def draw(panels: Sequence[Panel], path: Path) -> None:
     across = 2 if len(panels) == 4 else min(3, len(panels))
     down = -(-len(panels) // across)
     height = max(4.2, *(0.2 * len(panel.lines) for panel in panels if panel.kind == "points"), 0)
-    with plt.rc_context(STYLE):  # pyright: ignore[reportArgumentType]
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             down, across, figsize=(5.6 * across, height * down), squeeze=False, layout="constrained"
         )
         for axis in axes.flat[len(panels) :]:
             axis.remove()
         for axis, panel in zip(axes.flat, panels, strict=False):
-            _points(axis, panel) if panel.kind == "points" else _curves(axis, panel)
+            KINDS[panel.kind](axis, panel)
             axis.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
             _scales(axis, panel)
-            axis.grid(color="#dddddd", linewidth=0.6)
-        figure.savefig(path, dpi=120)
+            axis.grid(**GRID)
+        figure.savefig(path, dpi=DPI)
         plt.close(figure)
 
 
@@ -51,11 +52,13 @@ def _scales(axis: Axes, panel: Panel) -> None:
 
 
 def _curves(axis: Axes, panel: Panel) -> None:
-    for i, line in enumerate(panel.lines):
+    style = styles([line.label for line in panel.lines])
+    for line in panel.lines:
         theory = all(len(values) == 1 for values in line.y)
         mean, half, _ = np.array([interval(values) for values in line.y]).T
-        colour = COLOURS[i % len(COLOURS)]
-        axis.plot(line.x, mean, "--" if theory else "o-", color=colour, label=line.label, linewidth=1.6, markersize=4)
+        colour, dashes = style[line.label]
+        marked: dict[str, Any] = {"linestyle": "--"} if theory else {"linestyle": dashes, "marker": "o"}
+        axis.plot(line.x, mean, color=colour, label=line.label, linewidth=1.6, markersize=4, **marked)
         # On a logarithmic axis a band that reaches below 0 would hide the mean.
         low = np.maximum(mean - half, mean / 10) if "y" in panel.log else mean - half
         axis.fill_between(line.x, low, mean + half, color=colour, alpha=0.15, linewidth=0)
@@ -66,6 +69,20 @@ def _points(axis: Axes, panel: Panel) -> None:
     """Values along the horizontal axis, a row for each line, named at the left."""
     for i, line in enumerate(panel.lines):
         mean, half, _ = interval(line.y[0])
-        axis.errorbar(mean, i, xerr=half, fmt="o", color=COLOURS[2], markersize=4, linewidth=1.2)
+        axis.errorbar(mean, i, xerr=half, fmt="o", color=PALETTE[0], markersize=4, linewidth=1.2)
     axis.set_yticks(range(len(panel.lines)), [line.label for line in panel.lines], fontsize=8)
     axis.set_ylim(len(panel.lines) - 0.5, -0.5)
+
+
+def _scatter(axis: Axes, panel: Panel) -> None:
+    """A point for each line, its name to the right of it."""
+    style = styles([line.label for line in panel.lines])
+    for line in panel.lines:
+        (x,), (mean, half, _) = line.x, interval(line.y[0])
+        colour, _ = style[line.label]
+        axis.errorbar(x, mean, half, fmt="o", color=colour, markersize=5, elinewidth=1, capsize=2)
+        axis.annotate(line.label, (x, mean), (5, 2), textcoords="offset points", fontsize=7, color=colour)
+    axis.margins(x=0.25)
+
+
+KINDS = {"curves": _curves, "points": _points, "scatter": _scatter}

@@ -7,6 +7,7 @@ from experiments.claims.claim import Rows, Saved, load, verdict
 from experiments.claims.figure import draw
 from experiments.files import write_text
 from experiments.report.stats import show
+from experiments.report.tables import markdown_table
 
 HEAD = """# Claims of the papers, and what was found here
 
@@ -41,7 +42,7 @@ def _overview(found: list[Saved]) -> str:
     cells += [
         [f"[`{s.name}`](#{_anchor(s.name)})", verdict(s.finding.checks), catalog.statement(s.name)] for s in found
     ]
-    return _markdown(cells)
+    return markdown_table(cells, numbers=False) + "\n"
 
 
 def _section(saved: Saved) -> str:
@@ -55,7 +56,7 @@ def _section(saved: Saved) -> str:
         [
             f"## {saved.name}\n",
             f"**{verdict(finding.checks)}.** {finding.reading}\n",
-            _markdown(table(finding.rows)),
+            markdown_table(table(finding.rows)) + "\n",
             f"![{saved.name}]({saved.name}.png)\n",
             *criteria,
             f"\n{catalog.note(saved.name)}\n",
@@ -76,11 +77,6 @@ def _machine(saved: Saved) -> str:
     return (
         f"JAX {about['packages']['jax']}, {about['device']}, {about['cores']} cores, commit {str(about['commit'])[:12]}"
     )
-
-
-def _markdown(cells: list[list[str]]) -> str:
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
-    return "\n".join([lines[0], "|" + "---|" * len(cells[0]), *lines[1:], ""])
 
 
 def _anchor(name: str) -> str:

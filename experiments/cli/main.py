@@ -16,7 +16,7 @@ COMMANDS = {
     "sweep": "train every combination: the options of `train`, with a choice at every comma",
     "presets": "the papers' recipes, for `train --preset NAME`; `presets NAME` shows the note of one",
     "report": "rebuild tables (terminal, Markdown, CSV) and curves of a folder of runs",
-    "profile": "images a second and idle time of the devices, with the options of `train`; writes a trace",
+    "profile": "images a second, and a trace of the devices, with the options of `train`",
     "bench": "what a step, a run and a shortcut cost; `bench steps|duty|growth|pareto` for one part",
     "claims": "the claims of the papers: table, picture and verdict of each",
 }
@@ -122,7 +122,7 @@ def _profile(argv: list[str], console: Console) -> int:
     made = profile.profile(config, config.out)
     console.print(
         f"{made.images_per_second:.1f} images/s  {1000 * made.seconds / made.steps:.1f} ms a step  "
-        f"devices idle {100 * made.idle:.1f} %  trace in {config.out}",
+        f"trace in {config.out}: tensorboard --logdir {config.out}",
         highlight=False,
         soft_wrap=True,
     )

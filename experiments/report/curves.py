@@ -1,13 +1,13 @@
 """Learning curves from run folders alone."""
 
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
 
+from experiments.report.plotting import DPI, GRID, STYLE, styles
 from experiments.report.rows import describe
-from experiments.report.stats import deviation
+from experiments.report.stats import interval
 from experiments.runs.run_dir import Run
 
 matplotlib.use("agg")
@@ -15,51 +15,41 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-# Okabe and Ito's palette, told apart by colour-blind readers too
-COLOURS = ("#555555", "#999999", "#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#56B4E9")
-STYLES = ("-", "--", ":", "-.")
 AXES = (("epoch", "epoch"), ("gradient_evaluations", "gradient evaluations"))
 
 
 def draw(groups: dict[str, dict[str, list[Run]]], path: Path) -> Path:
     """Validation accuracy against epochs and against gradient evaluations, one row of panels a setting."""
-    style: dict[Any, Any] = {
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlelocation": "left",
-    }
-    with plt.rc_context(style):
+    with plt.rc_context(STYLE):
         figure, panels = plt.subplots(
             len(groups), 2, figsize=(11, 0.6 + 3.7 * len(groups)), squeeze=False, sharey="row", layout="constrained"
         )
         for line, (setting, methods) in zip(panels, groups.items(), strict=True):
             for panel, (key, label) in zip(line, AXES, strict=True):
                 _panel(panel, methods, key, label)
-            line[0].set_ylabel("validation accuracy %\nmean ± standard deviation over seeds")
+            line[0].set_ylabel("validation accuracy %\nmean and 95 % confidence interval")
             line[0].set_title(f"{setting}: {describe(methods)}".removeprefix(": "), fontweight="bold")
         handles, labels = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=min(4, len(labels)), frameon=False)
-        figure.savefig(path, dpi=160)
+        figure.savefig(path, dpi=DPI)
         plt.close(figure)
     return path
 
 
 def _panel(panel: Axes, methods: dict[str, list[Run]], key: str, label: str) -> None:
-    ends, lowest = [], 100.0
-    for i, (title, found) in enumerate(methods.items()):
+    ends, lowest, style = [], 100.0, styles(list(methods))
+    for title, found in methods.items():
         x = np.mean([[record[key] for record in run.metrics] for run in found], axis=0)
         y = 100 * np.array([[record["val_accuracy"] for record in run.metrics] for run in found])
-        mean, spread = y.mean(0), deviation(y)
-        colour, style = COLOURS[i % len(COLOURS)], STYLES[i // len(COLOURS) % len(STYLES)]
-        panel.plot(
-            x, mean, color=colour, linestyle=style, label=title, linewidth=1.8, marker="o" if len(x) < 4 else None
-        )
-        panel.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.13, linewidth=0)
+        mean, half, _ = np.array([interval(values) for values in y.T]).T
+        colour, line = style[title]
+        marker = "o" if len(x) < 4 else None
+        panel.plot(x, mean, color=colour, linestyle=line, label=title, linewidth=1.8, marker=marker)
+        panel.fill_between(x, mean - half, mean + half, color=colour, alpha=0.13, linewidth=0)
         ends.append(mean[-1])
-        lowest = min(lowest, (mean - spread).min())
+        lowest = min(lowest, mean.min())
     panel.set_xlabel(label)
     panel.set_xlim(left=0)
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.set_ylim(max(0, lowest - 1, min(ends) - 20), min(100.5, max(ends) + 4))
-    panel.grid(axis="y", color="#dddddd", linewidth=0.6)
+    panel.grid(axis="y", **GRID)

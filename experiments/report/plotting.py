@@ -1,5 +1,72 @@
-"""What every picture shares: palette and style."""
+"""What every figure shares: the colour of a method, line styles, fonts.
 
-# Okabe and Ito's palette, told apart by colour-blind readers too
-COLOURS = ("#555555", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left"}
+A method has one colour in every figure, by its name. Variants of a method share it and differ by line style; lines that
+name no method take the remaining colours in order. Okabe and Ito's palette, told apart by colour-blind readers too.
+"""
+
+import itertools
+import re
+from collections.abc import Sequence
+from typing import Any
+
+DPI = 160
+STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlelocation": "left",
+}
+GRID: dict[str, Any] = {"color": "#dddddd", "linewidth": 0.6}
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+LINES = ("-", "--", ":", "-.")
+METHODS = {
+    "sgd": "#555555",
+    "sam": "#0072B2",
+    "asam": "#56B4E9",
+    "pugd": "#D55E00",
+    "rts_pugd": "#009E73",
+    "lpg": "#CC79A7",
+    "looksam": "#E69F00",
+    "gnp": "#8B5A2B",
+    "gsam": "#5E4FA2",
+    "esam": "#1B9E9E",
+    "momentum_sam": "#7A9A01",
+    "pegr": "#A50F47",
+    "gradient_regularization": "#B8860B",
+    "noise_injection": "#6A3D9A",
+}
+_SAME = {"none": "sgd", "plain": "sgd", "gradient_descent": "sgd", "rts": "rts_pugd"}
+
+
+def method_of(label: str) -> str | None:
+    """The method that a label begins with.
+
+    Example:
+      >>> [method_of(label) for label in ("PUGD 1", "RTS, defaults", "momentum SAM", "sine, rises")]
+      ['pugd', 'rts_pugd', 'momentum_sam', None]
+    """
+    words = re.findall(r"[a-z0-9]+", label.lower())
+    for count in (3, 2, 1):
+        name = "_".join(words[:count])
+        if name in METHODS or name in _SAME:
+            return _SAME.get(name, name)
+    return None
+
+
+def styles(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """The colour and the line style of each line of a panel.
+
+    Example:
+      >>> made = styles(["SGD", "PUGD", "PUGD, twice the radius", "a bound"])
+      >>> made["PUGD"], made["PUGD, twice the radius"]
+      (('#D55E00', '-'), ('#D55E00', '--'))
+    """
+    methods = {label: method_of(label) for label in labels}
+    taken = {METHODS[name] for name in methods.values() if name}
+    free = itertools.cycle([colour for colour in PALETTE if colour not in taken])
+    found: dict[str, tuple[str, str]] = {}
+    for label, name in methods.items():
+        colour = METHODS[name] if name else next(free)
+        used = sum(other == colour for other, _ in found.values())
+        found[label] = colour, LINES[used % len(LINES)]
+    return found

@@ -60,12 +60,23 @@ def markdown(sorted_out: dict[str, dict[str, list[Run]]], missing: list[str]) ->
     """Every table, with a note on what the columns are and what is missing."""
     parts = ["# Runs", "Written by `python -m experiments report`; do not edit."]
     for setting, methods in sorted_out.items():
-        lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells(rows(methods))]
-        rule = "|---|" + "---:|" * (lines[0].count(" | "))
-        parts += [f"## {title(setting, methods)}", "\n".join([lines[0], rule, *lines[1:]])]
+        parts += [f"## {title(setting, methods)}", markdown_table(cells(rows(methods)))]
     parts += [NOTE[0].upper() + NOTE[1:], "![learning curves](curves.png)"]
     parts += ["Not in these tables:\n\n" + "\n".join(f"- {line}" for line in missing)] if missing else []
     return "\n\n".join(parts) + "\n"
+
+
+def markdown_table(cells: list[list[str]], numbers: bool = True) -> str:
+    """Cells, the header first, as a Markdown table; columns of numbers, all but the first, are aligned right.
+
+    Example:
+      >>> print(markdown_table([["method", "test %"], ["SGD", "97.1"]]))
+      | method | test % |
+      |---|---:|
+      | SGD | 97.1 |
+    """
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
+    return "\n".join([lines[0], "|---|" + ("---:|" if numbers else "---|") * (len(cells[0]) - 1), *lines[1:]])
 
 
 def comma_separated(sorted_out: dict[str, dict[str, list[Run]]]) -> str:
@@ -82,7 +93,7 @@ def comma_separated(sorted_out: dict[str, dict[str, list[Run]]]) -> str:
 
 def show(root: Path, console: Console) -> None:
     """Print the tables of a folder of runs; write `report.md`, `report.csv` and `curves.png` beside them."""
-    from experiments.report.curves import draw
+    from experiments.report.curves import draw  # Matplotlib takes a second to import
 
     sorted_out, missing = groups(read(root)), unfinished(root)
     for setting, methods in sorted_out.items():

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-PACKAGES = ("pugd_optax", "jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn")
+PACKAGES = ("pugd_optax", "jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn", "torch")
 
 
 def environment() -> dict[str, Any]:

@@ -90,9 +90,7 @@ def build(
             f"--second-batch {config.second_batch}: --method {config.method} evaluates no second gradient; "
             "name a method that does, such as sam or pugd"
         )
-    return Optimizer(
-        make(axis_name), _base(config, lr, steps), rate, plan(alone, steps, num_classes), spent, second
-    )
+    return Optimizer(make(axis_name), _base(config, lr, steps), rate, plan(alone, steps, num_classes), spent, second)
 
 
 def _method(config: Config, steps: int, steps_per_epoch: int, counts: np.ndarray, axis_name: str | None) -> Any:

@@ -16,7 +16,7 @@ INTRODUCTIONS = {
     "sweep": "with a choice at every comma",
     "presets": "the papers' recipes",
     "report": "rebuild tables",
-    "profile": "Where the seconds of an epoch go",
+    "profile": "Profile an epoch",
     "claims": "Run a claim of the papers",
     "bench": "Step costs, then duty",
 }

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from experiments.report import curves, rows
+from experiments.report.plotting import styles
 from experiments.runs.run_dir import Run
 
 CONFIG = {"dataset": "digits", "model": "mlp", "train_size": None, "noise": "none", "imbalance": "none"}
@@ -20,7 +21,7 @@ def run(seed, accuracies):
     return Run("", "SGD", CONFIG, str(seed), seed, metrics, {**result, "seconds": 1.0}, Path(f"seed{seed}"))
 
 
-def test_the_band_is_the_deviation_of_the_table():
+def test_the_band_is_the_interval_of_the_table():
     found = [run(0, [0.5, 0.9]), run(1, [0.6, 0.7]), run(2, [0.6, 0.8])]
     (row,) = rows.rows({"SGD": found})
     with plt.ioff():
@@ -29,11 +30,24 @@ def test_the_band_is_the_deviation_of_the_table():
         corners = np.asarray(panel.collections[0].get_paths()[0].vertices)
         plt.close(canvas)
     ends = corners[corners[:, 0] == 2, 1]
-    np.testing.assert_allclose([ends.min(), ends.max()], [row.last.mean - row.last.std, row.last.mean + row.last.std])
-    assert row.last.std > 9.9
+    np.testing.assert_allclose([ends.min(), ends.max()], [row.last.mean - row.last.ci95, row.last.mean + row.last.ci95])
+    assert row.last.ci95 > 20
 
 
 def test_the_axis_says_what_the_band_is(tmp_path):
     with plt.rc_context({"svg.fonttype": "none"}):
         path = curves.draw({"": {"SGD": [run(0, [0.5, 0.9])]}}, tmp_path / "curves.svg")
-    assert "mean ± standard deviation over seeds" in path.read_text()
+    assert "mean and 95 % confidence interval" in path.read_text()
+
+
+def test_a_method_has_one_colour_in_every_figure():
+    first, second = styles(["PUGD", "SGD", "SAM"]), styles(["a control", "pugd(radius=2.0)", "none", "another"])
+    assert first["PUGD"][0] == second["pugd(radius=2.0)"][0]
+    assert first["SGD"][0] == second["none"][0]
+    assert len({colour for colour, _ in second.values()}) == 4
+
+
+def test_variants_of_a_method_differ_by_line_style():
+    made = styles(["LPG", "LPG, renormalised", "plain", "plain, rate as LPG"])
+    assert len(set(made.values())) == 4
+    assert len({colour for colour, _ in made.values()}) == 2
