@@ -1,4 +1,4 @@
-"""The command: `bench` measures step costs, duty and growth; `bench PART` one of them, or the Pareto front."""
+"""The command: `bench` measures step costs, active fractions and growth; `bench PART` one of them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,16 +6,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments.bench import duty, growth, pareto, steps
-from experiments.config.errors import pick
+from experiments.bench import fraction, growth, steps
+from experiments.config.errors import UsageError, pick
 from experiments.config.parse import parse
 
-PARTS = {"steps": steps, "duty": duty, "growth": growth, "pareto": pareto}
+PARTS = {"steps": steps, "fraction": fraction, "growth": growth}
+RENAMED = {"duty": "`bench fraction`", "pareto": "`claims rts.shortcuts`"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Step costs, then duty, then growth; each alone, and `pareto`, by its name after `bench`."""
+    """Step costs, then active fractions, then growth; each alone by its name after `bench`: steps, fraction, growth."""
 
     torch: bool = False
     """Also time steps written in PyTorch (extra `torch`)."""
@@ -26,10 +27,12 @@ class Options:
 def main(argv: Sequence[str], console: Console) -> None:
     """Measure what the words ask for."""
     if argv and not argv[0].startswith("-"):
+        if argv[0] in RENAMED:
+            raise UsageError(f"bench {argv[0]}: is now {RENAMED[argv[0]]}")
         part = pick("part", argv[0], PARTS)
         part.main(parse(part.Options, argv[1:], f"bench {argv[0]}"), console)
         return
     options = parse(Options, argv, "bench [PART]")
     steps.main(steps.Options(torch=options.torch, out=options.out), console)
-    duty.main(duty.Options(out=options.out), console)
+    fraction.main(fraction.Options(out=options.out), console)
     growth.main(growth.Options(out=options.out), console)

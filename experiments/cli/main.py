@@ -17,7 +17,7 @@ COMMANDS = {
     "presets": "the papers' recipes, for `train --preset NAME`; `presets NAME` shows the note of one",
     "report": "rebuild tables (terminal, Markdown, CSV) and curves of a folder of runs",
     "profile": "images a second, and a trace of the devices, with the options of `train`",
-    "bench": "what a step, a run and a shortcut cost; `bench steps|duty|growth|pareto` for one part",
+    "bench": "what a step and a run cost; `bench steps|fraction|growth` for one part",
     "claims": "the claims of the papers: table, picture and verdict of each",
 }
 

@@ -11,8 +11,7 @@ import pytest
 from rich.console import Console
 
 import pugd_optax
-from experiments.bench import clock, command, devices, duty, growth, memory, pareto, problems, steps, trial
-from experiments.bench.arms import ARMS, Arm, every, first_part, late, most_raised
+from experiments.bench import clock, command, devices, fraction, growth, memory, problems, steps
 from experiments.bench.candidates import COMPARISONS, STEPS
 from experiments.config.errors import UsageError
 
@@ -100,8 +99,9 @@ def test_networks_of_accelerators_compute_in_bfloat16_and_keep_float32_gradients
         (["steps", "--problems", "mlp8:0"], "batch=0: expected a whole number >= 1"),
         (["steps", "--problems", "mlp8:8:float16"], "expected float32 or bfloat16"),
         (["steps", "--problems", "mlp8:8", "--only", "pgud"], "pugd"),
-        (["pareto", "--only", "PUGDD"], "PUGD"),
-        (["dutty"], "duty"),
+        (["growht"], "growth"),
+        (["duty"], "is now `bench fraction`"),
+        (["pareto"], r"is now `claims rts\.shortcuts`"),
     ],
 )
 def test_unknown_names_suggest_the_nearest(argv, said, tmp_path):
@@ -110,24 +110,24 @@ def test_unknown_names_suggest_the_nearest(argv, said, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_bare_command_measures_steps_duty_and_growth(monkeypatch, tmp_path):
+def test_bare_command_measures_steps_fractions_and_growth(monkeypatch, tmp_path):
     done = []
-    for part in (steps, duty, growth):
+    for part in (steps, fraction, growth):
         monkeypatch.setattr(part, "main", lambda options, console, part=part: done.append((part, options.out)))
     command.main(["--out", str(tmp_path)], QUIET)
-    assert done == [(part, tmp_path) for part in (steps, duty, growth)]
+    assert done == [(part, tmp_path) for part in (steps, fraction, growth)]
 
 
-@pytest.mark.parametrize("share", duty.DUTIES)
-def test_plan_has_the_duty_it_is_named_after(share):
-    assert duty.spread_out(share, 20).sum() == round(20 * share)
+@pytest.mark.parametrize("share", fraction.FRACTIONS)
+def test_plan_has_the_fraction_it_is_named_after(share):
+    assert fraction.spread_out(share, 20).sum() == round(20 * share)
 
 
 def test_every_gate_runs_the_same_training():
     problem = problems.problem("mlp8:8")
-    plan = duty.spread_out(0.5, 4)
+    plan = fraction.spread_out(0.5, 4)
     ends = []
-    for gate in (duty.static, duty.traced, duty.scanned):
+    for gate in (fraction.static, fraction.traced, fraction.scanned):
         once = gate(problem, plan)
         once()
         ends.append(once())
@@ -135,14 +135,16 @@ def test_every_gate_runs_the_same_training():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), end, ends[0])
 
 
-def test_duty_writes_a_row_for_each_gate_and_duty(tmp_path, monkeypatch):
-    monkeypatch.setattr(duty, "DUTIES", (0.0, 0.5))
+def test_fraction_writes_a_row_for_each_gate_and_fraction(tmp_path, monkeypatch):
+    monkeypatch.setattr(fraction, "FRACTIONS", (0.0, 0.5))
     options = ["--problems", "mlp8:8", "--steps", "4", "--repeats", "1", "--out", str(tmp_path)]
-    command.main(["duty", *options], QUIET)
-    (result,) = json.loads((tmp_path / "duty.json").read_text())["results"]
+    command.main(["fraction", *options], QUIET)
+    (result,) = json.loads((tmp_path / "fraction.json").read_text())["results"]
     gates = ("two steps", "cond", "cond in scan")
-    assert [(row["gate"], row["duty"]) for row in result["rows"]] == [(gate, d) for gate in gates for d in (0.0, 0.5)]
-    assert (tmp_path / "duty.png").stat().st_size > 1000
+    assert [(row["gate"], row["fraction"]) for row in result["rows"]] == [
+        (gate, d) for gate in gates for d in (0.0, 0.5)
+    ]
+    assert (tmp_path / "fraction.png").stat().st_size > 1000
 
 
 def test_growth_writes_curves_and_counts(tmp_path, monkeypatch):
@@ -170,9 +172,8 @@ def test_freed_memory_is_kept():
     ("words", "message"),
     [
         (["steps", "--repeats", "0"], "--repeats 0: expected at least 1"),
-        (["duty", "--steps", "-1"], "--steps -1: expected at least 1"),
+        (["fraction", "--steps", "-1"], "--steps -1: expected at least 1"),
         (["growth", "--repeats", "0"], "--repeats 0"),
-        (["pareto", "--epochs", "0"], "--epochs 0"),
         (["steps", "--out", "file"], "file is not a folder"),
     ],
 )
@@ -182,39 +183,6 @@ def test_what_would_fail_in_the_end_fails_at_once(words, message, tmp_path, monk
     monkeypatch.setattr(clock, "interleave", lambda *_: pytest.fail("measured"))
     with pytest.raises(UsageError, match=re.escape(message)):
         command.main(words, QUIET)
-
-
-def test_arms_choose_among_as_many_settings():
-    assert {len(arm.strengths) for arm in ARMS.values()} == {2}
-    assert late(0.25)(8).tolist() == [False] * 6 + [True] * 2
-    assert every(3)(4).tolist() == [True, False, False, True]
-
-
-X, Y = np.array([1.0, 2.0, 3.0, 4.0]), np.array([0.0, 1.0, 5.0, 0.0])
-
-
-def squares(w, x, y):
-    return (x * w - y) ** 2
-
-
-def test_second_gradient_on_a_part_of_the_batch():
-    half = first_part(0.5)(squares, 1.0, X, Y)(0.5)
-    np.testing.assert_allclose(half, np.mean(2 * X[:2] * (0.5 * X[:2] - Y[:2])))
-    raised = squares(0.5, X, Y) - squares(1.0, X, Y)
-    top = np.argsort(raised)[-2:]
-    np.testing.assert_allclose(most_raised(0.5)(squares, 1.0, X, Y)(0.5), np.mean(2 * X[top] * (0.5 * X[top] - Y[top])))
-
-
-def test_pareto_chooses_trains_and_draws(monkeypatch, tmp_path):
-    linear = lambda params, images: images.reshape(len(images), -1) @ params
-    monkeypatch.setattr(trial, "initial", lambda seed: jax.random.normal(jax.random.key(seed), (64, 10)) / 8)
-    monkeypatch.setattr(trial, "logits", linear)
-    monkeypatch.setattr(pareto, "ARMS", {"SGD": ARMS["SGD"], "half": Arm(lambda r, _: pugd_optax.sam(r), (0.1, 0.2))})
-    command.main(["pareto", "--epochs", "1", "--choosing", "1", "--seeds", "2", "--out", str(tmp_path)], QUIET)
-    plain, half = json.loads((tmp_path / "pareto.json").read_text())["results"]
-    assert (plain["cost"], len(half["test"]), len(half["validation"])) == (1.0, 2, 4)
-    assert 1.5 < half["cost"] < 3
-    assert (tmp_path / "pareto.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("text", ["mlp16:4", "resnet8:2"])

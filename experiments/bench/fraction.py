@@ -1,4 +1,4 @@
-"""What a run costs that perturbs on some of its steps: at duty d, 1 + d runs of SGD."""
+"""What a run costs that perturbs on a fraction of its steps: at an active fraction f, 1 + f runs of SGD."""
 
 import dataclasses
 from collections.abc import Callable
@@ -19,14 +19,15 @@ from experiments.bench.candidates import ours, plain
 from experiments.bench.memory import keep_freed
 from experiments.bench.problems import Problem, problem as named_problem
 from experiments.bench.result import check, write
+from experiments.report.plotting import PALETTE
 
-DUTIES = (0.0, 0.1, 0.25, 0.5, 1.0)
+FRACTIONS = (0.0, 0.1, 0.25, 0.5, 1.0)
 BAR = 1.03
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Time whole runs of RTS-PUGD at several duties against whole runs of SGD, interleaved."""
+    """Time whole runs of RTS-PUGD at several active fractions against whole runs of SGD, interleaved."""
 
     problems: tuple[str, ...] = ("resnet8:32", "mlp512:1024")
     """Networks, as network:batch or network:batch:dtype."""
@@ -39,21 +40,21 @@ class Options:
 
 
 def main(options: Options, console: Console) -> None:
-    """Run every problem and write `duty.json` and `duty.png`."""
+    """Run every problem and write `fraction.json` and `fraction.png`."""
     check(options)
     keep_freed()
     results = [_measure(text, options, console) for text in options.problems]
-    write(options, "duty", results, _plot(results), console)
+    write(options, "fraction", results, _plot(results), console)
 
 
-def spread_out(duty: float, steps: int) -> np.ndarray:
-    """Bool [steps], a share of them active, at even distances.
+def spread_out(fraction: float, steps: int) -> np.ndarray:
+    """Bool [steps], a fraction of them active, at even distances.
 
     Example:
       >>> spread_out(0.25, 8).astype(int).tolist()
       [0, 0, 0, 1, 0, 0, 0, 1]
     """
-    return np.diff(np.floor(duty * np.arange(steps + 1) + 1e-9)) > 0
+    return np.diff(np.floor(fraction * np.arange(steps + 1) + 1e-9)) > 0
 
 
 def rts(plan: np.ndarray) -> optax.GradientTransformation:
@@ -99,46 +100,56 @@ def scanned(problem: Problem, plan: np.ndarray) -> Callable[[], Any]:
 def _measure(text: str, options: Options, console: Console) -> dict:
     problem, inside = named_problem(text), named_problem(text, branches=True)
     gates = {"two steps": (static, problem), "cond": (traced, inside), "cond in scan": (scanned, inside)}
-    console.print(f"{problem.name}: compiling {len(gates) * len(DUTIES) + 1} runs")
-    plans = {duty: spread_out(duty, options.steps) for duty in DUTIES}
-    runs = {(g, d): make(on, plans[d]) for g, (make, on) in gates.items() for d in DUTIES}
+    console.print(f"{problem.name}: compiling {len(gates) * len(FRACTIONS) + 1} runs")
+    plans = {fraction: spread_out(fraction, options.steps) for fraction in FRACTIONS}
+    runs = {(g, f): make(on, plans[f]) for g, (make, on) in gates.items() for f in FRACTIONS}
     sgd = clock.runner(clock.compile_step(plain, problem), problem, options.steps)
-    seconds = clock.interleave({"SGD": sgd, **{f"{g} {d}": run for (g, d), run in runs.items()}}, options.repeats)
-    rows = [_row(g, d, plans[d].mean(), seconds[f"{g} {d}"], seconds["SGD"]) for g, d in runs]
+    seconds = clock.interleave({"SGD": sgd, **{f"{g} {f}": run for (g, f), run in runs.items()}}, options.repeats)
+    rows = [_row(g, f, plans[f].mean(), seconds[f"{g} {f}"], seconds["SGD"]) for g, f in runs]
     console.print(_table(problem.name, rows))
     return {"problem": problem.name, "sgd_milliseconds": 1e3 * float(np.median(seconds["SGD"])), "rows": rows}
 
 
-def _row(gate: str, duty: float, share: float, seconds: np.ndarray, sgd: np.ndarray) -> dict:
+def _row(gate: str, fraction: float, share: float, seconds: np.ndarray, sgd: np.ndarray) -> dict:
     median, low, high = clock.ratio(seconds, sgd)
     over = median / (1 + float(share))
-    return {"gate": gate, "duty": duty, "ratio": median, "quartiles": [low, high], "over": over, "bar": BAR}
+    return {"gate": gate, "fraction": fraction, "ratio": median, "quartiles": [low, high], "over": over, "bar": BAR}
 
 
 def _table(title: str, rows: list[dict]) -> Table:
-    table = Table(title=f"{title}: time of a run over a run of SGD, and over 1 + duty of them (bar {BAR})")
-    for column in ("gate", "duty", "over SGD", "quartiles", "over (1 + d) SGD", ""):
+    table = Table(title=f"{title}: time of a run over a run of SGD, and over 1 + fraction of them (bar {BAR})")
+    for column in ("gate", "fraction", "over SGD", "quartiles", "over (1 + f) SGD", ""):
         table.add_column(column, justify="left" if column == "gate" else "right")
     for row in rows:
         quartiles = "{:.2f}-{:.2f}".format(*row["quartiles"])
         met = "met" if row["over"] <= BAR else "over"
-        table.add_row(row["gate"], f"{row['duty']:g}", f"{row['ratio']:.3f}", quartiles, f"{row['over']:.3f}", met)
+        table.add_row(row["gate"], f"{row['fraction']:g}", f"{row['ratio']:.3f}", quartiles, f"{row['over']:.3f}", met)
     return table
 
 
 def _plot(results: list[dict]):
     figure, axes = plt.subplots(1, len(results), figsize=(5.5 * len(results), 4.5), squeeze=False, layout="constrained")
     for axis, result in zip(axes[0], results, strict=True):
-        axis.plot([0, 1], [1, 2], color="0.4", linewidth=1, label="1 + duty")
+        axis.plot([0, 1], [1, 2], color="0.4", linewidth=1, label="1 + fraction")
         axis.fill_between([0, 1], [1, 2], [BAR, 2 * BAR], color="0.88", label="within 3 %")
         for i, gate in enumerate(dict.fromkeys(row["gate"] for row in result["rows"])):
             rows = [row for row in result["rows"] if row["gate"] == gate]
             ratios = np.array([row["ratio"] for row in rows])
             spread = np.abs(np.array([row["quartiles"] for row in rows]).T - ratios)
-            at = np.array([row["duty"] for row in rows]) + 0.012 * (i - 1)
-            axis.errorbar(at, ratios, spread, fmt="osD"[i], markersize=4.5, capsize=2, elinewidth=0.8, label=gate)
+            at = np.array([row["fraction"] for row in rows]) + 0.012 * (i - 1)
+            axis.errorbar(
+                at,
+                ratios,
+                spread,
+                fmt="osD"[i],
+                color=PALETTE[i],
+                markersize=4.5,
+                capsize=2,
+                elinewidth=0.8,
+                label=gate,
+            )
         axis.set_title(result["problem"])
-        axis.set_xlabel("duty: share of steps that evaluate a second gradient")
+        axis.set_xlabel("active fraction: share of the steps that evaluate a second gradient")
         axis.set_ylabel("time of a run, SGD's is 1")
         axis.legend(frameon=False)
     return figure
