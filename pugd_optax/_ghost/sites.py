@@ -6,7 +6,7 @@ Take two layers with one bias, for a batch of 2 examples:
     >>> from pugd_optax._ghost.batch import Place, follow
     >>> from pugd_optax._ghost.jaxprs import flatten
     >>> x = jnp.array([[1.0, 2.0, 0.0], [0.0, 1.0, 1.0]])
-    >>> losses_fn = lambda p: jnp.sum((jnp.tanh(x @ p["w"].T + p["b"]) @ p["v"]) ** 2, axis=1)
+    >>> losses_fn = lambda p: jnp.sum((jnp.tanh(x @ p["w"].T + p["b"][None]) @ p["v"]) ** 2, axis=1)
     >>> params = {"b": jnp.ones(4), "v": jnp.ones((4, 5)), "w": jnp.ones((4, 3))}
     >>> jaxpr, data = flatten(losses_fn, params)
     >>> for eqn in jaxpr.eqns:
