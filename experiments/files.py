@@ -6,7 +6,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -29,10 +29,17 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+def sync(file: IO[Any]) -> None:
+    """Wait until what was written is on the disk, where a loss of power leaves it."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
 def write_text(path: Path, text: str) -> None:
     """Write text atomically."""
-    with replacing(path) as part:
-        part.write_text(text)
+    with replacing(path) as part, part.open("w") as file:
+        file.write(text)
+        sync(file)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -80,5 +87,6 @@ def cache_array(path: Path, array: np.ndarray) -> None:
     try:
         with replacing(path) as part, part.open("wb") as file:
             np.save(file, array)
+            sync(file)
     except OSError as error:
         raise UsageError(f"PUGD_CACHE_DIR: {error}; name a folder with {array.nbytes >> 20} MB to spare") from error

@@ -90,9 +90,9 @@ def _train(argv: list[str], console: Console) -> int:
     assert config.out is not None
     _refuse_to_overwrite(config.out, config.resume)
     _join_others(config.distributed, console)
-    sweep.run([(config.out, config)], console)
+    broken = sweep.run([(config.out, config)], console)
     _show(config.out, console)
-    return 0
+    return 1 if broken else 0  # the table says which
 
 
 def _sweep(argv: list[str], console: Console) -> int:
@@ -149,6 +149,8 @@ def _refuse_to_overwrite(out: Path, resume: bool) -> None:
     if kept and not resume:
         what = "results" if kept == "result.json" else "checkpoints"
         raise UsageError(f"--out {out}: holds {what} already; --resume goes on there, or name another folder")
+    if resume and next(out.rglob("run.json"), None) is None:
+        print(f"warning: --resume: --out {out} holds no run; a new one begins there", file=sys.stderr)
 
 
 def _presets(argv: list[str], console: Console) -> int:

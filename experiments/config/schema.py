@@ -14,9 +14,10 @@ Options = tuple[tuple[str, str], ...]
 ELSEWHERE = (
     *("preset", "seeds", "first_seed", "out", "resume", "data_dir"),
     *("checkpoint_every", "checkpoint_minutes", "tensorboard"),
-    *("devices", "distributed", "steps_per_call"),
+    *("devices", "distributed"),
 )
-"""Settings that a result does not depend on; on `devices` it does where each of them perturbs by itself."""
+"""Settings that a result does not depend on, beyond the rounding of sums over devices; on `devices` it does where each
+of them perturbs by itself."""
 
 
 class Parts(NamedTuple):
@@ -154,6 +155,8 @@ class Config:
             raise UsageError(f"--checkpoint-minutes {self.checkpoint_minutes}: expected a number > 0")
         if self.distributed and self.out is None:
             raise UsageError("--distributed: name a folder that every process sees, --out FOLDER")
+        if self.label and not (self.label.isprintable() and any(map(str.isalnum, self.label))):
+            raise UsageError(f"--label {self.label!r}: expected printable characters, a letter or a digit among them")
         if not 0 <= self.momentum < 1:
             raise UsageError(f"--momentum {self.momentum}: expected a number in [0, 1)")
         if not 0 <= self.weight_decay < float("inf"):

@@ -30,7 +30,20 @@ SUMS = "sha256.json"
 
 def steps(folder: Path) -> list[int]:
     """Steps of which a run folder holds a checkpoint, the newest last; those half-written do not count."""
-    return sorted(int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdecimal())
+    return sorted(
+        int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdecimal() and path.is_dir()
+    )
+
+
+def refuse_unusable(folder: Path) -> None:
+    """Known before anything is trained.
+
+    Raises:
+      UsageError: if a file is where a run folder keeps its checkpoints.
+    """
+    path = folder / "checkpoints"
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path}: a file where the checkpoints go; remove it")
 
 
 def save(folder: Path, step: int, snapshot: Snapshot) -> None:

@@ -10,40 +10,37 @@ result.json     written last: the run is complete
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
 import shutil
+import sys
 import traceback
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
 from experiments.config.errors import Diverged, UsageError
 from experiments.config.schema import ELSEWHERE, Config
-from experiments.files import write_json, write_text
-from experiments.runs.distributed import first_alone
+from experiments.files import sync, write_json, write_text
+from experiments.runs import checkpoint, records
+from experiments.runs.distributed import first_alone, is_first
 from experiments.runs.environment import environment
 from experiments.runs.lock import held
+from experiments.runs.records import Run as Run, read as read, unfinished as unfinished
 
-
-class Run(NamedTuple):
-    """One complete run, as read from its folder."""
-
-    group: str
-    title: str
-    config: dict[str, Any]
-    started: str
-    seed: int
-    metrics: list[dict[str, Any]]
-    result: dict[str, Any]
-    folder: Path
+LONGEST = 60
+"""Characters of a title that a folder name keeps; file systems allow 255 bytes."""
 
 
 def folder_of(root: Path, config: Config, seed: int) -> Path:
-    """Where the run of that seed goes."""
-    return root / re.sub(r"[^\w.=+-]+", "_", config.title).strip("_") / f"seed{seed}"
+    """Where the run of that seed goes: two folders below the root, whatever the title."""
+    name = re.sub(r"[^\w.=+-]+", "_", config.title).strip("_.")
+    if len(name) > LONGEST:
+        name = f"{name[:LONGEST]}-{hashlib.sha256(config.title.encode()).hexdigest()[:8]}"
+    return root / name / f"seed{seed}"
 
 
 def refuse_unwritable(root: Path) -> None:
@@ -70,13 +67,26 @@ def remove(root: Path, config: Config) -> None:
 
 @first_alone
 def start(folder: Path, config: Config, seed: int) -> None:
-    """Make the folder and note what is about to run; what an earlier run left there is removed."""
+    """Make the folder and note what is about to run; what an unfinished run left there is removed.
+
+    Raises:
+      UsageError: if the folder holds a result or a checkpoint.
+    """
+    if _holds_work(folder):
+        raise UsageError(f"{folder}: holds a run already; --resume goes on there, or name another folder")
     folder.mkdir(parents=True, exist_ok=True)
-    for pattern in ("result.json", "metrics.jsonl", "failure.json", "events.out.tfevents.*"):
+    done = len(records.lines(folder))
+    if done:
+        print(f"warning: {folder}: {done} epochs but no checkpoint; starting again from the first", file=sys.stderr)
+    for pattern in ("metrics.jsonl", "failure.json", "events.out.tfevents.*"):
         for path in folder.glob(pattern):
             path.unlink()
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     write_json(folder / "run.json", {"config": _plain(config), "title": config.title, "seed": seed, **environment()})
+
+
+def _holds_work(folder: Path) -> bool:
+    return (folder / "result.json").exists() or bool(checkpoint.steps(folder))
 
 
 def complete(folder: Path, config: Config) -> bool:
@@ -84,12 +94,28 @@ def complete(folder: Path, config: Config) -> bool:
 
     Raises:
       UsageError: if it, or that of another seed beside it, holds a run with others: both would share a row.
+      Unreadable: if what it says of itself cannot be read. Another seed's does not matter here.
     """
+    if _holds_work(folder):
+        records.about(folder)
     for path in sorted(folder.parent.glob("seed*/run.json")):
-        other = differing(json.loads(path.read_text())["config"], _plain(config))
-        if other:
-            raise UsageError(f"{path.parent}: holds a run with another {', '.join(other)}; name another folder")
-    return all((folder / name).exists() for name in ("run.json", "result.json"))
+        try:
+            there = records.about(path.parent)
+        except records.Unreadable:
+            if path.parent == folder:
+                raise
+            continue
+        _refuse_other(path.parent, there, config)
+    return (folder / "result.json").exists()
+
+
+def _refuse_other(folder: Path, there: dict[str, Any], config: Config) -> None:
+    other = differing(there["config"], _plain(config))
+    longer = "; its schedules span its epochs, so a run of more epochs starts anew" if "epochs" in other else ""
+    if other:
+        raise UsageError(f"{folder}: holds a run with another {', '.join(other)}{longer}; name another folder")
+    if there.get("title", config.title) != config.title:
+        raise UsageError(f"{folder}: holds the run {there['title']!r}, not {config.title!r}; name another folder")
 
 
 def differing(there: dict[str, Any], asked: dict[str, Any]) -> list[str]:
@@ -102,23 +128,37 @@ def differing(there: dict[str, Any], asked: dict[str, Any]) -> list[str]:
 
 
 @first_alone
-def cut(folder: Path, epochs: int) -> None:
-    """Keep the lines of the first epochs, those that a checkpoint knows of.
+def resume(folder: Path, epochs: int) -> None:
+    """Keep the lines of the first epochs, those that a checkpoint knows of; tell and note what has changed since.
 
     Raises:
-      UsageError: if there are fewer.
+      UsageError: if these lines are not there, or are not what was written.
     """
-    path = folder / "metrics.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    if len(lines) < epochs:
-        raise UsageError(f"{path}: {len(lines)} lines, the checkpoint is of {epochs} epochs; remove the folder")
-    write_text(path, "".join(lines[:epochs]))
+    records.epochs(folder, epochs)
+    write_text(folder / "metrics.jsonl", "".join(f"{line}\n" for line in records.lines(folder)[:epochs]))
     (folder / "failure.json").unlink(missing_ok=True)
+    _note_changes(folder, epochs)
 
 
-@first_alone
+def _note_changes(folder: Path, epochs: int) -> None:
+    """Where versions, commit or devices are no longer those of the run so far: a warning, and a note in `run.json`."""
+    about, now = records.about(folder), environment()
+    turns = about.get("resumed", [])
+    then = _compared(turns[-1] if turns else about)
+    changed = [f"{key} {then[key]} -> {x}" for key, x in _compared(now).items() if then.get(key, x) != x]
+    if changed:
+        print(f"warning: {folder}: goes on after epoch {epochs} with another {', '.join(changed)}", file=sys.stderr)
+        write_json(folder / "run.json", about | {"resumed": [*turns, {"epoch": epochs, **now}]})
+
+
+def _compared(about: dict[str, Any]) -> dict[str, Any]:
+    return {**about.get("packages", {}), **{k: about[k] for k in ("python", "commit", "device") if k in about}}
+
+
 def fail(folder: Path, error: Exception) -> None:
     """Note in the folder why its run did not end."""
+    if not is_first():
+        return
     folder.mkdir(parents=True, exist_ok=True)
     what = str(error) if isinstance(error, Diverged | UsageError) else f"{type(error).__name__}: {error}"
     write_json(folder / "failure.json", {"error": what, "traceback": "".join(traceback.format_exception(error))})
@@ -126,58 +166,16 @@ def fail(folder: Path, error: Exception) -> None:
 
 @first_alone
 def append(folder: Path, record: dict[str, Any]) -> None:
-    """Add one line to the metrics."""
+    """Add one line to the metrics; it is on the disk when this returns."""
     with (folder / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(record) + "\n")
+        sync(file)
 
 
 @first_alone
 def finish(folder: Path, result: dict[str, Any]) -> None:
     """Mark the run as complete."""
     write_json(folder / "result.json", result)
-
-
-def read(root: Path) -> list[Run]:
-    """All complete runs below a folder, in the order in which they were started.
-
-    Raises:
-      UsageError: if there are none.
-    """
-    found = [_read_run(path.parent, root) for path in sorted(root.rglob("result.json"))]
-    if not found:
-        raise UsageError(f"{root}: no complete run (a folder with result.json) in it")
-    return sorted(found, key=lambda run: run.started)
-
-
-def unfinished(root: Path) -> list[str]:
-    """A line for each run below a folder that has begun and holds no result: what failed, or how far it came."""
-    folders = [path.parent for path in sorted(root.rglob("run.json"))]
-    return [_why_unfinished(folder, root) for folder in folders if not (folder / "result.json").exists()]
-
-
-def _why_unfinished(folder: Path, root: Path) -> str:
-    name = folder.relative_to(root)
-    if (folder / "failure.json").exists():
-        return f"{name}: {json.loads((folder / 'failure.json').read_text())['error']}"
-    metrics = folder / "metrics.jsonl"
-    done = len(metrics.read_text().splitlines()) if metrics.exists() else 0
-    total = json.loads((folder / "run.json").read_text())["config"]["epochs"]
-    return f"{name}: {done} of {total} epochs"
-
-
-def _read_run(folder: Path, root: Path) -> Run:
-    try:
-        about, result = (json.loads((folder / name).read_text()) for name in ("run.json", "result.json"))
-        metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        epochs = about["config"]["epochs"]
-        if [line.get("epoch") for line in metrics] != list(range(1, epochs + 1)):
-            raise ValueError(f"metrics.jsonl does not hold its epochs 1 to {epochs}, once each and in order")
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{folder}: not a readable run ({error}); remove it or run it again") from error
-    group = folder.relative_to(root).parts[:-2]
-    return Run(
-        "/".join(group), about["title"], about["config"], about["started"], about["seed"], metrics, result, folder
-    )
 
 
 def _substance(config: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from experiments.config.errors import Stopped, UsageError
 from experiments.config.schema import Config
-from experiments.runs import checkpoint, progress, run_dir
+from experiments.runs import checkpoint, progress, records, run_dir
 from experiments.runs.lock import held
 from experiments.training import trainer
 from experiments.training.experiment import Experiment, prepare
@@ -29,7 +29,7 @@ def run(
     Returns:
       A line for each run that failed.
     """
-    todo, failed = _todo(experiments), []
+    todo, failed = _todo(experiments)
     with progress.reporter(console, sum(_epochs(experiment, folder) for experiment, _, folder in todo)) as report:
         for experiment, seed, folder in todo:
             with held(folder):
@@ -45,8 +45,8 @@ def run(
     return failed
 
 
-def _todo(experiments: Sequence[tuple[Path, Config]]) -> list[tuple[Experiment, int, Path]]:
-    """Experiment, seed and folder of every run that is not complete, one seed after the other."""
+def _todo(experiments: Sequence[tuple[Path, Config]]) -> tuple[list[tuple[Experiment, int, Path]], list[str]]:
+    """Experiment, seed and folder of every run that is not complete, one seed after the other; and what is broken."""
     for root, _ in experiments:
         run_dir.refuse_unwritable(root)
     prepared = [(root, prepare(config)) for root, config in experiments]
@@ -58,17 +58,37 @@ def _todo(experiments: Sequence[tuple[Path, Config]]) -> list[tuple[Experiment, 
         for seed in [experiment.config.first_seed + i]
     ]
     folders = [folder for _, _, folder in turns]
-    twice = next((folder for folder in folders if folders.count(folder) > 1), None)
+    places = [str(folder).casefold() for folder in folders]  # some file systems do not know case
+    twice = next((folder for folder, place in zip(folders, places, strict=True) if places.count(place) > 1), None)
     if twice is not None:
         raise UsageError(f"{twice}: two of the experiments would be written there; are they the same?")
-    return [(experiment, seed, folder) for experiment, seed, folder in turns if not _done(experiment, folder)]
+    todo, broken = [], []
+    for experiment, seed, folder in turns:
+        checkpoint.refuse_unusable(folder)
+        try:
+            if not _done(experiment, folder):
+                todo.append((experiment, seed, folder))
+        except records.Unreadable as error:  # of this seed alone
+            broken.append(str(error))
+    if not todo and broken:
+        raise UsageError(broken[0])
+    return todo, broken
 
 
 def _done(experiment: Experiment, folder: Path) -> bool:
-    return experiment.config.resume and run_dir.complete(folder, experiment.config)
+    if not experiment.config.resume:
+        return False
+    if run_dir.complete(folder, experiment.config):
+        return True
+    records.epochs(folder, _epochs_saved(experiment, folder))  # a broken line is met before training, not after it
+    return False
+
+
+def _epochs_saved(experiment: Experiment, folder: Path) -> int:
+    """Whole epochs that the last checkpoint holds."""
+    return max(checkpoint.steps(folder), default=0) // experiment.steps_per_epoch
 
 
 def _epochs(experiment: Experiment, folder: Path) -> int:
     """Epochs that are left, from the last checkpoint on."""
-    done = checkpoint.steps(folder) if experiment.config.resume else []
-    return experiment.config.epochs - (done[-1] // experiment.steps_per_epoch if done else 0)
+    return experiment.config.epochs - (_epochs_saved(experiment, folder) if experiment.config.resume else 0)

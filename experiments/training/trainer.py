@@ -177,7 +177,7 @@ def _restore_or_start(training: Training) -> Snapshot:
     if restored is None:
         run_dir.start(folder, config, training.seed)
         return training.now
-    run_dir.cut(folder, restored.progress.epoch - 1)
+    run_dir.resume(folder, restored.progress.epoch - 1)
     return restored
 
 

@@ -134,3 +134,17 @@ def test_progress_survives_as_numbers(two):
     assert found is not None
     assert {f.name for f in dataclasses.fields(Progress)} == set(vars(found.progress))
     assert found.progress.val_loss == 1 / 3
+
+
+def test_a_file_named_as_a_step_is_no_checkpoint(two):
+    (two / "checkpoints" / "30").write_text("")
+    assert checkpoint.steps(two) == [10, 20]
+    assert_equal(checkpoint.restore(two, snapshot(0)), snapshot(20))  # pyright: ignore
+    checkpoint.save(two, 40, snapshot(40))
+    assert checkpoint.steps(two) == [20, 40]
+
+
+def test_a_file_in_place_of_the_checkpoints_is_met_before_training(tmp_path):
+    (tmp_path / "checkpoints").write_text("")
+    with pytest.raises(UsageError, match=r"checkpoints: a file where the checkpoints go; remove it"):
+        checkpoint.refuse_unusable(tmp_path)

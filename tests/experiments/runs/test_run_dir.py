@@ -99,3 +99,89 @@ def test_runs_of_a_title_are_removed_and_others_kept(tmp_path):
     run_dir.remove(tmp_path, BASE)
     assert other.exists()
     assert not any(folder.exists() for folder in gone)
+
+
+@pytest.mark.parametrize(
+    "label", ["a/../../b", "/etc", "..a", "a..", "../x", "C:\\x", "a" * 300, "é" * 200, "日" * 99, "a b"]
+)
+def test_a_run_is_two_folders_below_its_root_whatever_its_label(label, tmp_path):
+    folder = run_dir.folder_of(tmp_path, dataclasses.replace(BASE, label=label), 0)
+    assert folder.resolve().parent.parent == tmp_path.resolve()
+    folder.mkdir(parents=True)
+    assert len(folder.parent.name.encode()) < 255
+
+
+def test_long_labels_keep_apart(tmp_path):
+    one, two = (run_dir.folder_of(tmp_path, dataclasses.replace(BASE, label="a" * 300 + end), 0) for end in "xy")
+    assert one != two
+
+
+@pytest.mark.parametrize("label", [".", "..", " ", "___", "/", "a\nb", "a\x1b[31m", "a\udcff", "a\0"])
+def test_a_label_that_names_nothing_is_refused(label):
+    with pytest.raises(UsageError, match=r"--label .*expected printable characters, a letter or a digit") as refused:
+        dataclasses.replace(BASE, label=label)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("other", ["a|b", "a_b"])
+def test_labels_that_share_a_folder_do_not_share_runs(other, tmp_path):
+    folder = made(tmp_path, dataclasses.replace(BASE, label="a b"), 0)
+    asked = dataclasses.replace(BASE, label=other)
+    assert run_dir.folder_of(tmp_path, asked, 0) == folder
+    with pytest.raises(UsageError, match="holds the run 'a b', not"):
+        run_dir.complete(folder, asked)
+
+
+def test_a_finished_run_is_never_started_over(tmp_path):
+    folder = made(tmp_path, BASE, 0)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(UsageError, match="holds a run already; --resume goes on there"):
+        run_dir.start(folder, BASE, 0)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_lines_without_a_checkpoint_are_told_of_and_removed(tmp_path, capsys):
+    folder = made(tmp_path, BASE, 0)
+    (folder / "result.json").unlink()
+    run_dir.start(folder, BASE, 0)
+    assert capsys.readouterr().err == f"warning: {folder}: 2 epochs but no checkpoint; starting again from the first\n"
+    assert not (folder / "metrics.jsonl").exists()
+
+
+def test_another_number_of_epochs_says_that_the_run_starts_anew(tmp_path):
+    folder = made(tmp_path, BASE, 0)
+    with pytest.raises(UsageError, match=r"another epochs; its schedules span its epochs.*starts anew"):
+        run_dir.complete(folder, dataclasses.replace(BASE, epochs=3))
+
+
+def test_steps_of_a_call_change_the_last_digits_and_so_the_run(tmp_path):
+    folder = made(tmp_path, BASE, 0)
+    with pytest.raises(UsageError, match="another steps_per_call"):
+        run_dir.complete(folder, dataclasses.replace(BASE, steps_per_call=3))
+
+
+def test_what_has_changed_since_a_run_began_is_told_once_and_noted(tmp_path, capsys, monkeypatch):
+    folder = made(tmp_path, BASE, 0)
+    run_dir.resume(folder, 1)
+    assert "resumed" not in json.loads((folder / "run.json").read_text())
+    assert capsys.readouterr().err == ""
+    now = run_dir.environment()
+    newer = {**now, "commit": "fffff", "packages": {**now["packages"], "jax": "9.9.9"}}
+    monkeypatch.setattr(run_dir, "environment", lambda: newer)
+    for _ in range(2):
+        run_dir.resume(folder, 1)
+    said = capsys.readouterr().err
+    assert said.startswith(
+        f"warning: {folder}: goes on after epoch 1 with another jax {now['packages']['jax']} -> 9.9.9"
+    )
+    assert f"commit {now['commit']} -> fffff" in said
+    assert said.count("\n") == 1
+    (turn,) = json.loads((folder / "run.json").read_text())["resumed"]
+    assert (turn["epoch"], turn["commit"]) == (1, "fffff")
+
+
+def test_an_epoch_is_on_the_disk_when_its_line_is_written(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("os.fsync", lambda number: synced.append((tmp_path / "metrics.jsonl").read_text()))
+    run_dir.append(tmp_path, {"epoch": 1})
+    assert synced == ['{"epoch": 1}\n']

@@ -1,7 +1,9 @@
 """Sweeps: a choice at every comma, runs skipped when done, failures noted, tables from the folders."""
 
 import csv
+import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import pytest
@@ -15,6 +17,7 @@ from experiments.runs import run_dir
 from experiments.training import sweep, trainer
 
 SMALL = ["--model", "mlp", "--train-size", "80", "--val-size", "30", "--batch", "40", "--epochs", "1", "--devices", "1"]
+SETTINGS = Config(model="mlp", train_size=80, val_size=30, batch=40, epochs=1, devices=1)
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +99,35 @@ def test_what_makes_no_sweep_is_refused(argv, complaint):
 def test_the_same_experiment_twice_is_refused(capsys):
     assert main(["sweep", "--method", "sam,sam", *SMALL, "--out", "out"]) == 2
     assert "two of the experiments would be written there" in capsys.readouterr().err
+
+
+def test_labels_that_some_file_systems_take_for_one_are_refused():
+    both = [(Path("out"), dataclasses.replace(SETTINGS, label=label)) for label in ("Row", "row")]
+    with pytest.raises(UsageError, match="two of the experiments would be written there"):
+        sweep.run(both, Console(quiet=True))
+
+
+def test_a_broken_seed_is_told_of_and_the_others_are_trained(tmp_path, capsys, monkeypatch):
+    train = lambda *more: main(["train", *SMALL, "--out", "out", *more])
+    assert train("--seeds", "2") == 0
+    (tmp_path / "out/none/seed0/run.json").write_text("{")
+    assert train("--seeds", "3", "--resume") == 1
+    assert [run.seed for run in run_dir.read(tmp_path / "out")] == [1, 2]
+    assert "not in the table: out/none/seed0: not a readable run" in capsys.readouterr().out
+    monkeypatch.setattr(trainer, "run", lambda *args: pytest.fail("trained before the broken line was met"))
+    (tmp_path / "out/none/seed2/result.json").unlink()
+    (tmp_path / "out/none/seed2/metrics.jsonl").write_text('{"epoch": 1, "st')
+    assert train("--seeds", "3", "--resume") == 2
+
+
+def test_a_file_where_checkpoints_go_is_met_before_training(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(trainer, "run", lambda *args: pytest.fail("trained"))
+    (tmp_path / "out/none/seed0").mkdir(parents=True)
+    (tmp_path / "out/none/seed0/checkpoints").write_text("")
+    assert main(["train", *SMALL, "--out", "out", "--resume"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "warning: --resume: --out out holds no run; a new one begins there"
+    assert "a file where the checkpoints go" in said[1]
 
 
 def test_a_sweep_trains_all_and_is_not_run_again(tmp_path, capsys, monkeypatch):

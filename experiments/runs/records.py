@@ -1,0 +1,134 @@
+"""What runs left in their folders, read and checked."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from experiments.config.errors import UsageError
+
+NEEDED = ("test_accuracy", "last_test_accuracy", "gradient_evaluations", "seconds")
+"""Numbers that every result holds."""
+
+
+class Unreadable(UsageError):
+    """What a run left in its folder cannot be read."""
+
+
+class Run(NamedTuple):
+    """One complete run, as read from its folder."""
+
+    group: str
+    title: str
+    config: dict[str, Any]
+    started: str
+    seed: int
+    metrics: list[dict[str, Any]]
+    result: dict[str, Any]
+    folder: Path
+
+
+def about(folder: Path) -> dict[str, Any]:
+    """The settings, seed and machine of a run, from `run.json`.
+
+    Raises:
+      Unreadable: if they cannot be read.
+    """
+    found = _read_json(folder / "run.json")
+    wanted = {"config": dict, "title": str, "seed": int, "started": str}
+    wrong = [name for name, kind in wanted.items() if not isinstance(found.get(name), kind)]
+    if wrong:
+        raise _unreadable(folder, f"run.json has no {wrong[0]}")
+    return found
+
+
+def lines(folder: Path) -> list[str]:
+    """The lines of `metrics.jsonl`; bytes that are no text are shown as such."""
+    path = folder / "metrics.jsonl"
+    return path.read_text(errors="replace").splitlines() if path.exists() else []
+
+
+def epochs(folder: Path, count: int) -> list[dict[str, Any]]:
+    """The metrics of epochs 1 to `count`; there may be more lines.
+
+    Raises:
+      Unreadable: if they are not there, once each and in order.
+    """
+    found = lines(folder)
+    metrics = [_parsed(line) for line in found[:count]]
+    if [line.get("epoch") for line in metrics] != list(range(1, count + 1)):
+        raise _unreadable(folder, f"metrics.jsonl does not hold its epochs 1 to {count}, once each and in order")
+    return metrics
+
+
+def read(root: Path) -> list[Run]:
+    """The complete runs below a folder, in the order in which they were started.
+
+    Those that cannot be read are left out; `unfinished` tells of them.
+
+    Raises:
+      UsageError: if there are none.
+    """
+    found, wrong = [], []
+    for path in sorted(root.rglob("result.json")):
+        try:
+            found.append(_read_run(path.parent, root))
+        except Unreadable as error:
+            wrong.append(error)
+    if not found:
+        raise wrong[0] if wrong else UsageError(f"{root}: no complete run (a folder with result.json) in it")
+    return sorted(found, key=lambda run: run.started)
+
+
+def unfinished(root: Path) -> list[str]:
+    """A line for each run below a folder that is not in `read`: what failed, how far it came, what is broken."""
+    folders = sorted({path.parent for name in ("run.json", "result.json") for path in root.rglob(name)})
+    return [line for folder in folders for line in _why_unfinished(folder, root)]
+
+
+def _why_unfinished(folder: Path, root: Path) -> list[str]:
+    name = folder.relative_to(root)
+    try:
+        if (folder / "result.json").exists():
+            _read_run(folder, root)
+            return []
+        if (folder / "failure.json").exists():
+            return [f"{name}: {_read_json(folder / 'failure.json').get('error')}"]
+        return [f"{name}: {len(lines(folder))} of {about(folder)['config'].get('epochs')} epochs"]
+    except Unreadable as error:
+        return [str(error)]
+
+
+def _read_run(folder: Path, root: Path) -> Run:
+    settings, result = about(folder), _read_json(folder / "result.json")
+    missing = [name for name in NEEDED if not isinstance(result.get(name), int | float)]
+    count = settings["config"].get("epochs")
+    if missing or not isinstance(count, int):
+        raise _unreadable(folder, f"no {missing[0]} in result.json" if missing else "no epochs in run.json")
+    if len(lines(folder)) > count:
+        raise _unreadable(folder, f"metrics.jsonl does not hold its epochs 1 to {count}, once each and in order")
+    group, title, config = folder.relative_to(root).parts[:-2], settings["title"], settings["config"]
+    return Run(
+        "/".join(group), title, config, settings["started"], settings["seed"], epochs(folder, count), result, folder
+    )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise _unreadable(path.parent, str(error)) from error
+    if not isinstance(found, dict):
+        raise _unreadable(path.parent, f"{path.name} is not an object")
+    return found
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _unreadable(folder: Path, reason: str) -> Unreadable:
+    return Unreadable(f"{folder}: not a readable run ({reason}); remove the folder to run it again")
