@@ -6,7 +6,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -76,6 +76,18 @@ def compact_json(content: Any, depth: int = 0) -> str:
 def cache_folder() -> Path:
     """`$PUGD_CACHE_DIR`, or `~/.cache/pugd_optax`."""
     return Path(os.environ.get("PUGD_CACHE_DIR") or Path.home() / ".cache" / "pugd_optax")
+
+
+def cached_array(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
+    """An array that `cache_array` wrote.
+
+    Raises:
+      UsageError: if it is broken.
+    """
+    try:
+        return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise UsageError(f"{path}: broken file in the cache ({error}); delete it") from error
 
 
 def cache_array(path: Path, array: np.ndarray) -> None:

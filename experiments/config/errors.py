@@ -23,6 +23,11 @@ class Stopped(Exception):
         self.status = 128 + number
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its name where it says nothing."""
+    return str(error).partition("\n")[0].strip() or type(error).__name__
+
+
 def pick(kind: str, name: str, known: Mapping[str, T]) -> T:
     """The entry of that name; otherwise a `UsageError` that suggests the nearest one.
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from experiments.config.errors import UsageError, did_you_mean, unknown
+from experiments.config.errors import UsageError, did_you_mean, first_line, unknown
 
 Literal = bool | int | float | str | None
 Functions = Mapping[str, Callable[..., Any]]
@@ -88,7 +88,7 @@ class Spec(NamedTuple):
         try:
             return function(**arguments)
         except (ValueError, TypeError) as error:  # the function's own checks
-            raise UsageError(f"{self}: {str(error).splitlines()[0]}") from error
+            raise UsageError(f"{self}: {first_line(error)}") from error
 
     def _usage(self, name: str, known: Functions, fills: Mapping[str, Any]) -> str:
         if self.option in ("--method", "--optimizer"):

@@ -6,7 +6,7 @@ from PIL import Image
 from experiments.config.errors import UsageError
 from experiments.data.examples import Dataset, Examples
 from experiments.data.images import Encoded
-from experiments.files import cache_array, cache_folder
+from experiments.files import cache_array, cache_folder, cached_array
 
 LARGEST = 4 * 2**30
 
@@ -31,10 +31,7 @@ def _kept(images: Encoded) -> np.ndarray:
     path = cache_folder() / "decoded" / name
     if not path.exists():
         cache_array(path, images.decode_all())
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise UsageError(f"{path}: broken file in the cache ({error}); delete it") from error
+    array = cached_array(path, mmap_mode="r")
     if array.shape != images.shape:
         raise UsageError(f"{path}: shape {array.shape} in the cache, expected {images.shape}; delete it")
     return array

@@ -11,9 +11,11 @@ import numpy as np
 
 from experiments.config.errors import UsageError, pick
 from experiments.data import Examples
+from experiments.data.examples import as_labels
 from experiments.data.sources.files import Folder, read_npz
 
 FILES = {"cifar10": "cifar10n.npz", "cifar100": "cifar100n.npz"}
+CLASSES = {"cifar10": 10, "cifar100": 100}
 CHOICES = {
     "cifar10": {
         "aggre": "aggre_label",
@@ -46,10 +48,13 @@ def human_labels(train: Examples, which: str, family: str, data_dir: Path | None
     path = folder.find("cifar-n", FILES[family])
     folder.verify(FILES[family], path)
     arrays = read_npz(path, ("clean_label", name))
-    if train.rows.max() >= len(arrays[name]):
-        raise UsageError(f"{path}: labels of {len(arrays[name])} images, but the data has row {train.rows.max()}")
-    wrong = np.flatnonzero(arrays["clean_label"][train.rows] != train.labels)
+    clean, given = (as_labels(f"{path}: {key}", arrays[key], CLASSES[family]) for key in ("clean_label", name))
+    if train.rows.max() >= min(len(clean), len(given)):
+        raise UsageError(
+            f"{path}: labels of {min(len(clean), len(given))} images, but the data has row {train.rows.max()}"
+        )
+    wrong = np.flatnonzero(clean[train.rows] != train.labels)
     if len(wrong):
         row = train.rows[wrong[0]]
         raise UsageError(f"{path}: {len(wrong)} clean labels are not those of the data, the first at row {row}")
-    return arrays[name][train.rows].astype(np.int32)
+    return given[train.rows]

@@ -49,11 +49,30 @@ class Split(NamedTuple):
     test: Examples
 
 
+def as_labels(name: str, found: np.ndarray, num_classes: int) -> np.ndarray:
+    """Labels as int32 [n], from whole numbers of any type, [n] or [n, 1], checked before they are cast.
+
+    Raises:
+      UsageError: if they are no such numbers, or not from 0 to `num_classes` - 1.
+    """
+    if found.dtype.kind not in "iu":
+        raise UsageError(f"{name} is {found.dtype}, expected whole numbers from 0 on")
+    if found.ndim < 1 or found.shape[1:] not in ((), (1,)):
+        raise UsageError(f"{name} has the shape {list(found.shape)}, expected one label an example")
+    if found.size and not 0 <= found.min() <= found.max() < num_classes:
+        raise UsageError(f"{name}: labels from {found.min()} to {found.max()}, expected 0 to {num_classes - 1}")
+    return found.reshape(-1).astype(np.int32)
+
+
 def check(name: str, dataset: Dataset) -> None:
     """Refuse images and labels of the wrong shape, type, number or range."""
     for images, labels, _ in (dataset.train, dataset.test):
         if len(images.shape) != 4 or images.dtype != np.uint8:
             raise UsageError(f"{name}: expected uint8 images [n, h, w, c], found {images.dtype} {list(images.shape)}")
+        if 0 in images.shape[1:]:
+            raise UsageError(f"{name}: images {list(images.shape[1:])}, expected at least one pixel and channel")
+        if labels.ndim != 1:
+            raise UsageError(f"{name}: labels of the shape {list(labels.shape)}, expected one an example")
         if len(images) != len(labels):
             raise UsageError(f"{name}: {len(images)} images but {len(labels)} labels")
         if not len(labels):

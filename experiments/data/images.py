@@ -1,13 +1,16 @@
 """Images kept as PNG or JPEG files and decoded one at a time."""
 
+import contextlib
 import dataclasses
 import io
+import warnings
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from experiments.config.errors import UsageError
+from experiments.config.errors import UsageError, first_line
 
 
 class Files(Protocol):
@@ -25,6 +28,7 @@ class Encoded:
       numbers: int [n], the file of each image.
       size: height, width and channels of every image.
       resize: whether images of other sizes are cut and scaled to it, or refused.
+      where: the file or folder they are in, for messages.
       key: a name that no other files have, by which decoded images are kept; empty if they are not.
     """
 
@@ -32,6 +36,7 @@ class Encoded:
     numbers: np.ndarray
     size: tuple[int, int, int]
     resize: bool = False
+    where: str = ""
     key: str = ""
     dtype = np.dtype(np.uint8)
 
@@ -48,16 +53,14 @@ class Encoded:
 
     def decode(self, position: int, draw: np.random.Generator | None = None) -> np.ndarray:
         """One image; where images are resized, a random cut by `draw`, or without one the middle."""
-        number = int(self.numbers[position])
-        try:
-            image = Image.open(io.BytesIO(self.files[number])).convert("RGB" if self.size[2] == 3 else "L")
-        except (UnidentifiedImageError, OSError) as error:
-            raise UsageError(f"image {number} cannot be decoded ({error}); fetch the file again") from error
-        height, width, _ = self.size
+        number, (height, width, channels) = int(self.numbers[position]), self.size
+        with _decoding(self.where, number):
+            image = Image.open(io.BytesIO(self.files[number]))
+            if image.size != (width, height) and not self.resize:  # before a large one is unpacked
+                raise ValueError(f"{image.height} x {image.width} pixels, expected {height} x {width}")
+            image = image.convert("RGB" if channels == 3 else "L")
         if self.resize:
             image = _middle(image, height, width) if draw is None else _random_cut(image, height, width, draw)
-        if image.size != (width, height):
-            raise UsageError(f"image {number} has {image.height} x {image.width} pixels, expected {height} x {width}")
         return np.asarray(image).reshape(self.size)
 
     def decode_all(self) -> np.ndarray:
@@ -68,11 +71,22 @@ class Encoded:
         return images
 
 
-def encoded(files: Files, count: int, key: str = "") -> Encoded:
+def encoded(files: Files, count: int, where: str, key: str = "") -> Encoded:
     """The first `count` files, all of the size that the first one has."""
-    first = Image.open(io.BytesIO(files[0]))
+    with _decoding(where, 0):
+        first = Image.open(io.BytesIO(files[0]))
     channels = 3 if len(first.getbands()) > 1 else 1
-    return Encoded(files, np.arange(count), (first.size[1], first.size[0], channels), key=key)
+    return Encoded(files, np.arange(count), (first.size[1], first.size[0], channels), where=where, key=key)
+
+
+@contextlib.contextmanager
+def _decoding(where: str, number: int) -> Iterator[None]:
+    try:
+        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
+            yield
+    except Exception as error:  # Pillow raises a dozen kinds for a broken file
+        reason = first_line(error).partition("<_io")[0].strip()
+        raise UsageError(f"{where}: image {number} cannot be decoded ({reason}); fetch it again") from error
 
 
 def _middle(image: Image.Image, height: int, width: int) -> Image.Image:

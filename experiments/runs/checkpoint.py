@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from experiments.config.errors import UsageError
+from experiments.config.errors import UsageError, first_line
 from experiments.files import write_json
 from experiments.runs.distributed import first_alone
 from experiments.runs.state import Progress, Snapshot
@@ -160,5 +160,5 @@ def _check_sums(folder: Path) -> None:
 
 def _reason(error: Exception) -> str:
     """A line of the error; TensorStore's are long, and say at the end what it was."""
-    line = (str(error).splitlines() or [type(error).__name__])[0]
+    line = first_line(error)
     return line if len(line) <= 120 else f"... {line[-100:]}"

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from experiments.config.errors import UsageError
+from experiments.config.errors import UsageError, first_line
 
 
 def join() -> None:
@@ -25,7 +25,7 @@ def join() -> None:
         jax.distributed.initialize(num_processes=_number("JAX_NUM_PROCESSES"), process_id=_number("JAX_PROCESS_ID"))
     except (ValueError, RuntimeError) as error:
         raise UsageError(
-            f"--distributed: {str(error).splitlines()[0]} Start it by srun, on Kubernetes or on a TPU pod, or set "
+            f"--distributed: {first_line(error)} Start it by srun, on Kubernetes or on a TPU pod, or set "
             "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         ) from error
 

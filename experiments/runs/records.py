@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 
 from experiments.config.errors import UsageError
 
-NEEDED = ("test_accuracy", "last_test_accuracy", "gradient_evaluations", "seconds")
-"""Numbers that every result holds."""
-
 
 class Unreadable(UsageError):
     """What a run left in its folder cannot be read."""
+
+    def __init__(self, folder: Path, reason: str):
+        super().__init__(f"{folder}: not a readable run ({reason}); remove the folder to run it again")
 
 
 class Run(NamedTuple):
@@ -37,7 +37,7 @@ def about(folder: Path) -> dict[str, Any]:
     wanted = {"config": dict, "title": str, "seed": int, "started": str}
     wrong = [name for name, kind in wanted.items() if not isinstance(found.get(name), kind)]
     if wrong:
-        raise _unreadable(folder, f"run.json has no {wrong[0]}")
+        raise Unreadable(folder, f"run.json has no {wrong[0]}")
     return found
 
 
@@ -56,7 +56,7 @@ def epochs(folder: Path, count: int) -> list[dict[str, Any]]:
     found = lines(folder)
     metrics = [_parsed(line) for line in found[:count]]
     if [line.get("epoch") for line in metrics] != list(range(1, count + 1)):
-        raise _unreadable(folder, f"metrics.jsonl does not hold its epochs 1 to {count}, once each and in order")
+        raise Unreadable(folder, f"metrics.jsonl does not hold its epochs 1 to {count}, once each and in order")
     return metrics
 
 
@@ -75,7 +75,8 @@ def read(root: Path) -> list[Run]:
         except Unreadable as error:
             wrong.append(error)
     if not found:
-        raise wrong[0] if wrong else UsageError(f"{root}: no complete run (a folder with result.json) in it")
+        why = f"{wrong[0]}" if wrong else f"{root}: no complete run (a folder with result.json) in it"
+        raise UsageError(f"{why}")
     return sorted(found, key=lambda run: run.started)
 
 
@@ -100,12 +101,11 @@ def _why_unfinished(folder: Path, root: Path) -> list[str]:
 
 def _read_run(folder: Path, root: Path) -> Run:
     settings, result = about(folder), _read_json(folder / "result.json")
-    missing = [name for name in NEEDED if not isinstance(result.get(name), int | float)]
     count = settings["config"].get("epochs")
-    if missing or not isinstance(count, int):
-        raise _unreadable(folder, f"no {missing[0]} in result.json" if missing else "no epochs in run.json")
+    if not isinstance(count, int) or not isinstance(result.get("last_test_accuracy"), float | int):
+        raise Unreadable(folder, f"no epochs in run.json, or no accuracy in result.json: {count}, {[*result]}")
     if len(lines(folder)) > count:
-        raise _unreadable(folder, f"metrics.jsonl does not hold its epochs 1 to {count}, once each and in order")
+        raise Unreadable(folder, f"metrics.jsonl does not hold its epochs 1 to {count}, once each and in order")
     group, title, config = folder.relative_to(root).parts[:-2], settings["title"], settings["config"]
     return Run(
         "/".join(group), title, config, settings["started"], settings["seed"], epochs(folder, count), result, folder
@@ -116,9 +116,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise _unreadable(path.parent, str(error)) from error
+        raise Unreadable(path.parent, f"{path.name}: {error}") from error
     if not isinstance(found, dict):
-        raise _unreadable(path.parent, f"{path.name} is not an object")
+        raise Unreadable(path.parent, f"{path.name} is not an object")
     return found
 
 
@@ -128,7 +128,3 @@ def _parsed(line: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _unreadable(folder: Path, reason: str) -> Unreadable:
-    return Unreadable(f"{folder}: not a readable run ({reason}); remove the folder to run it again")

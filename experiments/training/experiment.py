@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import data
-from experiments.config.errors import UsageError
+from experiments.config.errors import UsageError, first_line
 from experiments.config.schema import Config
 from experiments.data.augment import pipeline
 from experiments.data.pipeline import Source, channels, source
@@ -69,7 +69,7 @@ def prepare(config: Config) -> Experiment:
     try:
         return _prepare(config)
     except (ValueError, TypeError) as error:  # the library's own checks: one line that names the argument
-        raise UsageError(f"{config.title}: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"{config.title}: {first_line(error)}") from error
 
 
 def _prepare(config: Config) -> Experiment:

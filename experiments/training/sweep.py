@@ -71,7 +71,7 @@ def _todo(experiments: Sequence[tuple[Path, Config]]) -> tuple[list[tuple[Experi
         except records.Unreadable as error:  # of this seed alone
             broken.append(str(error))
     if not todo and broken:
-        raise UsageError(broken[0])
+        raise UsageError(f"{broken[0]}")
     return todo, broken
 
 

@@ -27,7 +27,12 @@ def test_text_is_on_the_disk_before_it_replaces_what_was_there(tmp_path, monkeyp
 
 def test_a_write_that_fails_leaves_the_old_content_and_nothing_else(tmp_path):
     (tmp_path / "file").write_text("old")
-    with pytest.raises(OSError, match="full"), replacing(tmp_path / "file") as part:
-        part.write_text("half")
-        raise OSError("full")
+
+    def fails():
+        with replacing(tmp_path / "file") as part:
+            part.write_text("half")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        fails()
     assert [path.read_text() for path in tmp_path.iterdir()] == ["old"]

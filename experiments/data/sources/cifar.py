@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.config.errors import UsageError
+from experiments.config.errors import UsageError, first_line
 from experiments.data.examples import Dataset, Examples
-from experiments.data.sources.files import Folder
+from experiments.data.sources.files import Folder, largest
 
 PIXELS = 3 * 32 * 32
 URL = "https://www.cs.toronto.edu/~kriz/"
@@ -44,11 +44,18 @@ def _archive(folder: Folder, file: str, inside: str, parts: list[list[str]], cla
 
 def _members(path: Path) -> dict[str, bytes]:
     try:
+        members, left = {}, largest(path)
         with tarfile.open(path) as archive:
-            files = {m.name: archive.extractfile(m) for m in archive.getmembers() if m.name.endswith(".bin")}
-            return {name: file.read() for name, file in files.items() if file}
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise UsageError(f"{path}: cannot be unpacked ({error}); fetch the file again") from error
+            for member in archive:
+                left -= member.size
+                if left < 0:
+                    raise ValueError(f"{member.name} makes it unpack to more than {largest(path) >> 20} MB")
+                file = archive.extractfile(member) if member.isreg() and member.name.endswith(".bin") else None
+                if file:
+                    members[member.name] = file.read()
+        return members
+    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error) as error:
+        raise UsageError(f"{path}: cannot be unpacked ({first_line(error)}); fetch the file again") from error
 
 
 def _rows(path: Path, members: dict[str, bytes], name: str, label_bytes: int) -> np.ndarray:

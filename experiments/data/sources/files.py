@@ -1,12 +1,13 @@
 """The folder of the data files: where each is found, and whether it is the published one."""
 
 import hashlib
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.config.errors import UsageError
+from experiments.config.errors import UsageError, first_line
 from experiments.data.sources.checksums import PUBLISHED
 
 
@@ -45,10 +46,19 @@ class Folder(NamedTuple):
             raise UsageError(f"{path}: not the published file ({kind} differs); fetch it again, or pass --no-checksum")
 
 
+def largest(path: Path) -> int:
+    """Bytes that a packed file may unpack to: 1 GiB, or a hundred times its size. Images never shrink that much."""
+    return max(2**30, 100 * path.stat().st_size)
+
+
 def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
     """Arrays by name; nothing in the file is executed."""
     try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(archive.getinfo(f"{name}.npy").file_size for name in names)
+        if size > largest(path):
+            raise ValueError(f"it would unpack to {size >> 20} MB")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names}
     except Exception as error:  # numpy and zipfile raise a dozen kinds for a broken file
-        raise UsageError(f"{path}: cannot be read as npz with {', '.join(names)} ({error})") from error
+        raise UsageError(f"{path}: cannot be read as npz with {', '.join(names)} ({first_line(error)})") from error

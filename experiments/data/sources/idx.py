@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from experiments.config.errors import UsageError
-from experiments.data.examples import Dataset, Examples
-from experiments.data.sources.files import Folder
+from experiments.data.examples import Dataset, Examples, as_labels
+from experiments.data.sources.files import Folder, largest
 
 
 def idx_set(folder: Folder, name: str, family: str) -> Dataset:
@@ -23,7 +23,7 @@ def idx_set(folder: Folder, name: str, family: str) -> Dataset:
 
     def part(prefix: str) -> Examples:
         images, labels = read(f"{prefix}-images-idx3-ubyte"), read(f"{prefix}-labels-idx1-ubyte")
-        return Examples(images[..., None], labels.astype(np.int32))
+        return Examples(images[..., None], as_labels(f"{name}: {prefix}-labels", labels, 10))
 
     return Dataset(part("train"), part("t10k"), 10, "none", family)
 
@@ -31,13 +31,18 @@ def idx_set(folder: Folder, name: str, family: str) -> Dataset:
 def read_idx(path: Path) -> np.ndarray:
     """The array in an IDX file of unsigned bytes, gzipped or not."""
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            head = file.read(4)
+            axes = head[3] if head[:3] == b"\0\0\x08" and len(head) == 4 else 0
+            lengths = file.read(4 * axes)
+            if axes not in (1, 3) or len(lengths) < 4 * axes:
+                raise UsageError(f"{path}: not an IDX file of labels or images in unsigned bytes")
+            shape = np.frombuffer(lengths, ">u4").tolist()
+            size = math.prod(shape)
+            content = file.read(min(size, largest(path)) + 1)
     except (EOFError, OSError, zlib.error) as error:
         raise UsageError(f"{path}: cannot be unpacked ({error}); fetch the file again") from error
-    if len(raw) < 4 or raw[:3] != b"\0\0\x08" or len(raw) < 4 + 4 * raw[3]:
-        raise UsageError(f"{path}: not an IDX file of unsigned bytes")
-    start = 4 + 4 * raw[3]
-    shape = np.frombuffer(raw[4:start], ">i4").tolist()
-    if len(raw) - start != math.prod(shape):
-        raise UsageError(f"{path}: {len(raw) - start} bytes of data, the header says {shape}; fetch the file again")
-    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
+    if len(content) != size:
+        found = f"{'more' if len(content) > size else len(content)} bytes of data"
+        raise UsageError(f"{path}: {found}, the header says {shape}; fetch the file again")
+    return np.frombuffer(content, np.uint8).reshape(shape)

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 
 from experiments.config.errors import UsageError
-from experiments.data.examples import Dataset, Examples
+from experiments.data.examples import Dataset, Examples, as_labels
 from experiments.data.images import encoded
 from experiments.data.sources.files import Folder, read_npz
 
@@ -13,15 +13,20 @@ OWN = ("x_train", "y_train", "x_test", "y_test")
 
 
 def own_set(folder: Folder, file: str) -> Dataset:
-    """A file of one's own: arrays `x_train`, `y_train`, `x_test`, `y_test`, images uint8 [n, h, w] or [n, h, w, c]."""
+    """A file of one's own: arrays `x_train`, `y_train`, `x_test`, `y_test`, images uint8 [n, h, w] or [n, h, w, c].
+
+    There are as many classes as the highest label says, and no more than training examples: each needs one.
+    """
     arrays = read_npz(folder.find("", file), OWN)
     images = [arrays[k][..., None] if arrays[k].ndim == 3 else arrays[k] for k in OWN[::2]]
-    for name in OWN[1::2]:
-        if arrays[name].dtype.kind not in "iu":
-            raise UsageError(f"{file}: {name} is {arrays[name].dtype}, expected whole numbers from 0 on")
-    labels = [arrays[k].reshape(-1).astype(np.int32) for k in OWN[1::2]]
-    train, test = (Examples(x, y) for x, y in zip(images, labels, strict=True))
-    return Dataset(train, test, int(max(y.max(initial=1) for y in labels)) + 1, "none")
+    highest = max(
+        (int(arrays[k].max()) for k in OWN[1::2] if arrays[k].dtype.kind in "iu" and arrays[k].size), default=1
+    )
+    classes = max(2, min(highest + 1, arrays["y_train"].size))  # each class needs a training example
+    train, test = (
+        Examples(x, as_labels(f"{file}: {k}", arrays[k], classes)) for x, k in zip(images, OWN[1::2], strict=True)
+    )
+    return Dataset(train, test, classes, "none")
 
 
 def first_4000(folder: Folder) -> Dataset:
@@ -29,7 +34,10 @@ def first_4000(folder: Folder) -> Dataset:
     path = folder.find("cifar10-lossless-4000", "cifar10_train_first4000.npz")
     folder.verify("cifar10_train_first4000.npz", path)
     arrays = read_npz(path, ("image", "label"))
-    examples = Examples(arrays["image"], arrays["label"].astype(np.int32), np.arange(len(arrays["label"])))
+    labels = as_labels(f"{path}: label", arrays["label"], 10)
+    if len(arrays["image"].shape) != 4 or len(arrays["image"]) != len(labels):
+        raise UsageError(f"{path}: images {list(arrays['image'].shape)}, labels {list(labels.shape)}; fetch it again")
+    examples = Examples(arrays["image"], labels, np.arange(len(labels)))
     return Dataset(examples.take(slice(-1000)), examples.take(slice(-1000, None)), 10, "crop_flip", "cifar10")
 
 
@@ -39,12 +47,20 @@ def jpeg_set(folder: Folder, name: str, file: str, train_rows: int, num_classes:
     raw = path.read_bytes()
     folder.verify(file, path, raw)
     arrays = read_npz(path, ("jpeg", "offset", "label"))
-    offset, labels = arrays["offset"], arrays["label"].astype(np.int32)
+    content, offset, labels = (
+        arrays["jpeg"],
+        arrays["offset"],
+        as_labels(f"{path}: label", arrays["label"], num_classes),
+    )
+    for key, array, kinds in (("jpeg", content, "u"), ("offset", offset, "iu")):
+        if array.ndim != 1 or array.dtype.kind not in kinds or (key == "jpeg" and array.itemsize > 1):
+            raise UsageError(f"{path}: {key} is {array.dtype} {list(array.shape)}, expected numbers of one axis")
     if len(labels) <= train_rows or len(offset) != len(labels) + 1:
         raise UsageError(f"{path}: {len(labels)} labels, {len(offset)} offsets, expected more than {train_rows} images")
-    if offset[0] != 0 or offset[-1] != len(arrays["jpeg"]) or (np.diff(offset) < 0).any():
-        raise UsageError(f"{path}: the offsets go from {offset[0]} to {offset[-1]}, the data to {len(arrays['jpeg'])}")
-    images = encoded(Joined(arrays["jpeg"], offset), len(labels), key=hashlib.sha256(raw).hexdigest()[:16])
+    if offset[0] != 0 or offset[-1] != len(content) or (offset[1:] < offset[:-1]).any():
+        raise UsageError(f"{path}: the offsets go from {offset[0]} to {offset[-1]}, the data to {len(content)}")
+    files, key = Joined(content, offset.astype(np.int64)), hashlib.sha256(raw).hexdigest()[:16]
+    images = encoded(files, len(labels), str(path), key)
     examples = Examples(images, labels, np.arange(len(labels)))
     train, test = examples.take(slice(train_rows)), examples.take(slice(train_rows, None))
     return Dataset(train, test, num_classes, "crop_flip", family)

@@ -4,18 +4,21 @@
 folder of TFDS itself, `$TFDS_DATA_DIR` or `~/tensorflow_datasets`. Nothing is ever fetched.
 """
 
+import contextlib
+import dataclasses
 import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.config.errors import UsageError
-from experiments.data.examples import Dataset, Examples
-from experiments.data.images import Encoded, encoded
+from experiments.config.errors import UsageError, first_line
+from experiments.data.examples import Dataset, Examples, as_labels
+from experiments.data.images import encoded
 from experiments.data.sources.files import Folder
-from experiments.files import cache_array, cache_folder
+from experiments.files import cache_array, cache_folder, cached_array
 
 
 class _Habits(NamedTuple):
@@ -42,8 +45,9 @@ def tfds_set(folder: Folder, name: str) -> Dataset:
     except ImportError as error:
         raise UsageError(f"tfds:{name} needs the extra tfds: pip install '.[tfds]' ({error})") from error
     path, habits = _newest(_root(folder), name), HABITS.get(name.split("/")[0], _Habits("none"))
-    builder = tfds.builder_from_directory(path)
-    features: Any = builder.info.features
+    with _reading(path):
+        builder = tfds.builder_from_directory(path)
+        features: Any = builder.info.features
     if not {"image", "label"} <= set(features):
         raise UsageError(f"tfds:{name}: expected the features image and label, found {', '.join(features)}")
     family = name if name in ("cifar10", "cifar100", "mnist") else ""
@@ -55,9 +59,17 @@ def tfds_set(folder: Folder, name: str) -> Dataset:
             source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})  # pyright: ignore[reportCallIssue]
         except NotImplementedError as error:
             raise UsageError(f"{path}: not ArrayRecord files; {_command(name, path.parent)}") from error
-        return _examples(source, path, split, habits.side)
+        return _examples(source, path, split, habits.side, features["label"].num_classes)
 
     return Dataset(part("train"), part(habits.test), features["label"].num_classes, habits.augment, family)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # json, TFDS and ArrayRecord raise a dozen kinds for a broken file
+        raise UsageError(f"{path}: cannot be read ({first_line(error)}); prepare it again") from error
 
 
 def _root(folder: Folder) -> Path:
@@ -88,11 +100,12 @@ class _Records:
         return self.source[number]["image"]
 
 
-def _examples(source: Any, path: Path, split: str, side: int | None) -> Examples:
-    images = encoded(_Records(source), len(source))
+def _examples(source: Any, path: Path, split: str, side: int | None, num_classes: int) -> Examples:
+    images = encoded(_Records(source), len(source), str(path))
     if side is not None:
-        images = Encoded(images.files, images.numbers, (side, side, 3), resize=True)
+        images = dataclasses.replace(images, size=(side, side, 3), resize=True)
     labels, rows = _labels(source, path, split)
+    labels = as_labels(f"{path}: label", labels, num_classes)
     return Examples(images, labels, rows if (rows >= 0).all() else None)
 
 
@@ -101,9 +114,14 @@ def _labels(source: Any, path: Path, split: str) -> tuple[np.ndarray, np.ndarray
     made = hashlib.sha256(f"{path}\n{(path / 'dataset_info.json').read_text()}".encode()).hexdigest()[:16]
     cached = cache_folder() / "labels" / f"{made}-{split}.npy"
     if not cached.exists():
-        records = (source[i] for i in range(len(source)))
-        cache_array(cached, np.array([(r["label"], _row(r.get("id"))) for r in records], np.int32).reshape(-1, 2))
-    labels, rows = np.load(cached, allow_pickle=False).T
+        with _reading(path):
+            records = (source[i] for i in range(len(source)))
+            found = np.array([(r["label"], _row(r.get("id"))) for r in records], np.int64).reshape(-1, 2)
+        cache_array(cached, found)
+    array = cached_array(cached)
+    if array.shape != (len(source), 2):
+        raise UsageError(f"{cached}: shape {array.shape} in the cache, expected {(len(source), 2)}; delete it")
+    labels, rows = array.T
     return labels, rows
 
 

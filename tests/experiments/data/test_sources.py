@@ -226,7 +226,7 @@ def test_wrong_files_are_named(tmp_path):
     file.write_bytes(gzip.compress(b"\0\0\x08\x03\0\0"))
     with pytest.raises(UsageError, match="not an IDX file"):
         load("mnist", tmp_path)
-    np.savez(tmp_path / "cifar10_jpeg.npz", jpeg=np.zeros(3, np.uint8), offset=[0], label=[])
+    np.savez(tmp_path / "cifar10_jpeg.npz", jpeg=np.zeros(3, np.uint8), offset=[0], label=np.zeros(0, int))
     with pytest.raises(UsageError, match="0 labels, 1 offsets"):
         load("cifar10_jpeg", tmp_path)
     (tmp_path / "cifar10_jpeg.npz").write_bytes(b"PK\x03\x04nothing")

@@ -32,7 +32,7 @@ def test_a_broken_record_is_one_line_and_the_other_seed_is_read(name, how, tmp_p
     (line,) = records.unfinished(tmp_path)
     assert line.startswith(f"{folder}: not a readable run (")
     assert "\n" not in line
-    with pytest.raises(Unreadable):
+    with pytest.raises(UsageError, match="not a readable run"):
         records.read(folder)
 
 
