@@ -1,20 +1,29 @@
-"""A convolution whose gradient stays fast inside `lax.cond`, `scan` and `while_loop` on CPU.
+"""A convolution whose gradient is fast on CPU, also inside `lax.cond`, `scan` and `while_loop`.
 
-XLA's CPU compiler turns a convolution into its fast form only in the entry computation, or if it is written in the
-layout NHWC x HWIO. The gradients that JAX derives are in other layouts: inside a loop or a branch they fall back to a
-kernel some forty times slower. Here both are written in the fast layout, with the transposes spelt out.
+XLA's CPU compiler is fast at a convolution that it sees in the layout NHWC x HWIO with a small kernel, and at matrix
+products. It is slow at three things that JAX's own gradient contains:
+
+- The gradient by the kernel slides an image-sized kernel over the image. Here it is one matrix product: shifts of the
+  image along its width as columns, times shifts of the gradient along its height.
+- Inside a loop or a branch, a convolution in any other layout runs some forty times slower. Here every convolution is
+  written in the fast layout, with the transposes spelt out.
+- Whatever computes the image (norm, activation, shortcut) is computed again, with strided reads, by everything that
+  reads it. Here image and gradient are each computed once, see `_kept`.
+
+All this is said by the derivative in forward mode: what it transposes to is the gradient wanted. So derivatives of
+either mode and any order are served; those beyond the first gradient are correct, and no faster than JAX's.
 """
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
-Pads = tuple[tuple[int, int], ...]
-Pair = tuple[int, ...]
+LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
 def conv_general_dilated(
@@ -26,6 +35,7 @@ def conv_general_dilated(
     rhs_dilation: Sequence[int] | None = None,
     dimension_numbers: Any = None,
     feature_group_count: int = 1,
+    batch_group_count: int = 1,
     **options: Any,
 ) -> jax.Array:
     """`jax.lax.conv_general_dilated` with the fast gradient, to be given to `flax.nnx.Conv(conv_general_dilated=...)`.
@@ -33,70 +43,101 @@ def conv_general_dilated(
     Images NHWC, kernels HWIO, two spatial axes, one feature group and no dilation of the input: what image models use.
     Anything else goes to JAX's own function, gradient included.
     """
-    fits = lhs.ndim == 4 and feature_group_count == 1 and tuple(lhs_dilation or (1, 1)) == (1, 1)
+    plain = lhs.ndim == 4 and feature_group_count == batch_group_count == 1 and tuple(lhs_dilation or (1, 1)) == (1, 1)
     layout = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
-    fits &= layout == lax.conv_dimension_numbers(lhs.shape, rhs.shape, ("NHWC", "HWIO", "NHWC"))
-    if not fits:
+    if not plain or layout != lax.conv_dimension_numbers(lhs.shape, rhs.shape, LAYOUT):
+        counts = (feature_group_count, batch_group_count)
         return lax.conv_general_dilated(
-            lhs,
-            rhs,
-            window_strides,
-            padding,
-            lhs_dilation,
-            rhs_dilation,
-            dimension_numbers,
-            feature_group_count,
-            **options,
+            lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, *counts, **options
         )
     dilation = tuple(rhs_dilation or (1, 1))
     if isinstance(padding, str):
-        window = [(k - 1) * d + 1 for k, d in zip(rhs.shape[:2], dilation, strict=True)]
-        padding = lax.padtype_to_pads(lhs.shape[1:3], window, window_strides, padding)
-    pads = tuple((int(low), int(high)) for low, high in padding)
-    precision, preferred = options.get("precision"), options.get("preferred_element_type")
-    return _conv(lhs, rhs, tuple(window_strides), pads, dilation, precision, preferred)
+        sizes = [(k - 1) * d + 1 for k, d in zip(rhs.shape[:2], dilation, strict=True)]
+        padding = lax.padtype_to_pads(lhs.shape[1:3], sizes, window_strides, padding)
+    windows = (Window(*w) for w in zip(rhs.shape[:2], window_strides, dilation, padding, strict=True))
+    return _conv(*windows, tuple(sorted(options.items())), lhs, rhs)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5, 6))
-def _conv(x: jax.Array, w: jax.Array, strides: Pair, pads: Pads, dilation: Pair, precision: Any, preferred: Any):
-    return _fast(x, w, strides, pads, (1, 1), dilation, precision, preferred)
+class Window(NamedTuple):
+    """A convolution along one axis: number of taps, stride, dilation, and pads before and after."""
+
+    taps: int
+    stride: int
+    dilation: int
+    pads: tuple[int, int]
 
 
-def _forward(x, w, strides, pads, dilation, precision, preferred):
-    return _conv(x, w, strides, pads, dilation, precision, preferred), (x, w)
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
+def _conv(height: Window, width: Window, options: Any, x: jax.Array, w: jax.Array) -> jax.Array:
+    return _convolve(x, w, LAYOUT, height, width, options)
 
 
-def _backward(strides, pads, dilation, precision, preferred, saved, dy):
-    del preferred
-    x, w = saved
-    dy = dy.astype(x.dtype)
-    sizes = list(zip(x.shape[1:3], w.shape[:2], dy.shape[1:3], strides, pads, dilation, strict=True))
-    # By the image: spread dy out by the strides, slide the flipped kernel over it, outputs become inputs.
-    around = [_image_pads(*size) for size in sizes]
-    flipped = jnp.flip(w, (0, 1)).transpose(0, 1, 3, 2)
-    dx = _fast(dy, flipped, (1, 1), around, strides, dilation, precision, x.dtype)
-    # By the kernel: slide dy over the image, the sum over examples taking the place of the sum over channels.
-    around = [_kernel_pads(*size) for size in sizes]
-    dw = _fast(x.transpose(3, 1, 2, 0), dy.transpose(1, 2, 0, 3), dilation, around, (1, 1), strides, precision, w.dtype)
-    return dx, dw.transpose(1, 2, 0, 3)
+def _convolve(x: jax.Array, w: jax.Array, layout: Any, height: Window, width: Window, options: Any) -> jax.Array:
+    _, strides, dilation, pads = zip(height, width, strict=True)
+    return lax.conv_general_dilated(x, w, strides, pads, None, dilation, layout, **dict(options))
 
 
-_conv.defvjp(_forward, _backward)
+def _derivative(height: Window, width: Window, options: Any, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    (x, w), (dx, dw) = primals, tangents
+    x = _kept(x, w)
+    y = _conv(height, width, options, x, w)
+    moved = []
+    if not isinstance(dx, SymbolicZero):
+        moved.append(_convolve(dx, w.transpose(0, 1, 3, 2), ("NHWC", "HWOI", "NHWC"), height, width, options))
+    if not isinstance(dw, SymbolicZero):
+        moved.append(_by_product(x, dw, height, width, y.shape[1], dict(options).get("precision")).astype(y.dtype))
+    return y, _kept(functools.reduce(jnp.add, moved), w)
 
 
-def _image_pads(image: int, kernel: int, out: int, stride: int, pads: tuple[int, int], dilation: int):
-    window, spread = (kernel - 1) * dilation + 1, (out - 1) * stride + 1
-    low = window - 1 - pads[0]
-    return low, image + window - 1 - spread - low
+_conv.defjvp(_derivative, symbolic_zeros=True)
 
 
-def _kernel_pads(image: int, kernel: int, out: int, stride: int, pads: tuple[int, int], dilation: int):
-    window, spread = (kernel - 1) * dilation + 1, (out - 1) * stride + 1
-    return pads[0], window + spread - 1 - image - pads[0]
+def _by_product(x: jax.Array, dw: jax.Array, height: Window, width: Window, rows: int, precision: Any) -> jax.Array:
+    """The convolution with `rows` rows of output as a product, linear in the kernel: columns of the image by kernel.
 
-
-def _fast(x, w, strides, pads, spread, dilation, precision, preferred) -> jax.Array:
-    layout = ("NHWC", "HWIO", "NHWC")
-    return lax.conv_general_dilated(
-        x, w, strides, pads, spread, dilation, layout, precision=precision, preferred_element_type=preferred
+    A strided one takes a column for each tap of the kernel from the image. Otherwise those of one row of taps suffice:
+    what each row gives is moved to its place along the height, and added. Both transpose to a single product.
+    """
+    kh, kw, inputs, outputs = dw.shape
+    full = jnp.promote_types(x.dtype, jnp.float32)
+    columns, dw = _taps(x.astype(full), 2, width), dw.astype(full)
+    if height.stride > 1 or kh == 1:
+        image = jnp.concatenate([tap for column in columns for tap in _taps(column, 1, height)], -1)
+        flat = dw.transpose(1, 0, 2, 3).reshape(-1, outputs)
+        return _product(image, flat, precision)
+    image = jnp.concatenate(columns, -1)
+    parts = _product(image, dw.transpose(1, 2, 0, 3).reshape(kw * inputs, kh * outputs), precision)
+    lows = [height.pads[0] - i * height.dilation for i in range(kh)]
+    split = lax.split(parts, [outputs] * kh, axis=3)
+    return functools.reduce(
+        jnp.add, [_pad(p, 1, (low, rows - x.shape[1] - low)) for p, low in zip(split, lows, strict=True)]
     )
+
+
+def _product(image: jax.Array, flat: jax.Array, precision: Any) -> jax.Array:
+    product = jnp.matmul(image.reshape(-1, image.shape[-1]), flat, precision=precision)
+    return product.reshape(*image.shape[:-1], -1)
+
+
+def _taps(x: jax.Array, axis: int, window: Window) -> list[jax.Array]:
+    """For each tap of the window what it meets, in output coordinates."""
+    x = _pad(x, axis, window.pads)
+    last = x.shape[axis] - (window.taps - 1) * window.dilation
+    starts = (tap * window.dilation for tap in range(window.taps))
+    return [lax.slice_in_dim(x, start, start + last, window.stride, axis) for start in starts]
+
+
+def _pad(x: jax.Array, axis: int, pads: tuple[int, int]) -> jax.Array:
+    """Zeros before and after; negative counts cut off."""
+    spread = [(*pads, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]
+    return lax.pad(x, jnp.zeros((), x.dtype), spread)
+
+
+def _kept(x: jax.Array, w: jax.Array) -> jax.Array:
+    """`x` in memory of its own, computed once for all that read it.
+
+    XLA expands barriers before it fuses, and then recomputes. It cannot look behind a condition that it does not know:
+    here whether a weight is NaN, in which case there is nothing to save.
+    """
+    weight = w[(0,) * w.ndim]
+    return lax.cond(weight == weight, lambda x: x, lambda x: jnp.full_like(x, jnp.nan), x)
