@@ -98,11 +98,11 @@ def scanned(problem: Problem, plan: np.ndarray) -> Callable[[], Any]:
 
 
 def _measure(text: str, options: Options, console: Console) -> dict:
-    problem, inside = named_problem(text), named_problem(text, branches=True)
-    gates = {"two steps": (static, problem), "cond": (traced, inside), "cond in scan": (scanned, inside)}
+    problem = named_problem(text)
+    gates = {"two steps": static, "cond": traced, "cond in scan": scanned}
     console.print(f"{problem.name}: compiling {len(gates) * len(FRACTIONS) + 1} runs")
     plans = {fraction: spread_out(fraction, options.steps) for fraction in FRACTIONS}
-    runs = {(g, f): make(on, plans[f]) for g, (make, on) in gates.items() for f in FRACTIONS}
+    runs = {(g, f): make(problem, plans[f]) for g, make in gates.items() for f in FRACTIONS}
     sgd = clock.runner(clock.compile_step(plain, problem), problem, options.steps)
     seconds = clock.interleave({"SGD": sgd, **{f"{g} {f}": run for (g, f), run in runs.items()}}, options.repeats)
     rows = [_row(g, f, plans[f].mean(), seconds[f"{g} {f}"], seconds["SGD"]) for g, f in runs]

@@ -55,9 +55,9 @@ def mlp(width: int, batch: int, dtype: str = "float32") -> Problem:
     return Problem(_title(f"mlp-{width}", batch, dtype), params, logits_fn, inputs, _labels(batch))
 
 
-def image_model(name: str, batch: int, dtype: str = "float32", *, branches: bool = False) -> Problem:
-    """A network of `experiments.models.zoo` with GroupNorm on 32 x 32 colour images; `branches` as in `network`."""
-    network = named_network(name, (32, 32, 3), 10, "group", dtype, branches=branches)
+def image_model(name: str, batch: int, dtype: str = "float32") -> Problem:
+    """A network of `experiments.models.zoo` with GroupNorm on 32 x 32 colour images."""
+    network = named_network(name, (32, 32, 3), 10, "group", dtype)
     params, model_state = network.init(0)
 
     def logits_fn(params: Any, x: jax.Array) -> jax.Array:
@@ -67,7 +67,7 @@ def image_model(name: str, batch: int, dtype: str = "float32", *, branches: bool
     return Problem(_title(name, batch, dtype), params, logits_fn, inputs, _labels(batch))
 
 
-def problem(text: str, *, branches: bool = False) -> Problem:
+def problem(text: str) -> Problem:
     """The problem that `network:batch` or `network:batch:dtype` spells, the network `mlp512` or one of `MODELS`.
 
     Example:
@@ -75,15 +75,15 @@ def problem(text: str, *, branches: bool = False) -> Problem:
       'mlp-8, batch 4'
     """
     made = spec(text, "--problems")
-    known = {name: _of_model(name, branches) for name in MODELS}
+    known = {name: _of_model(name) for name in MODELS}
     width = made.name.removeprefix("mlp")
     if width.isdecimal():
         known[made.name] = lambda batch, dtype="float32": mlp(int(width), _size(batch), _type(dtype))
     return made.build("network", known)
 
 
-def _of_model(name: str, branches: bool) -> Callable[..., Problem]:
-    return lambda batch, dtype="float32": image_model(name, _size(batch), _type(dtype), branches=branches)
+def _of_model(name: str) -> Callable[..., Problem]:
+    return lambda batch, dtype="float32": image_model(name, _size(batch), _type(dtype))
 
 
 def _size(batch: Any) -> int:

@@ -3,8 +3,8 @@
 XLA's CPU compiler is fast at a convolution that it sees in the layout NHWC x HWIO with a small kernel, and at matrix
 products. It is slow at three things that JAX's own gradient contains:
 
-- The gradient by the kernel slides an image-sized kernel over the image. Here it is one matrix product: shifts of the
-  image along its width as columns, times shifts of the gradient along its height.
+- The gradient by the kernel slides an image-sized kernel over the image. Here, for small kernels, it is one matrix
+  product: shifts of the image along its width as columns, times shifts of the gradient along its height.
 - Inside a loop or a branch, a convolution in any other layout runs some forty times slower. Here every convolution is
   written in the fast layout, with the transposes spelt out.
 - Whatever computes the image (norm, activation, shortcut) is computed again, with strided reads, by everything that
@@ -24,6 +24,8 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
+MOST_TAPS = 9
+"""Kernels with more go without the product, whose columns would take that many times the memory of the image."""
 
 
 def conv_general_dilated(
@@ -40,11 +42,12 @@ def conv_general_dilated(
 ) -> jax.Array:
     """`jax.lax.conv_general_dilated` with the fast gradient, to be given to `flax.nnx.Conv(conv_general_dilated=...)`.
 
-    Images NHWC, kernels HWIO, two spatial axes, one feature group and no dilation of the input: what image models use.
-    Anything else goes to JAX's own function, gradient included.
+    On CPU, for images NHWC, kernels HWIO, two spatial axes, one feature group and no dilation of the input: what image
+    models use. Anything else, and all on accelerators, is JAX's own function, gradient included.
     """
     plain = lhs.ndim == 4 and feature_group_count == batch_group_count == 1 and tuple(lhs_dilation or (1, 1)) == (1, 1)
     layout = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+    plain &= jax.default_backend() == "cpu"
     if not plain or layout != lax.conv_dimension_numbers(lhs.shape, rhs.shape, LAYOUT):
         counts = (feature_group_count, batch_group_count)
         return lax.conv_general_dilated(
@@ -85,20 +88,28 @@ def _derivative(height: Window, width: Window, options: Any, primals: Any, tange
     if not isinstance(dx, SymbolicZero):
         moved.append(_convolve(dx, w.transpose(0, 1, 3, 2), ("NHWC", "HWOI", "NHWC"), height, width, options))
     if not isinstance(dw, SymbolicZero):
-        moved.append(_by_product(x, dw, height, width, y.shape[1], dict(options).get("precision")).astype(y.dtype))
+        small = height.taps * width.taps <= MOST_TAPS
+        moved.append((_by_product if small else _by_sliding)(x, dw, height, width, options).astype(y.dtype))
     return y, _kept(functools.reduce(jnp.add, moved), w)
 
 
 _conv.defjvp(_derivative, symbolic_zeros=True)
 
 
-def _by_product(x: jax.Array, dw: jax.Array, height: Window, width: Window, rows: int, precision: Any) -> jax.Array:
-    """The convolution with `rows` rows of output as a product, linear in the kernel: columns of the image by kernel.
+def _by_sliding(x: jax.Array, dw: jax.Array, height: Window, width: Window, options: Any) -> jax.Array:
+    """The convolution in a layout whose transpose by the kernel is in the fast one."""
+    image, kernel = x.transpose(3, 1, 2, 0), dw.transpose(2, 0, 1, 3)
+    return _convolve(image, kernel, ("CHWN", "IHWO", "HWNC"), height, width, options).transpose(2, 0, 1, 3)
+
+
+def _by_product(x: jax.Array, dw: jax.Array, height: Window, width: Window, options: Any) -> jax.Array:
+    """The convolution as a product, linear in the kernel: columns of the image by kernel.
 
     A strided one takes a column for each tap of the kernel from the image. Otherwise those of one row of taps suffice:
     what each row gives is moved to its place along the height, and added. Both transpose to a single product.
     """
     kh, kw, inputs, outputs = dw.shape
+    precision = dict(options).get("precision")
     full = jnp.promote_types(x.dtype, jnp.float32)
     columns, dw = _taps(x.astype(full), 2, width), dw.astype(full)
     if height.stride > 1 or kh == 1:
@@ -108,6 +119,7 @@ def _by_product(x: jax.Array, dw: jax.Array, height: Window, width: Window, rows
     image = jnp.concatenate(columns, -1)
     parts = _product(image, dw.transpose(1, 2, 0, 3).reshape(kw * inputs, kh * outputs), precision)
     lows = [height.pads[0] - i * height.dilation for i in range(kh)]
+    rows = sum(height.pads) + x.shape[1] - (kh - 1) * height.dilation
     split = lax.split(parts, [outputs] * kh, axis=3)
     return functools.reduce(
         jnp.add, [_pad(p, 1, (low, rows - x.shape[1] - low)) for p, low in zip(split, lows, strict=True)]

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import jax
 from flax import nnx
 
-from experiments.models.convolution import conv_general_dilated
 from experiments.models.zoo import constructor
 
 
@@ -19,9 +18,7 @@ class Network(NamedTuple):
 
 
 @functools.cache
-def network(
-    name: str, image_shape: tuple[int, ...], num_classes: int, norm: str, dtype: str, *, branches: bool = False
-) -> Network:
+def network(name: str, image_shape: tuple[int, ...], num_classes: int, norm: str, dtype: str) -> Network:
     """The model as pure functions; the same object for the same settings, so that nothing compiles twice.
 
     Args:
@@ -30,18 +27,8 @@ def network(
       num_classes: number of logits.
       norm: `group` or `batch`.
       dtype: `float32` or `bfloat16`.
-      branches: whether gradients will be taken inside branches or loops; on CPU convolutions are then those of
-        `models.convolution`. These have no forward-mode derivative, so not otherwise.
     """
-    plain = constructor(name, image_shape=image_shape, num_classes=num_classes, norm=norm, dtype=dtype)
-
-    def make(rngs: nnx.Rngs) -> nnx.Module:
-        model = plain(rngs)
-        if branches and jax.default_backend() == "cpu":
-            for _, part in nnx.iter_modules(model):
-                if isinstance(part, nnx.Conv):
-                    part.conv_general_dilated = conv_general_dilated
-        return model
+    make = constructor(name, image_shape=image_shape, num_classes=num_classes, norm=norm, dtype=dtype)
 
     def init(key: jax.Array) -> tuple[Any, Any]:
         _, params, model_state = nnx.split(make(nnx.Rngs(key)), nnx.Param, ...)

@@ -8,16 +8,20 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from experiments.models.convolution import conv_general_dilated
+from experiments.models.normalization import GroupNorm
+
 Norm = Callable[..., nnx.Module]
 NORMS: dict[str, Norm] = {
     "batch": functools.partial(nnx.BatchNorm, momentum=0.9, epsilon=1e-5),
-    "group": functools.partial(nnx.GroupNorm, num_groups=None, group_size=8, epsilon=1e-5),
+    "group": functools.partial(GroupNorm, num_groups=None, group_size=8, epsilon=1e-5),
 }
 _HE = nnx.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
 
 
 def _conv(inputs: int, outputs: int, size: int, strides: int, dtype: Any, rngs: nnx.Rngs) -> nnx.Conv:
-    return nnx.Conv(inputs, outputs, (size, size), strides, use_bias=False, kernel_init=_HE, dtype=dtype, rngs=rngs)
+    settings = {"use_bias": False, "kernel_init": _HE, "conv_general_dilated": conv_general_dilated}
+    return nnx.Conv(inputs, outputs, (size, size), strides, **settings, dtype=dtype, rngs=rngs)
 
 
 class PadShortcut(nnx.Module):

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from experiments.models.convolution import conv_general_dilated
+
 
 class EncoderBlock(nnx.Module):
     """Pre-norm transformer block: self-attention, then a two-layer MLP of four times the width."""
@@ -30,7 +32,8 @@ class ViT(nnx.Module):
     ):
         del norm
         patch = min(16, max(1, image_size // 8))
-        self.patches = nnx.Conv(channels, width, (patch, patch), patch, padding="VALID", dtype=dtype, rngs=rngs)
+        settings = {"padding": "VALID", "conv_general_dilated": conv_general_dilated}
+        self.patches = nnx.Conv(channels, width, (patch, patch), patch, **settings, dtype=dtype, rngs=rngs)
         positions = 0.02 * jax.random.normal(rngs.params(), (1, (image_size // patch) ** 2, width))
         self.positions = nnx.Param(positions)
         self.blocks = nnx.List([EncoderBlock(width, heads, dtype, rngs) for _ in range(depth)])

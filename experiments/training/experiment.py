@@ -83,8 +83,7 @@ def _prepare(config: Config) -> Experiment:
     made = build(
         config, steps_per_epoch=steps_per_epoch, num_classes=classes, counts=counts, axis_name=layout.axis_name
     )
-    loops = made.plan is None or steps_per_call(config) > 1 or config.accumulate > 1
-    net = network(config.model, train.images.shape[1:], classes, config.norm, config.dtype, branches=loops)
+    net = network(config.model, train.images.shape[1:], classes, config.norm, config.dtype)
     make = functools.partial(_step, config, dataset, net, made, layout, config.epochs * steps_per_epoch)
     step = layout.compiled(make(microbatches=config.accumulate))
     experiment = Experiment(config, dataset, net, made, steps_per_epoch, layout, step)

@@ -2,11 +2,11 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from flax import nnx
 
 from experiments.config.errors import UsageError
+from experiments.models.convolution import conv_general_dilated
 from experiments.models.functional import network
 from experiments.models.zoo import MODELS, constructor
 
@@ -99,15 +99,11 @@ def test_a_network_is_made_once_and_its_arrays_by_seed():
     assert not jnp.array_equal(first["hidden"]["kernel"], other["hidden"]["kernel"])
 
 
-def test_a_gradient_inside_a_branch_uses_the_convolution_made_for_it():
-    settings, images = ("resnet8", (8, 8, 1), 3, "group", "float32"), jnp.ones((2, 8, 8, 1))
-    plain, special = network(*settings), network(*settings, branches=True)
-    params, model_state = plain.init(0)
-    logits = [nnx.merge(net.graphdef, params, model_state)(images) for net in (plain, special)]
-    np.testing.assert_allclose(*logits, atol=1e-5)
-    for net, convolutions in ((plain, 0), (special, 7)):
-        text = str(jax.make_jaxpr(lambda net=net: nnx.merge(net.graphdef, params, model_state)(images))())
-        assert text.count("custom_vjp_call[") == convolutions
+@pytest.mark.parametrize("name", ["resnet8", "wrn28_10", "vit_tiny"])
+def test_every_convolution_is_the_one_with_the_fast_gradient(name):
+    model = nnx.eval_shape(lambda: constructor(name, image_shape=(32, 32, 3), num_classes=3)(nnx.Rngs(0)))
+    found = [part.conv_general_dilated for _, part in nnx.iter_modules(model) if isinstance(part, nnx.Conv)]
+    assert set(found) == {conv_general_dilated}
 
 
 def test_unknown_models_and_norms():
