@@ -57,7 +57,8 @@ def conv_general_dilated(
     if isinstance(padding, str):
         sizes = [(k - 1) * d + 1 for k, d in zip(rhs.shape[:2], dilation, strict=True)]
         padding = lax.padtype_to_pads(lhs.shape[1:3], sizes, window_strides, padding)
-    windows = (Window(*w) for w in zip(rhs.shape[:2], window_strides, dilation, padding, strict=True))
+    pads = [(int(low), int(high)) for low, high in padding]
+    windows = (Window(*w) for w in zip(rhs.shape[:2], window_strides, dilation, pads, strict=True))
     return _conv(*windows, tuple(sorted(options.items())), lhs, rhs)
 
 
@@ -76,7 +77,8 @@ def _conv(height: Window, width: Window, options: Any, x: jax.Array, w: jax.Arra
 
 
 def _convolve(x: jax.Array, w: jax.Array, layout: Any, height: Window, width: Window, options: Any) -> jax.Array:
-    _, strides, dilation, pads = zip(height, width, strict=True)
+    parts: Any = zip(height, width, strict=True)
+    _, strides, dilation, pads = parts
     return lax.conv_general_dilated(x, w, strides, pads, None, dilation, layout, **dict(options))
 
 

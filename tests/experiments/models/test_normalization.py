@@ -57,16 +57,16 @@ def test_value_and_gradients_equal_flax(shape, settings):
 
 
 def test_parameters_are_those_of_flax():
-    states = [
-        nnx.state(kind(12, 4, bias_init=nnx.initializers.normal(), rngs=nnx.Rngs(7)))
+    ours, theirs = (
+        nnx.to_pure_dict(nnx.state(kind(12, 4, bias_init=nnx.initializers.normal(), rngs=nnx.Rngs(7))))
         for kind in (GroupNorm, nnx.GroupNorm)
-    ]
-    close(*(nnx.to_pure_dict(state) for state in states))
+    )
+    close(ours, theirs)
 
 
 @pytest.mark.parametrize(("dtype", "compute"), [("bfloat16", None), ("float16", None), ("float32", "bfloat16")])
 def test_half_precision(dtype, compute):
-    settings = {"num_groups": 3, "dtype": compute and jnp.dtype(compute), "param_dtype": jnp.dtype(dtype)}
+    settings: dict = {"num_groups": 3, "dtype": compute and jnp.dtype(compute), "param_dtype": jnp.dtype(dtype)}
     ours, theirs, params = layers(settings)
     x = data((4, 5, 12), dtype)
     close(ours(params, x), theirs(params, x), 0.01)
@@ -123,8 +123,8 @@ def test_what_goes_to_flax(settings):
     masked = settings.pop("mask", False)
     ours, theirs, params = layers({"num_groups": 4, **settings})
     x = data((2, 1, 6, 12))
-    mask = {"mask": jnp.broadcast_to(jnp.arange(6)[None, None, :, None] < 4, x.shape)} if masked else {}
-    close(ours(params, x, **mask), theirs(params, x, **mask), 1e-7)
+    mask = jnp.broadcast_to(jnp.arange(6)[None, None, :, None] < 4, x.shape) if masked else None
+    close(ours(params, x, mask=mask), theirs(params, x, mask=mask), 1e-7)
 
 
 def test_accelerators_have_their_own(monkeypatch):
