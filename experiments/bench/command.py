@@ -1,4 +1,4 @@
-"""The command: `bench` measures step costs, active fractions and growth; `bench PART` one of them."""
+"""The command: `bench` measures step costs, active fractions, growth and compile time; `bench PART` one of them."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,17 +6,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from experiments.bench import fraction, growth, steps
+from experiments.bench import compilation, fraction, growth, steps
 from experiments.config.errors import UsageError, pick
 from experiments.config.parse import parse
 
-PARTS = {"steps": steps, "fraction": fraction, "growth": growth}
+PARTS = {"steps": steps, "fraction": fraction, "growth": growth, "compilation": compilation}
 RENAMED = {"duty": "`bench fraction`", "pareto": "`claims rts.shortcuts`"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Step costs, then active fractions, then growth; each alone by its name after `bench`: steps, fraction, growth."""
+    """Step costs, active fractions, growth, compile time; each alone by its name after `bench`: steps, fraction,
+    growth, compilation.
+    """
 
     torch: bool = False
     """Also time steps written in PyTorch (extra `torch`)."""
@@ -36,3 +38,4 @@ def main(argv: Sequence[str], console: Console) -> None:
     steps.main(steps.Options(torch=options.torch, out=options.out), console)
     fraction.main(fraction.Options(out=options.out), console)
     growth.main(growth.Options(out=options.out), console)
+    compilation.main(compilation.Options(out=options.out), console)

@@ -17,8 +17,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
 import pugd_optax
-from experiments.bench.candidates import base
-from experiments.bench.problems import Problem, mlp
+from experiments.bench.problems import Problem, mlp, momentum
 
 METHODS: dict[str, Callable[[], Any]] = {"SGD": optax.identity, "sam": pugd_optax.sam, "pugd": pugd_optax.pugd}
 COUNTS = (1, 2, 4, 8)
@@ -49,7 +48,7 @@ def rows_on_enough_devices() -> list[dict]:
 def _global(problem: Problem, method: Any, count: int):
     """`jit` on a batch that is split over the devices: the gradient, and so the perturbation, is that of all of it."""
     mesh = Mesh(np.array(jax.devices()[:count]), "data")
-    tx = optax.chain(method, base())
+    tx = optax.chain(method, momentum())
 
     def step(params, state, inputs, labels):
         grad_fn = lambda p: jax.grad(problem.loss)(p, inputs, labels)
@@ -65,7 +64,7 @@ def _local(problem: Problem, method: Any, count: int):
     """`shard_map`: each device perturbs by the gradient of its own examples (m-sharpness)."""
     mesh = Mesh(np.array(jax.devices()[:count]), "data")
     gradient = pugd_optax.value_and_grad(problem.loss, method, axis_name="data")
-    tx = base()
+    tx = momentum()
 
     def step(params, states, inputs, labels):
         _, grads, perturbation = gradient(params, states[0], inputs, labels)

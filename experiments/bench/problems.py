@@ -1,7 +1,12 @@
-"""Networks and batches to time a step on: random data of the real shapes."""
+"""Networks and batches to time a step on: random data of the real shapes.
 
+Three kinds, which are held to different ratios: networks whose gradient takes most of the time; those of few operations
+a parameter, where every pass over the parameters shows; and tiny ones, where starting an operation takes the time.
+"""
+
+import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,21 +15,40 @@ from flax import nnx
 
 from experiments.config.specs import spec
 from experiments.models.functional import network as named_network
+from experiments.models.gpt import GPT
 from experiments.models.zoo import MODELS
+
+Kind = Literal["network", "few operations", "tiny"]
+
+
+def momentum() -> optax.GradientTransformationExtraArgs:
+    """The base optimizer of image classifiers."""
+    return optax.sgd(0.1, momentum=0.9)
 
 
 class Problem(NamedTuple):
-    """A network, one batch of it, and `logits_fn(params) -> logits` on that batch; `labels` are integers."""
+    """A network, one batch of it, and `logits_fn(params, inputs) -> logits`; `labels` are integers, [n] or [n, length].
+
+    `base` makes the optimizer behind the method; `kind` says what the time goes into.
+    """
 
     name: str
     params: Any
     logits_fn: Callable[[Any, jax.Array], jax.Array]
     inputs: jax.Array
     labels: jax.Array
+    kind: Kind = "network"
+    base: Callable[[], optax.GradientTransformationExtraArgs] = momentum
 
     def losses(self, params: Any, inputs: jax.Array, labels: jax.Array) -> jax.Array:
-        """Cross-entropy of each example."""
-        return optax.softmax_cross_entropy_with_integer_labels(self.logits_fn(params, inputs), labels)
+        """Cross-entropy of each example; of a sequence the mean over its tokens."""
+        losses = optax.softmax_cross_entropy_with_integer_labels(self.logits_fn(params, inputs), labels)
+        return losses.reshape(len(losses), -1).mean(1)
+
+    @property
+    def classes(self) -> int:
+        """Number of logits."""
+        return jax.eval_shape(self.logits_fn, self.params, self.inputs).shape[-1]
 
     def loss(self, params: Any, inputs: jax.Array, labels: jax.Array) -> jax.Array:
         """Their mean."""
@@ -52,7 +76,34 @@ def mlp(width: int, batch: int, dtype: str = "float32") -> Problem:
         return (x @ params[-1]["kernel"] + params[-1]["bias"][None]).astype(jnp.float32)
 
     inputs = jax.random.normal(keys[-1], (batch, 784))
-    return Problem(_title(f"mlp-{width}", batch, dtype), params, logits_fn, inputs, _labels(batch))
+    kind: Kind = "network" if batch >= 512 else "few operations"
+    return Problem(_title(f"mlp-{width}", batch, dtype), params, logits_fn, inputs, _labels(batch), kind)
+
+
+def transformer(batch: int, dtype: str = "float32") -> Problem:
+    """Four blocks of width 128 on 64 bytes of text, under AdamW."""
+    graphdef, params, rest = nnx.split(GPT(256, 64, 128, 4, 4, dtype=dtype, rngs=nnx.Rngs(0)), nnx.Param, ...)
+    logits_fn = lambda params, ids: nnx.merge(graphdef, params, rest)(ids)
+    text = jax.random.randint(jax.random.key(1), (batch, 65), 0, 256)
+    params = nnx.to_pure_dict(params)
+    title = _title("transformer", batch, dtype)
+    return Problem(title, params, logits_fn, text[:, :-1], text[:, 1:], base=lambda: optax.adamw(1e-3))
+
+
+def table(batch: int, dtype: str = "float32") -> Problem:
+    """The mean of 8 rows of a table of 200 000 rows of 64, and a linear layer: a recommender's parameters."""
+    params = {"table": jax.random.normal(jax.random.key(0), (200_000, 64)), "head": jnp.ones((64, 10))}
+    logits_fn = lambda p, ids: (p["table"][ids].astype(dtype).mean(1) @ p["head"].astype(dtype)).astype(jnp.float32)
+    ids = jax.random.randint(jax.random.key(1), (batch, 8), 0, 200_000)
+    return Problem(_title("table 200k x 64", batch, dtype), params, logits_fn, ids, _labels(batch), "few operations")
+
+
+def logistic(batch: int, dtype: str = "float32") -> Problem:
+    """Logistic regression, 784 to 10: two tensors."""
+    params = {"kernel": jnp.zeros((784, 10)), "bias": jnp.zeros(10)}
+    logits_fn = lambda p, x: (x.astype(dtype) @ p["kernel"].astype(dtype) + p["bias"][None]).astype(jnp.float32)
+    inputs = jax.random.normal(jax.random.key(1), (batch, 784))
+    return Problem(_title("logistic", batch, dtype), params, logits_fn, inputs, _labels(batch), "tiny")
 
 
 def image_model(name: str, batch: int, dtype: str = "float32") -> Problem:
@@ -67,23 +118,40 @@ def image_model(name: str, batch: int, dtype: str = "float32") -> Problem:
     return Problem(_title(name, batch, dtype), params, logits_fn, inputs, _labels(batch))
 
 
+def layers(leaves: int) -> Problem:
+    """A residual network of small dense layers with so many tensors, kernels and biases: for what compiling costs."""
+    keys = jax.random.split(jax.random.key(0), leaves // 2)
+    params = [{"kernel": jax.random.normal(key, (16, 16)) / 16, "bias": jnp.zeros(16)} for key in keys]
+
+    def logits_fn(params: Any, x: jax.Array) -> jax.Array:
+        for layer in params:
+            x = x + jnp.tanh(x @ layer["kernel"] + layer["bias"][None])
+        return x[:, :10]
+
+    inputs = jax.random.normal(jax.random.key(1), (512, 16))
+    return Problem(f"{leaves} tensors", params, logits_fn, inputs, _labels(512))
+
+
 def problem(text: str) -> Problem:
-    """The problem that `network:batch` or `network:batch:dtype` spells, the network `mlp512` or one of `MODELS`.
+    """The problem that `network:batch` or `network:batch:dtype` spells.
+
+    Networks are those of `MODELS`, an MLP of any width (`mlp512`), `transformer`, `table` and `logistic`.
 
     Example:
       >>> problem("mlp8:4").name
       'mlp-8, batch 4'
     """
     made = spec(text, "--problems")
-    known = {name: _of_model(name) for name in MODELS}
+    known = {name: _checked(functools.partial(image_model, name)) for name in MODELS}
+    known |= {make.__name__: _checked(make) for make in (transformer, table, logistic)}
     width = made.name.removeprefix("mlp")
     if width.isdecimal():
-        known[made.name] = lambda batch, dtype="float32": mlp(int(width), _size(batch), _type(dtype))
+        known[made.name] = _checked(functools.partial(mlp, int(width)))
     return made.build("network", known)
 
 
-def _of_model(name: str) -> Callable[..., Problem]:
-    return lambda batch, dtype="float32": image_model(name, _size(batch), _type(dtype))
+def _checked(make: Callable[..., Problem]) -> Callable[..., Problem]:
+    return lambda batch, dtype="float32": make(_size(batch), _type(dtype))
 
 
 def _size(batch: Any) -> int:

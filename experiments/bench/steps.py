@@ -26,9 +26,11 @@ Peers = Callable[[Problem, int], dict[str, Callable[[], Any]]]
 class Options:
     """Time one step of every method against the floor and against peers, interleaved."""
 
-    problems: tuple[str, ...] = ("resnet8:128", "mlp512:1024", "mlp512:128")
+    problems: tuple[str, ...] = (
+        "resnet8:128", "transformer:16", "mlp512:1024", "mlp512:128", "table:256", "logistic:64",
+    )  # fmt: skip
     """Networks, as network:batch or network:batch:dtype; on an accelerator resnet18:128:bfloat16,
-    resnet50:128:bfloat16, vit_tiny:128:bfloat16."""
+    resnet50:128:bfloat16, vit_tiny:128:bfloat16, transformer:64:bfloat16."""
     only: tuple[str, ...] = ()
     """Names of steps to keep, with what they are measured against. Default: all."""
     torch: bool = False
@@ -75,7 +77,7 @@ def _measure(problem: Problem, options: Options, peers: Peers | None, console: C
         except UsageError as reason:
             console.print(f"PyTorch peers left out: {reason}")
     seconds = {name: total / calls for name, total in clock.interleave(runs, options.repeats).items()}
-    rows = [_row(c, steps, seconds) for c in judged]
+    rows = [_row(c, problem, steps, seconds) for c in judged]
     console.print(_table(problem.name, rows))
     return {"problem": problem.name, "parameters": problem.size, "calls": calls, "rows": rows}
 
@@ -87,7 +89,7 @@ def _kept(only: tuple[str, ...]) -> list[Comparison]:
     return [c for c in COMPARISONS if not only or c.name in only]
 
 
-def _row(c: Comparison, steps: dict[str, clock.Compiled], seconds: dict[str, np.ndarray]) -> dict:
+def _row(c: Comparison, problem: Problem, steps: dict[str, clock.Compiled], seconds: dict[str, np.ndarray]) -> dict:
     median, low, high = clock.ratio(seconds[c.name], seconds[c.against])
     row = {
         "name": c.name,
@@ -95,14 +97,14 @@ def _row(c: Comparison, steps: dict[str, clock.Compiled], seconds: dict[str, np.
         "milliseconds": 1e3 * float(np.median(seconds[c.name])),
         "ratio": median,
         "quartiles": [low, high],
-        "bar": c.bar,
+        "bar": c.bar_on(problem.kind),
     }
     if c.name in steps and c.against in steps:
         step, reference = steps[c.name], steps[c.against]
         row |= {
             "flops": step.flops / reference.flops,
             "bytes": step.bytes / reference.bytes,
-            "temporary_megabytes": step.temporary_bytes / 2**20,
+            "temporary_copies": step.temporary_bytes / (4 * problem.size),
             "compile_seconds": step.compile_seconds,
         }
     return row
@@ -110,11 +112,11 @@ def _row(c: Comparison, steps: dict[str, clock.Compiled], seconds: dict[str, np.
 
 def _table(title: str, rows: list[dict]) -> Table:
     table = Table(title=title)
-    for column in ("step", "to", "ms", "ratio", "quartiles", "bar", "FLOPs", "bytes", "temp MB", "compile"):
+    for column in ("step", "to", "ms", "ratio", "quartiles", "bar", "FLOPs", "bytes", "temp", "compile"):
         table.add_column(column, justify="left" if column in ("step", "to") else "right", no_wrap=True)
     for row in rows:
         met = row["bar"] is None or row["ratio"] <= row["bar"]
-        compiled = ("flops", "bytes", "temporary_megabytes", "compile_seconds")
+        compiled = ("flops", "bytes", "temporary_copies", "compile_seconds")
         table.add_row(
             row["name"],
             row["against"],

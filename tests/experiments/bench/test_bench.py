@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 import pugd_optax
-from experiments.bench import clock, command, devices, fraction, growth, memory, problems, steps
+from experiments.bench import clock, command, compilation, devices, fraction, growth, memory, problems, steps
 from experiments.bench.candidates import COMPARISONS, STEPS
 from experiments.config.errors import UsageError
 
@@ -71,13 +71,44 @@ def test_steps_writes_rows_with_their_references_and_a_picture(tmp_path):
     assert (tmp_path / "steps.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize("text", ["transformer:2", "table:2", "logistic:2"])
+def test_other_networks_give_finite_gradients_by_their_own_optimizer(text):
+    problem = problems.problem(text)
+    step, init = STEPS["SGD"](problem)
+    params, _ = jax.jit(step)(problem.params, init(problem.params), problem.inputs, problem.labels)
+    moved = jax.tree.map(lambda a, b: bool(np.isfinite(a).all() and (a != b).any()), params, problem.params)
+    assert all(jax.tree.leaves(moved))
+
+
+def test_bars_depend_on_where_the_time_goes():
+    (sam,) = (c for c in COMPARISONS if (c.name, c.against) == ("sam", "two gradients"))
+    assert [sam.bar_on(kind) for kind in ("network", "few operations", "tiny")] == [1.03, 1.02, 1.05]
+    (lpg,) = (c for c in COMPARISONS if c.name == "lpg")
+    assert lpg.bar_on("tiny") == lpg.bar == 1.03
+
+
+def test_compilation_compares_with_as_many_gradients_by_hand(tmp_path):
+    words = ["--leaves", "4", "--only", "sam", "noise_injection", "--out", str(tmp_path)]
+    command.main(["compilation", *words], QUIET)
+    rows = {row["method"]: row for row in json.loads((tmp_path / "compilation.json").read_text())["results"]}
+    assert {name: row["gradients"] for name, row in rows.items()} == {"sam": 2, "noise_injection": 1}
+    assert all(row["seconds"] > 0 and row["ratio"] > 0 for row in rows.values())
+    assert (tmp_path / "compilation.png").stat().st_size > 1000
+
+
+def test_every_method_can_be_compiled():
+    made = {name: make() for name, make in compilation.makers(()).items()}
+    assert {*pugd_optax.methods.__all__} < {*made}
+    assert all(isinstance(tx, optax.GradientTransformation) for tx in made.values())
+
+
 @pytest.mark.slow
 def test_a_network_of_accelerators_is_the_same_command(tmp_path):
-    words = ["--problems", "resnet18:1:bfloat16", "--only", "sam, report", "--repeats", "1", "--calls", "1"]
+    words = ["--problems", "resnet8:1:bfloat16", "--only", "sam, report", "--repeats", "1", "--calls", "1"]
     command.main(["steps", *words, "--out", str(tmp_path)], QUIET)
     (result,) = json.loads((tmp_path / "steps.json").read_text())["results"]
     assert "bfloat16" in result["problem"]
-    assert result["parameters"] > 5e6
+    assert result["parameters"] > 7e4
 
 
 @pytest.mark.parametrize(("text", "parameters"), [("resnet50:2:bfloat16", 2e7), ("vit_tiny:2:bfloat16", 5e6)])
@@ -110,12 +141,12 @@ def test_unknown_names_suggest_the_nearest(argv, said, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_bare_command_measures_steps_fractions_and_growth(monkeypatch, tmp_path):
+def test_bare_command_measures_every_part(monkeypatch, tmp_path):
     done = []
-    for part in (steps, fraction, growth):
+    for part in command.PARTS.values():
         monkeypatch.setattr(part, "main", lambda options, console, part=part: done.append((part, options.out)))
     command.main(["--out", str(tmp_path)], QUIET)
-    assert done == [(part, tmp_path) for part in (steps, fraction, growth)]
+    assert done == [(part, tmp_path) for part in (steps, fraction, growth, compilation)]
 
 
 @pytest.mark.parametrize("share", fraction.FRACTIONS)
