@@ -1,5 +1,6 @@
 """The results page, from the saved findings alone."""
 
+import collections
 from pathlib import Path
 
 from experiments.claims import catalog
@@ -42,7 +43,9 @@ def _overview(found: list[Saved]) -> str:
     cells += [
         [f"[`{s.name}`](#{_anchor(s.name)})", verdict(s.finding.checks), catalog.statement(s.name)] for s in found
     ]
-    return markdown_table(cells, numbers=False) + "\n"
+    verdicts = collections.Counter(verdict(s.finding.checks) for s in found)
+    tally = ", ".join(f"{count} {name}" for name, count in verdicts.most_common())
+    return f"Of {len(found)} claims: {tally}.\n\n{markdown_table(cells, numbers=False)}\n"
 
 
 def _section(saved: Saved) -> str:

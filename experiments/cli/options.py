@@ -53,6 +53,10 @@ def train_config(argv: Sequence[str], command: str = "train", about: str | None 
     plain = [text for word in given if not _owner(word) for text in word.argv]
     intro, _, more = inspect.cleandoc(Config.__doc__ or "").partition("\n\n")
     about = f"{about or intro}\n\n{more}"
+    if {"-h", "--help"} & set(argv):
+        from experiments.cli.names import listing
+
+        about += f"\n\nNames, with the arguments that they take:\n\n{listing()}"
     config = parse(Config, plain, command, start, about=about, also=("--method.OPTION", "--optimizer.OPTION"))
     folder = os.environ.get("PUGD_DATA_DIR")
     time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")

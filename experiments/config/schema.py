@@ -47,15 +47,15 @@ class Config:
     preset: str = "none"
     """Start from the recipe of a paper; `presets` lists them. Options given here come on top."""
     method: str = "none"
-    """Name in pugd_optax.methods, or none: the gradient as it is."""
+    """Name of a method, or none: the gradient as it is."""
     second_batch: str = "1"
     """Examples of the batch that the second gradient is evaluated on: a share such as 0.25, evenly spread, or
-    raised:0.5, those whose loss the perturbation raises most (ESAM's selection)."""
+    raised:0.5, those whose losses the perturbation raises most (ESAM's selection)."""
     dataset: str = "digits"
-    """digits (inside scikit-learn); mnist, fashion_mnist, cifar10, cifar100, cifar10_jpeg, cifar10_4000 or
-    tiny_imagenet_32, from files in --data-dir; npz:FILE, one's own; or tfds:NAME, prepared by TensorFlow Datasets."""
+    """Name of a data set. The digits are inside scikit-learn, all others are files in --data-dir: npz:FILE of one's
+    own, tfds:NAME as TensorFlow Datasets prepares it."""
     model: str = "resnet8"
-    """resnet8/20/32/56, resnet18/34/50 (CIFAR stem), wrn28_10, vit_tiny, vit_small or mlp."""
+    """Name of a network."""
     epochs: int = 20
     """Passes over the training examples."""
     batch: int = 50
@@ -74,22 +74,22 @@ class Config:
     weight_decay: float = 5e-4
     """Weight decay: the optimizer's own where it has one (adamw), else added to the gradient after the method."""
     loss: str = "cross_entropy"
-    """Loss of an example: cross_entropy[:smoothing], focal, balanced_softmax, logit_adjustment, ldam, gce or sce, with
-    options such as ldam:0.5:30. Losses for long tails take the class counts of the training examples."""
+    """Loss of an example, with arguments such as ldam:0.5:30. Losses for long tails take the class counts of the
+    training examples."""
     reweight: str = "none"
-    """Weights of the classes: none, class_balanced[:beta] or, deferred, drw:0.8[:beta], from 80 % of training on."""
+    """Weights of the classes, from the first step or deferred: drw:0.8, from 80 % of training on."""
     flooding: str = "none"
-    """What holds the loss up: none, flood:level (mean of the batch), iflood:level or soft_ad:level (every example)."""
+    """What holds the loss up: that of the batch (flood), or of every example (the others)."""
 
     train_size: int | None = None
     """Training examples. Default: all but the validation examples."""
     val_size: int | None = None
     """Validation examples, taken from the training data, labels clean. Default: a tenth."""
     noise: str = "none"
-    """Wrong training labels: symmetric:0.2, asymmetric:0.4 or pair:0.45, by the share of examples flipped; or those
-    that people gave, human:aggre, random1, random2, random3 or worse (CIFAR-10N), human:noisy (CIFAR-100N)."""
+    """Wrong training labels: the share of examples flipped, as symmetric:0.2, or those that people gave, human:worse
+    (CIFAR-10N), human:noisy (CIFAR-100N)."""
     imbalance: str = "none"
-    """Long tail of the training classes: exp:100 or step:100, by the ratio of the largest to the smallest class."""
+    """Long tail of the training classes, by the ratio of the largest to the smallest class, as exp:100."""
     augment: Literal["auto", "none", "crop", "flip", "crop_flip"] = "auto"
     """Random crop after 4 pixels of padding, and left-right flip. Default: what the data set is used with."""
     cutout: int = 0

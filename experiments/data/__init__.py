@@ -1,17 +1,7 @@
-"""Images and labels: read from files, checked, and divided into training, validation and test examples.
+"""Images and labels: read from files, checked, and split into training, validation and test examples.
 
-| `--dataset` | read from the data folder |
-|---|---|
-| `digits` | nothing: they are inside scikit-learn |
-| `mnist`, `fashion_mnist` | the four IDX files, in `mnist/` or `fashion-mnist/` |
-| `cifar10`, `cifar100` | `cifar-10-binary.tar.gz`, `cifar-100-binary.tar.gz` |
-| `cifar10_jpeg` | CIFAR-10 as JPEG files of quality 75, `cifar10-jpeg/cifar10_jpeg.npz`: not the original pixels |
-| `cifar10_4000` | the first 4000 images of CIFAR-10, `cifar10-lossless-4000/cifar10_train_first4000.npz` |
-| `tiny_imagenet_32` | Tiny ImageNet at 32x32 as JPEG, `tiny-imagenet-32-jpeg/tiny_imagenet_32_jpeg.npz` |
-| `npz:FILE` | `x_train`, `y_train`, `x_test`, `y_test` in a file of one's own, in the folder or by its absolute path |
-| `tfds:NAME` | what TensorFlow Datasets has prepared as ArrayRecord files |
-
-A plain name never stands for two copies of a set: which one was read is in its name.
+docs/pages/data.md says what is read from where. A plain name never stands for two copies of a set: which one was read
+is in its name.
 """
 
 from collections.abc import Callable

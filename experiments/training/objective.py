@@ -1,16 +1,7 @@
 """What a run minimises: a loss by name, weights of the classes, and what holds the loss up, each written as text.
 
-| option | text | function |
-|---|---|---|
-| `--loss` | `cross_entropy`, `cross_entropy:0.1` | `optax.softmax_cross_entropy`, labels smoothed by 0.1 |
-| | `focal:2`, `focal:2:0.25` | `optax.sigmoid_focal_loss` over the classes, by gamma and alpha |
-| | `balanced_softmax`, `logit_adjustment:1`, `ldam:0.5:30` | `pugd_optax.losses`, with the class counts filled in |
-| | `gce:0.7`, `sce:0.1:1` | `pugd_optax.losses` |
-| `--reweight` | `class_balanced:0.9999`, `drw:0.8` | weights by class, from the first step or from 80 % of the run |
-| `--flooding` | `flood:0.1` | on the mean of the batch |
-| | `iflood:0.1`, `soft_ad:0.1:1` | on every example |
-
-Weights multiply the loss of an example; the mean is over the number of examples, not over the weights.
+docs/pages/data.md says what each name stands for. Weights multiply the loss of an example; the mean is over the number
+of examples, not over the weights.
 """
 
 import functools
@@ -99,6 +90,7 @@ LOSSES = {
 REWEIGHTS = {f.__name__: _later(f, "step", "labels") for f in (none, class_balanced, drw)}
 OF_EXAMPLES = {f.__name__: _later(f, "loss_fn", "has_aux") for f in (pugd_optax.iflood, pugd_optax.soft_ad)}
 OF_BATCHES = {"none": lambda: lambda loss_fn: loss_fn, "flood": _later(pugd_optax.flood, "loss_fn", "has_aux")}
+FLOODINGS = {**OF_BATCHES, **OF_EXAMPLES}
 
 
 def criterion(loss: Spec, reweight: Spec, flooding: Spec, counts: np.ndarray, steps: int) -> Criterion:
@@ -114,7 +106,7 @@ def criterion(loss: Spec, reweight: Spec, flooding: Spec, counts: np.ndarray, st
     known = {"counts": counts}
     plain = loss.build("loss", LOSSES, steps=steps, fills=known)
     weights = reweight.build("reweighting", REWEIGHTS, steps=steps, fills=known)
-    flooded = flooding.build("flooding", OF_BATCHES | OF_EXAMPLES, steps=steps)
+    flooded = flooding.build("flooding", FLOODINGS, steps=steps)
     each = _of_soft_labels(lambda logits, labels, step: weights(step, labels) * plain(logits, labels))
     if flooding.name in OF_BATCHES:
         return Criterion(each if flooding.name == "none" else _refuse(flooding), flooded(_mean(each)))
