@@ -12,7 +12,7 @@ from experiments.training.objective import FLOODINGS, LOSSES, REWEIGHTS
 from experiments.training.optimizer import METHODS
 from experiments.training.second_batch import SECOND_BATCHES
 
-FILLED = ("folder", "counts", "steps", "total_steps", "decay_steps", "transition_steps", "schedule")
+FILLED: tuple[str, ...] = ("folder", "counts", "steps", "total_steps", "decay_steps", "transition_steps", "schedule")
 """Arguments that the trainer fills in."""
 PLAIN: dict[str, Mapping[str, Any]] = {"--method": METHODS, "--model": MODELS, "--method.mask": MASKS}
 """Options that take a name alone."""
@@ -37,7 +37,7 @@ def names() -> dict[str, list[str]]:
       >>> names()["--imbalance"]
       ['none', 'exp:ratio', 'step:ratio']
     """
-    fills = dict.fromkeys(FILLED)
+    fills: dict[str, None] = dict.fromkeys(FILLED)
     return {option: [*known] for option, known in PLAIN.items()} | {
         option: [colon_usage(name, function, fills) for name, function in known.items()]
         for option, known in CALLS.items()
