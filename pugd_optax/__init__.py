@@ -13,7 +13,6 @@ from pugd_optax import (
     timing as timing,
 )
 from pugd_optax.ascents import (
-    dual_norm as dual_norm,
     normalize as normalize,
     projected_ascent as projected_ascent,
     restrict as restrict,
@@ -21,6 +20,7 @@ from pugd_optax.ascents import (
 )
 from pugd_optax.checking import check as check
 from pugd_optax.combines import decompose as decompose, mix as mix, replace as replace, unit_sum as unit_sum
+from pugd_optax.dual_norm import dual_norm as dual_norm
 from pugd_optax.flooding import flood as flood, iflood as iflood, soft_ad as soft_ad
 from pugd_optax.functional import value_and_grad as value_and_grad
 from pugd_optax.methods import *  # noqa: F403

@@ -15,16 +15,15 @@ in expectation. All three can be differentiated, and `pugd_optax.pegr` adds half
 The mean is $\|g\|^2 + \mathrm{tr}\,\mathrm{Cov}(g_i)$: what gradient regularisation penalises, and the variance.
 """
 
-import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from pugd_optax._checks import check_count
 from pugd_optax._norms import vdot, widen
+from pugd_optax._signed_square import signed_square
 from pugd_optax.noise import as_key
 
 LossesFn = Callable[[optax.Params], jax.Array]
@@ -166,39 +165,10 @@ def signs(key: jax.Array | int) -> Evaluator:
         batch = _batch(losses_fn, params)
         _check_uncoupled(losses_fn, params, batch)
         coins = jax.random.rademacher(jax.random.fold_in(key, step), (batch,))
-        losses, square = _signed_square(losses_fn, params, coins)  # pyright: ignore[reportGeneralTypeIssues]
+        losses, square = signed_square(losses_fn, params, coins)  # pyright: ignore[reportGeneralTypeIssues]
         return losses, square / batch
 
     return evaluate
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _signed_square(losses_fn: LossesFn, params: optax.Params, coins: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Losses, and the squared norm of the gradient of their sum weighted by `coins`."""
-    losses, g = _weighted_gradient(losses_fn, params, coins)
-    return losses, vdot(g, g)
-
-
-def _weighted_gradient(losses_fn: LossesFn, params: optax.Params, weights: jax.Array):
-    losses, pull = jax.vjp(losses_fn, params)
-    return losses, pull(weights.astype(losses.dtype))[0]
-
-
-def _signed_forward(losses_fn: LossesFn, params: optax.Params, coins: jax.Array):
-    losses, g = _weighted_gradient(losses_fn, params, coins)
-    return (losses, vdot(g, g)), (params, coins, g)
-
-
-def _signed_backward(losses_fn: LossesFn, seen: tuple, cotangents: tuple[jax.Array, jax.Array]):
-    """One Hessian-vector product; the weighted gradient is linear in its weights, and theirs add that of the loss."""
-    (params, coins, g), (to_losses, to_square) = seen, cotangents
-    along = jax.tree.map(lambda x: (2 * to_square * widen(x)).astype(x.dtype), g)
-    gradient = lambda w, weights: _weighted_gradient(losses_fn, w, weights)[1]
-    _, product = jax.jvp(gradient, (params, coins.astype(to_losses.dtype)), (along, to_losses))
-    return product, np.zeros(coins.shape, jax.dtypes.float0)
-
-
-_signed_square.defvjp(_signed_forward, _signed_backward)
 
 
 def reference(losses_fn: LossesFn, params: optax.Params, step: jax.typing.ArrayLike = 0) -> tuple[jax.Array, jax.Array]:

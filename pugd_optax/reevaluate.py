@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from pugd_optax import timing
+from pugd_optax._as_gate import as_gate
 from pugd_optax._by_name import by_name
 from pugd_optax._checks import check_extra_args, check_number, check_trees
 from pugd_optax._cond import cond
@@ -138,36 +137,7 @@ def reevaluate(
       `chain(reevaluate(...), optax.MultiSteps(base, k))` for a perturbation of each micro-batch, or accumulate inside
       `grad_fn` for one of the full batch.
     """
-    _check_parts(ascent, combine, radius, idle)
-    ascent = with_extra_args(ascent)
-    observe = ascent.observe if isinstance(ascent, ObservingAscent) else lambda state, g_star: state
-    memory = combine if isinstance(combine, StatefulCombine) else _without_memory(combine)
-    join, rest = by_name(memory.apply), by_name(idle or (lambda g: g))
-    gate = _as_gate(when)
-    controller = radius if isinstance(radius, Controller) else None
-    tune = by_name(controller.update) if controller else lambda state, **given: state
-
-    def perturb(call: _Call):
-        state, params, extra = call.state, call.params, call.extra_args
-        g = call.grads if call.follow is None else call.follow(params)
-        told = extra | {"grad_fn": call.follow or call.gradient, "radius": call.at}
-        direction, ascent_state = ascent.update(g, state.ascent, params, **told)
-        eps = jax.tree.map(functools.partial(times, call.at), direction)
-        w_star = offset(params, eps)
-        g_star = call.gradient(w_star)
-        norms = Norms(call.grads, g_star, extra["norm_axis_name"])
-        given = {"step": state.step, "params": params, "eps": eps, "norms": norms, "followed": g}
-        u, combine_state = join(call.grads, g_star, state=state.combine, **given)
-        seen = _measured(norms, params, w_star) if report else ()
-        tuned = tune(state.controller, g=call.grads, g_star=g_star, value=extra.get("value"), **given)
-        return cast_like(u, call.grads), observe(ascent_state, g_star), combine_state, seen, tuned
-
-    def leave(call: _Call):
-        state = call.state
-        norms = Norms(call.grads, call.grads, call.extra_args["norm_axis_name"])
-        given = {"step": state.step, "params": call.params, "norms": norms, "state": state.combine}
-        u = cast_like(rest(call.grads, **given), call.grads)
-        return u, observe(state.ascent, u), state.combine, state.report, state.controller
+    parts = _parts(ascent, combine, radius, when, idle, report)
 
     def update(
         updates,
@@ -189,37 +159,50 @@ def reevaluate(
         gradient = gradient_function(grad_fn, value_fn, extra_args, like=grads)
         follow = ascent_grad_fn and gradient_function(ascent_grad_fn, None, {}, like=grads)
         extra_args |= {"step": state.step, "norm_axis_name": norm_axis_name}
-        decision, gate_state = gate.update(state.gate, grads, **extra_args)
+        decision, gate_state = parts.gate.update(state.gate, grads, **extra_args)
         active = decision if active is None else active
-        now = state.controller.value if controller else radius(state.step) if callable(radius) else radius
-        at = jnp.maximum(jnp.asarray(now), 0)
-        call = _Call(grads, params, state, gradient, follow, at, extra_args)
-        u, ascent_state, combine_state, seen, tuned = cond(active, lambda: perturb(call), lambda: leave(call))
-        return u, ReevaluateState(
-            step=jnp.asarray(optax.safe_increment(state.step)),
-            ascent=ascent_state,
-            combine=combine_state,
-            gate=gate_state,
-            active=(on := jnp.asarray(active, bool)),
-            radius=jnp.where(on, at.astype(jnp.float32), 0),
-            report=seen,
-            controller=tuned,
-        )
+        call = _Call(grads, params, state, gradient, follow, parts.at(state), extra_args)
+        return _stepped(parts, call, active, gate_state)
 
-    def init(params: optax.Params) -> ReevaluateState:
-        # Every field an array of its own: a shared one could not be donated.
-        return ReevaluateState(
-            step=jnp.zeros((), jnp.int32),
-            ascent=ascent.init(params),
-            combine=memory.init(params),
-            gate=gate.init(params),
-            active=jnp.zeros((), bool),
-            radius=jnp.zeros((), jnp.float32),
-            report=Report(*(jnp.zeros((), jnp.float32) for _ in Report._fields)) if report else (),
-            controller=controller.init(params) if controller else (),
-        )
+    return optax.GradientTransformationExtraArgs(functools.partial(_start, parts), update)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+
+class _Parts(NamedTuple):
+    """What `reevaluate` was given, every part in one form: functions that take what they name, and state."""
+
+    ascent: Any
+    observe: Callable[[Any, optax.Updates], Any]
+    combine: StatefulCombine
+    idle: Callable[..., optax.Updates]
+    gate: Gate
+    radius: Radius
+    tune: Callable[..., Any]
+    report: bool
+
+    def at(self, state: ReevaluateState) -> jax.Array:
+        """The radius of this step."""
+        radius = self.radius
+        now = state.controller.value if isinstance(radius, Controller) else _scheduled(radius, state.step)
+        return jnp.maximum(jnp.asarray(now), 0)
+
+
+def _scheduled(radius: Any, step: jax.Array) -> Any:
+    return radius(step) if callable(radius) else radius
+
+
+def _parts(ascent: Any, combine: Any, radius: Any, when: Any, idle: Any, report: bool) -> _Parts:
+    _check_parts(ascent, combine, radius, idle)
+    memory = combine if isinstance(combine, StatefulCombine) else _without_memory(combine)
+    return _Parts(
+        ascent=with_extra_args(ascent),
+        observe=ascent.observe if isinstance(ascent, ObservingAscent) else lambda state, g_star: state,
+        combine=StatefulCombine(memory.init, by_name(memory.apply)),
+        idle=by_name(idle or (lambda g: g)),
+        gate=as_gate(when),
+        radius=radius,
+        tune=by_name(radius.update) if isinstance(radius, Controller) else lambda state, **given: state,
+        report=report,
+    )
 
 
 class _Call(NamedTuple):
@@ -232,6 +215,62 @@ class _Call(NamedTuple):
     follow: GradFn | None
     at: jax.Array
     extra_args: dict[str, Any]
+
+
+def _start(parts: _Parts, params: optax.Params) -> ReevaluateState:
+    # Every field an array of its own: a shared one could not be donated.
+    return ReevaluateState(
+        step=jnp.zeros((), jnp.int32),
+        ascent=parts.ascent.init(params),
+        combine=parts.combine.init(params),
+        gate=parts.gate.init(params),
+        active=jnp.zeros((), bool),
+        radius=jnp.zeros((), jnp.float32),
+        report=Report(*(jnp.zeros((), jnp.float32) for _ in Report._fields)) if parts.report else (),
+        controller=parts.radius.init(params) if isinstance(parts.radius, Controller) else (),
+    )
+
+
+def _stepped(parts: _Parts, call: _Call, active: Any, gate_state: Any) -> tuple[optax.Updates, ReevaluateState]:
+    """Output and next state, by way of one of the two kinds of step."""
+    perturbed, left = functools.partial(_perturb, parts, call), functools.partial(_leave, parts, call)
+    u, ascent_state, combine_state, seen, tuned = cond(active, perturbed, left)
+    return u, ReevaluateState(
+        step=jnp.asarray(optax.safe_increment(call.state.step)),
+        ascent=ascent_state,
+        combine=combine_state,
+        gate=gate_state,
+        active=(on := jnp.asarray(active, bool)),
+        radius=jnp.where(on, call.at.astype(jnp.float32), 0),
+        report=seen,
+        controller=tuned,
+    )
+
+
+def _perturb(parts: _Parts, call: _Call):
+    """An active step: output, states of ascent and combine, report, state of the controller."""
+    state, params, extra = call.state, call.params, call.extra_args
+    g = call.grads if call.follow is None else call.follow(params)
+    told = extra | {"grad_fn": call.follow or call.gradient, "radius": call.at}
+    direction, ascent_state = parts.ascent.update(g, state.ascent, params, **told)
+    eps = jax.tree.map(functools.partial(times, call.at), direction)
+    w_star = offset(params, eps)
+    g_star = call.gradient(w_star)
+    norms = Norms(call.grads, g_star, extra["norm_axis_name"])
+    given = {"step": state.step, "params": params, "eps": eps, "norms": norms, "followed": g}
+    u, combine_state = parts.combine.apply(call.grads, g_star, state=state.combine, **given)
+    seen = _measured(norms, params, w_star) if parts.report else ()
+    tuned = parts.tune(state.controller, g=call.grads, g_star=g_star, value=extra.get("value"), **given)
+    return cast_like(u, call.grads), parts.observe(ascent_state, g_star), combine_state, seen, tuned
+
+
+def _leave(parts: _Parts, call: _Call):
+    """A step that is not active; the same results."""
+    state = call.state
+    norms = Norms(call.grads, call.grads, call.extra_args["norm_axis_name"])
+    given = {"step": state.step, "params": call.params, "norms": norms, "state": state.combine}
+    u = cast_like(parts.idle(call.grads, **given), call.grads)
+    return u, parts.observe(state.ascent, u), state.combine, state.report, state.controller
 
 
 def _measured(norms: Norms, params: optax.Params, w_star: optax.Params) -> Report:
@@ -253,29 +292,3 @@ def _check_parts(ascent: Any, combine: Any, radius: Any, idle: Any) -> None:
         raise TypeError(f"idle={idle!r}: expected a function g -> u, or None for g itself.")
     if not (callable(combine) or isinstance(combine, StatefulCombine)):
         raise TypeError(f"combine={combine!r}: expected a function (g, g_star) -> u. Fix: pugd_optax.mix(0.5, 0.5).")
-
-
-def _as_gate(when: Any) -> Gate:
-    if isinstance(when, Gate):
-        return when
-    when = True if when is None else when
-    if when is getattr(timing, getattr(when, "__name__", ""), None):
-        raise TypeError(_NOT_CALLED.format(name=when.__name__))
-    constant = isinstance(when, bool | np.bool_ | jax.Array)
-    if not (constant or callable(when)):
-        raise TypeError(_NO_GATE.format(when=when))
-
-    def decide(state, grads, *, step, **extra_args):
-        decision = when if constant else when(step)
-        if callable(decision) or isinstance(decision, Gate):
-            raise TypeError(_NO_GATE.format(when=when))
-        return decision, state
-
-    return Gate(lambda params: (), decide)
-
-
-_NOT_CALLED = (
-    "when=pugd_optax.timing.{name}: expected a gate, and not the function that makes one. "
-    "Fix: call it, when=pugd_optax.timing.{name}(...)."
-)
-_NO_GATE = "when={when!r}: expected a gate, a function step -> bool. Fix: when=pugd_optax.timing.after(1000)."

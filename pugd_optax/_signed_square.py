@@ -1,0 +1,41 @@
+"""The squared norm of a gradient of weighted losses, which can be differentiated at the price of one more product."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import optax
+
+from pugd_optax._norms import vdot, widen
+
+LossesFn = Callable[[optax.Params], jax.Array]
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def signed_square(losses_fn: LossesFn, params: optax.Params, coins: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Losses, and the squared norm of the gradient of their sum weighted by `coins`."""
+    losses, g = _weighted_gradient(losses_fn, params, coins)
+    return losses, vdot(g, g)
+
+
+def _weighted_gradient(losses_fn: LossesFn, params: optax.Params, weights: jax.Array):
+    losses, pull = jax.vjp(losses_fn, params)
+    return losses, pull(weights.astype(losses.dtype))[0]
+
+
+def _signed_forward(losses_fn: LossesFn, params: optax.Params, coins: jax.Array):
+    losses, g = _weighted_gradient(losses_fn, params, coins)
+    return (losses, vdot(g, g)), (params, coins, g)
+
+
+def _signed_backward(losses_fn: LossesFn, seen: tuple, cotangents: tuple[jax.Array, jax.Array]):
+    """One Hessian-vector product; the weighted gradient is linear in its weights, and theirs add that of the loss."""
+    (params, coins, g), (to_losses, to_square) = seen, cotangents
+    along = jax.tree.map(lambda x: (2 * to_square * widen(x)).astype(x.dtype), g)
+    gradient = lambda w, weights: _weighted_gradient(losses_fn, w, weights)[1]
+    _, product = jax.jvp(gradient, (params, coins.astype(to_losses.dtype)), (along, to_losses))
+    return product, np.zeros(coins.shape, jax.dtypes.float0)
+
+
+signed_square.defvjp(_signed_forward, _signed_backward)
