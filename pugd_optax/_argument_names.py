@@ -32,14 +32,14 @@ def answer_other_names(method: Callable[..., Any]) -> Callable[..., Any]:
     def answering(*args: Any, **kwargs: Any) -> Any:
         for name, value in kwargs.items():
             if name not in signature.parameters:
-                mend = _mend(method.__name__, name, value, signature.parameters)
-                raise TypeError(f"{method.__name__}({name}={value!r}): no such argument. Fix: {mend}.")
+                remedy = _remedy(method.__name__, name, value, signature.parameters)
+                raise TypeError(f"{method.__name__}({name}={value!r}): no such argument. Fix: {remedy}.")
         return method(*args, **kwargs)
 
     return answering
 
 
-def _mend(method: str, name: str, value: Any, parameters: Iterable[str]) -> str:
+def _remedy(method: str, name: str, value: Any, parameters: Iterable[str]) -> str:
     meant = [ours for ours, theirs in _THEIRS.items() if ours in parameters and name.lower() in theirs]
     meant += difflib.get_close_matches(name, parameters, 1)
     if meant:

@@ -1,4 +1,4 @@
-"""Argument checks: one error that names the argument, its value and the mend."""
+"""Argument checks: one error that names the argument, its value and the fix."""
 
 import difflib
 import math
@@ -70,8 +70,8 @@ def check_trees(grads: optax.Updates, params: optax.Params | None) -> None:
         nodes = jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, optax.MaskedNode))
         if any(isinstance(node, optax.MaskedNode) for node in nodes):
             raise ValueError(MASKED.format(name=name))
-    mend = fix(params, "pass the gradient of the loss with respect to these parameters")
-    check_same("grads", grads, "params", params, mend)
+    remedy = fix(params, "pass the gradient of the loss with respect to these parameters")
+    check_same("grads", grads, "params", params, remedy)
 
 
 EXTRA_ARGS = ("grad_fn", "value_fn", "ascent_grad_fn", "active", "norm_axis_name")
@@ -86,16 +86,16 @@ def check_extra_args(names: Iterable[str]) -> None:
             raise TypeError(f"unknown extra argument {name!r} of update. Fix: {near[0]}=.")
 
 
-def check_same(name: str, tree: Any, like_name: str, like: Any, mend: str) -> None:
+def check_same(name: str, tree: Any, like_name: str, like: Any, remedy: str) -> None:
     """Refuse a tree whose structure or shapes differ from those of another."""
     if jax.tree.structure(tree) != jax.tree.structure(like):
-        raise ValueError(f"{name} {difference(tree, like_name, like)}. Fix: {mend}.")
+        raise ValueError(f"{name} {difference(tree, like_name, like)}. Fix: {remedy}.")
     for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(like), strict=True):
         if jax.numpy.shape(x) != jax.numpy.shape(y):
             where = jax.tree_util.keystr(path)
             raise ValueError(
                 f"{name}{where} has the shape {jax.numpy.shape(x)}, {like_name}{where} has {jax.numpy.shape(y)}. "
-                f"Fix: {mend}."
+                f"Fix: {remedy}."
             )
 
 

@@ -27,10 +27,10 @@ def check_logits(logits: jax.Array, num_classes: int) -> None:
     """Refuse logits that are not those of a batch, with `num_classes` on the last axis."""
     found = check_class_axis(logits)
     if logits.ndim < 2 or found != num_classes:
-        mend = f"num_classes={found}" if found != num_classes else "logits[None] for a single example"
+        remedy = f"num_classes={found}" if found != num_classes else "logits[None] for a single example"
         raise ValueError(
             f"logits have the shape {logits.shape}: expected (examples, ..., {num_classes}). "
-            f"Fix: {mend}, or logits with the classes on the last axis."
+            f"Fix: {remedy}, or logits with the classes on the last axis."
         )
 
 
@@ -152,9 +152,9 @@ def check_positive(name: str, value: Any) -> None:
         raise ValueError(f"{name}={value}: expected a number above 0.")
 
 
-def _check_array(name: str, x: Any, mend: str) -> None:
+def _check_array(name: str, x: Any, remedy: str) -> None:
     if not hasattr(x, "dtype") and not isinstance(x, int | float):
-        raise TypeError(f"{name} are a {type(x).__name__}: expected one array. Fix: {mend}.")
+        raise TypeError(f"{name} are a {type(x).__name__}: expected one array. Fix: {remedy}.")
 
 
 def _is_readable(x: Any) -> bool:

@@ -43,7 +43,7 @@ def norm(tree: Any, axis_name: AxisName = None) -> jax.Array:
 
 def vdot(a: optax.Updates, b: optax.Updates, axis_name: AxisName = None) -> jax.Array:
     """Real inner product `Re sum(conj(a) * b)` of two trees of one structure, as a scalar."""
-    # A sum, not jnp.vdot: a dot wants its operands stored, a sum lets XLA compute them on the way.
+    # A sum, not jnp.vdot: a dot needs its operands stored, a sum lets XLA compute them on the way.
     return total(a, jax.tree.map(lambda x, y: jnp.sum(_real_product(widen(x), widen(y))), a, b), axis_name)
 
 

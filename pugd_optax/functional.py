@@ -91,7 +91,7 @@ def value_and_grad(
     r"""`jax.value_and_grad` with a perturbed gradient.
 
     Use it where the transformation cannot be the first of an Optax chain: with `optax.masked`, `partition`, `flatten`
-    or `lookahead`, with Flax's `TrainState`, with BatchNorm, or with any training step that wants a gradient and no
+    or `lookahead`, with Flax's `TrainState`, with BatchNorm, or with any training step that takes a gradient and no
     `grad_fn`. The loss and the auxiliary output are those of the **first** pass, at the parameters themselves, so the
     logged loss is the clean one and running statistics that travel in the auxiliary output move once a step.
 

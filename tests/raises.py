@@ -13,12 +13,12 @@ ROOT = Path(__file__).parents[1]
 
 
 class Case(NamedTuple):
-    """A call that goes wrong, and what the message must hold: the argument, its value, and the mend."""
+    """A call that goes wrong, and what the message must hold: the argument, its value, and the fix."""
 
     call: Callable[..., Any]
     argument: str
     value: str
-    mend: str
+    fix: str
 
 
 class Site(NamedTuple):
@@ -49,7 +49,7 @@ def meet(case: Case, error: type[Exception] | tuple[type[Exception], ...], *args
     with pytest.raises(error) as caught:
         case.call(*args)
     message = str(caught.value)
-    for what in ("argument", "value", "mend"):
+    for what in ("argument", "value", "fix"):
         assert getattr(case, what) in message, f"the {what} {getattr(case, what)!r} is not in: {message}"
     assert "\n" not in message
     assert "Traceback" not in message

@@ -1,4 +1,4 @@
-"""Bad input gives one error that names the argument, its value and the mend."""
+"""Bad input gives one error that names the argument, its value and the fix."""
 
 # Wrong types are the subject here.
 # pyright: reportArgumentType=false, reportCallIssue=false

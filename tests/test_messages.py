@@ -1,4 +1,4 @@
-"""Every error of the library, read as a user would: it names the argument, its value and the mend.
+"""Every error of the library, read as a user would: it names the argument, its value and the fix.
 
 A new `raise` in the package needs a case here. Which case meets which `raise` is read off the traceback.
 """

@@ -1,1 +1,1 @@
-"""What a perturbed step costs, against the floor and against peers, in one interleaved run."""
+"""What a perturbed step costs, against a lower bound and against other implementations, in one interleaved run."""

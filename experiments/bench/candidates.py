@@ -1,4 +1,4 @@
-"""The steps that are timed, `step(params, state, inputs, labels) -> (params, state)`, and what they are held to."""
+"""The timed steps, `step(params, state, inputs, labels) -> (params, state)`, and what they are compared with."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

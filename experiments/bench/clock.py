@@ -1,4 +1,4 @@
-"""Interleaved timing: all contenders in turn, again and again, so a slow moment of the machine hits all of them."""
+"""Interleaved timing: all candidates in turn, repeatedly, so that a slow moment of the machine affects all of them."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from experiments.bench.problems import Problem
 
 
 class Compiled(NamedTuple):
-    """A compiled step with its starting state, and what the compiler says of it."""
+    """A compiled step with its starting state, and what the compiler reports about it."""
 
     run: Callable[..., Any]
     start: Any
@@ -23,7 +23,7 @@ class Compiled(NamedTuple):
 
 
 def compile_step(make: Callable[[Problem], Any], problem: Problem) -> Compiled:
-    """Compile a contender's step on a problem, its parameters and state donated."""
+    """Compile a candidate's step on a problem, its parameters and state donated."""
     step, init = make(problem)
     params = jax.tree.map(jnp.copy, problem.params)
     start = (params, init(params))
@@ -38,7 +38,7 @@ def compile_step(make: Callable[[Problem], Any], problem: Problem) -> Compiled:
 
 
 def runner(step: Compiled, problem: Problem, calls: int) -> Callable[[], Any]:
-    """A function that takes that many steps from where its last call ended, waits for them and returns the state."""
+    """A function that takes that many steps from where its last call ended, and blocks until the state is ready."""
     state = step.start
 
     def run() -> Any:
@@ -51,7 +51,7 @@ def runner(step: Compiled, problem: Problem, calls: int) -> Callable[[], Any]:
 
 
 def interleave(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, np.ndarray]:
-    """Seconds of every run, [repeats], after one that is not timed; every other round goes backwards."""
+    """Seconds of every run, [repeats], after an untimed one; every other round is in reverse order."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run()

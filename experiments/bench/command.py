@@ -27,7 +27,7 @@ class Options:
 
 
 def main(argv: Sequence[str], console: Console) -> None:
-    """Measure what the words ask for."""
+    """Run the benchmarks that the arguments name."""
     if argv and not argv[0].startswith("-"):
         if argv[0] in RENAMED:
             raise UsageError(f"bench {argv[0]}: is now {RENAMED[argv[0]]}")

@@ -1,4 +1,4 @@
-"""What a step over several devices moves: collectives in the compiled program, operations and bytes of each device.
+"""Communication of a step over several devices: collectives in the program, operations and bytes of each device.
 
 Counted, not timed: devices that are forced upon a host share its cores, so their time says nothing.
 """
@@ -36,7 +36,7 @@ def rows(counts: tuple[int, ...] = COUNTS, width: int = 512, batch: int = 128) -
 
 
 def rows_on_enough_devices() -> list[dict]:
-    """The rows; on a CPU with too few devices, from a process of its own to which a host pretends to have them."""
+    """The rows; on a CPU with too few devices, from a separate process with as many host devices."""
     if len(jax.devices()) >= max(COUNTS) or jax.default_backend() != "cpu":
         return rows(tuple(count for count in COUNTS if count <= len(jax.devices())))
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={max(COUNTS)}"
@@ -89,7 +89,7 @@ def _count(compiled: Any) -> dict:
 
 
 def _floats(line: str) -> int:
-    """Numbers in the result of one instruction, `%name = (f32[2,3]{1,0}, f32[]) all-reduce(...)`."""
+    """Number of floats in the result of one instruction, `%name = (f32[2,3]{1,0}, f32[]) all-reduce(...)`."""
     shapes = re.findall(r"f\d+\[([\d,]*)\]", line.split(" all-reduce")[0])
     return sum(int(np.prod([int(n) for n in shape.split(",") if n])) for shape in shapes)
 

@@ -48,7 +48,7 @@ def main(options: Options, console: Console) -> None:
 
 
 def spread_out(fraction: float, steps: int) -> np.ndarray:
-    """Bool [steps], a fraction of them active, at even distances.
+    """Bool [steps], a fraction of them active, evenly spaced.
 
     Example:
       >>> spread_out(0.25, 8).astype(int).tolist()
@@ -58,7 +58,7 @@ def spread_out(fraction: float, steps: int) -> np.ndarray:
 
 
 def rts(plan: np.ndarray) -> optax.GradientTransformation:
-    """RTS-PUGD with that plan as its gate, again and again."""
+    """RTS-PUGD with that plan as its gate, repeated."""
     table = jnp.asarray(plan)
     return pugd_optax.rts_pugd(len(plan), when=lambda step: table[step % len(plan)])
 

@@ -16,7 +16,7 @@ from experiments.runs.run_dir import refuse_unwritable
 
 
 def check(options: Any) -> None:
-    """What is known to fail before anything is measured.
+    """Fail on what can be known before anything is measured.
 
     Raises:
       UsageError: if the folder cannot be written to, or a count is below 1.

@@ -1,4 +1,4 @@
-"""One step of every method against the floor and against peers, interleaved: compile, time, judge."""
+"""One step of every method against a lower bound and other implementations, interleaved: compile, time, compare."""
 
 import dataclasses
 import os
@@ -24,7 +24,7 @@ Peers = Callable[[Problem, int], dict[str, Callable[[], Any]]]
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Time one step of every method against the floor and against peers, interleaved."""
+    """Time one step of every method against a lower bound and against other implementations, interleaved."""
 
     problems: tuple[str, ...] = (
         "resnet8:128", "transformer:16", "mlp512:1024", "mlp512:128", "table:256", "logistic:64",

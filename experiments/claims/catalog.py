@@ -1,4 +1,4 @@
-"""The claims that there are: a module of `theory/`, `rts/` or `lpg/` that has a `STUDY` or a `run`.
+"""The claims: every module of `theory/`, `rts/` or `lpg/` that has a `STUDY` or a `run`.
 
 The docstring of the module is the lab note, its first line the statement. `rts/early.py` is the claim `rts.early`,
 `theory/gr_bias.py` the claim `gr.bias`.
@@ -30,7 +30,7 @@ def claims() -> dict[str, ModuleType]:
 
 
 def trained(name: str) -> bool:
-    """Whether a claim rests on whole trainings, and not on a small problem."""
+    """Whether a claim is tested by training networks rather than on a small problem."""
     return hasattr(_module(name), "STUDY")
 
 
@@ -45,7 +45,7 @@ def statement(name: str) -> str:
 
 
 def find(name: str, scale: Scale, first_seed: int, workspace: Workspace) -> Finding:
-    """Carry out a claim; a small problem has no scale beyond full."""
+    """Run a claim; a small problem has no scale beyond full."""
     module = _module(name)
     if trained(name):
         return study.run(module.STUDY, scale, first_seed, workspace)

@@ -15,7 +15,7 @@ Rows = dict[str, dict[str, list[float]]]
 
 
 class Line(NamedTuple):
-    """A curve: `y[i]` holds the values of all seeds at `x[i]`. A single value is a theory's and is drawn dashed."""
+    """A curve: `y[i]` holds the values of all seeds at `x[i]`. A single value is a theory's, drawn dashed."""
 
     label: str
     x: list[float]
@@ -55,7 +55,7 @@ class Finding(NamedTuple):
 
 
 class Trainings(NamedTuple):
-    """The runs that a finding rests on: how many, their seconds in all, and the commits they were made at."""
+    """The runs behind a finding: their number, their total seconds, and the commits that produced them."""
 
     count: int
     seconds: float

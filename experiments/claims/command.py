@@ -37,7 +37,7 @@ class Options:
 
 
 def main(options: Options, console: Console) -> None:
-    """Do what the options say."""
+    """Run the command."""
     if options.name == "list":
         return console.print(_listed())
     if options.name == "report":
@@ -54,7 +54,7 @@ def main(options: Options, console: Console) -> None:
 
 
 def _check(names: Sequence[str], options: Options) -> None:
-    """What is known to fail before anything is computed."""
+    """Fail on what can be known before anything is computed."""
     refuse_unwritable(options.out)
     if options.first_seed < FRESH_SEED and any(map(catalog.trained, names)):
         what = f"hyperparameters are chosen on seeds below {FRESH_SEED}; name one from {FRESH_SEED} on"

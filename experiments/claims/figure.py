@@ -37,7 +37,7 @@ def draw(panels: Sequence[Panel], path: Path) -> None:
 
 
 def _scales(axis: Axes, panel: Panel) -> None:
-    """Logarithmic axes with plain numbers; a swept quantity of few values has a tick at each."""
+    """Logarithmic axes with plain numbers; a swept quantity with few values has a tick at each."""
     if "x" in panel.log:
         axis.set_xscale("log")
         swept = sorted({x for line in panel.lines for x in line.x})

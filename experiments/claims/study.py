@@ -1,4 +1,4 @@
-"""A claim on whole trainings as one record: settings, variants, success criteria, table, panels, summary.
+"""A claim about trained networks as one record: settings, variants, success criteria, table, panels, summary.
 
 `run` chooses the hyperparameters of every variant on validation data, trains the choices on fresh seeds, and judges
 them. A configuration is trained once, whichever study asks for it; an interrupted study continues where it stopped.
@@ -69,13 +69,13 @@ Candidates = Callable[[Setting, Mapping[str, Config]], Mapping[str, Sequence[Con
 
 
 class Study(NamedTuple):
-    """A claim on whole trainings.
+    """A claim about trained networks.
 
     Attributes:
       settings: by scale.
       stages: the variants with their candidates; a later stage sees what the earlier ones chose.
       checks: the success criteria.
-      panels: what is drawn.
+      panels: what is plotted.
       summary: what the numbers say, in words.
       table: a row for each variant.
     """
@@ -89,7 +89,7 @@ class Study(NamedTuple):
 
 
 def run(study: Study, scale: Scale, first_seed: int, workspace: Workspace) -> Finding:
-    """Carry out a study; missing data are reported before anything is trained."""
+    """Run a study; missing data are reported before anything is trained."""
     settings = [s for s in study.settings[scale] if workspace.data_dir is not None or not s.optional]
     for setting in settings:
         prepare(dataclasses.replace(setting.base, data_dir=workspace.data_dir))

@@ -1,4 +1,4 @@
-"""Errors that are answers: what is wrong with a request, and the right name nearest to a wrong one."""
+"""Errors for users: what is wrong with a request, and the nearest correct name."""
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 class UsageError(Exception):
-    """What the user asked for cannot be done: one line that says why, exit status 2."""
+    """The request cannot be carried out: one line that says why, exit status 2."""
 
 
 class Diverged(Exception):
@@ -16,7 +16,7 @@ class Diverged(Exception):
 
 
 class Stopped(Exception):
-    """A signal has ended the work where it can go on later: one line, and the exit status of that signal."""
+    """A signal has stopped the work where it can be resumed: one line, and the exit status of that signal."""
 
     def __init__(self, line: str, number: int):
         super().__init__(line)

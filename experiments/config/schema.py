@@ -79,7 +79,7 @@ class Config:
     reweight: str = "none"
     """Weights of the classes, from the first step or deferred: drw:0.8, from 80 % of training on."""
     flooding: str = "none"
-    """What holds the loss up: that of the batch (flood), or of every example (the others)."""
+    """A lower bound on the loss: of the batch (flood), or of every example (the others)."""
 
     train_size: int | None = None
     """Training examples. Default: all but the validation examples."""
@@ -117,13 +117,13 @@ class Config:
     """Train together with the other processes of this job: SLURM, Kubernetes, TPU pods, or by JAX_COORDINATOR_ADDRESS,
     JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
     accumulate: int = 1
-    """Pieces of a batch that pass through the model one after the other, to save memory; gradient and perturbation are
+    """Microbatches that pass through the model one after the other, to save memory; gradient and perturbation are
     those of the whole batch."""
     steps_per_call: int | None = None
     """Steps in one compiled call. Default: 1 on CPU, 10 on accelerators."""
 
     on_nan: Literal["stop", "skip"] = "stop"
-    """Where a loss, a gradient or a parameter is not finite: stop the run, or drop the step whole and go on."""
+    """Where a loss, a gradient or a parameter is not finite: stop the run, or skip the step and go on."""
     checkpoint_every: int = 10
     """Epochs between checkpoints; 0: a checkpoint only when the run is stopped by a signal."""
     checkpoint_minutes: float = 10.0
@@ -142,7 +142,7 @@ class Config:
     optimizer_options: Annotated[Options, tyro.conf.Suppress] = ()
 
     def __post_init__(self):
-        """Refuse what no run can be made of."""
+        """Refuse values that no run can have."""
         for name in ("epochs", "batch", "seeds", "train_size", "val_size", "devices", "accumulate", "steps_per_call"):
             count = getattr(self, name)
             if count is not None and count < 1:

@@ -15,7 +15,7 @@ class HostBatch(NamedTuple):
 
 
 class Data(NamedTuple):
-    """Examples on the device: images uint8 [n, h, w, c], labels [n]; mean and deviation of the channels."""
+    """Examples on the device: images uint8 [n, h, w, c], labels [n]; mean and standard deviation of the channels."""
 
     images: jax.Array
     labels: jax.Array
@@ -23,7 +23,7 @@ class Data(NamedTuple):
     std: jax.Array
 
     def normalised(self, images: jax.Array) -> jax.Array:
-        """Images as floats of mean 0 and deviation 1."""
+        """Images as floats of mean 0 and standard deviation 1."""
         return (images.astype(jnp.float32) - self.mean) / self.std
 
     def batch(self, indices: Any) -> tuple[jax.Array, jax.Array]:

@@ -24,7 +24,7 @@ class Source(NamedTuple):
     """Examples ready to be read.
 
     Attributes:
-      data: labels, mean and deviation of the channels, and the images or none of them.
+      data: labels, mean and standard deviation of the channels, and the images or none of them.
       read: `(blocks, draw) -> feeds`; random cuts of images, where there are any, follow from the numbers `draw`.
     """
 
@@ -33,7 +33,7 @@ class Source(NamedTuple):
 
 
 def source(examples: Examples, scale: tuple[np.ndarray, np.ndarray], streamed: bool) -> Source:
-    """The examples, streamed or, as arrays, whole; `scale` is mean and deviation of the channels."""
+    """The examples, streamed or, as arrays, whole; `scale` is mean and standard deviation of the channels."""
     if streamed:
         none = np.zeros((0, *examples.images.shape[1:]), np.uint8)
         read = lambda blocks, draw=(): stream(examples, blocks, draw)
@@ -67,7 +67,7 @@ def stream(examples: Examples, blocks: Iterable[np.ndarray], draw: tuple[int, ..
 
 
 def channels(images: np.ndarray | Encoded) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of each channel, [1, 1, 1, channels]; of encoded images from a sample."""
+    """Mean and standard deviation of each channel, [1, 1, 1, channels]; of encoded images from a sample."""
     if isinstance(images, Encoded):
         drawn = np.random.default_rng(0).permutation(len(images))[:SAMPLE]
         images = _decoded(images, drawn, ())

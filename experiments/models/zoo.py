@@ -56,6 +56,8 @@ def constructor(
     make = pick("model", name, MODELS)
     height, width, channels = image_shape
     if height != width and name in SQUARE:
-        raise UsageError(f"--model {name}: wants square images, not {height} x {width}; choose a ResNet, or pad them")
+        raise UsageError(
+            f"--model {name}: requires square images, not {height} x {width}; choose a ResNet, or pad them"
+        )
     settings = {"channels": channels, "num_classes": num_classes, "image_size": height}
     return lambda rngs: make(**settings, norm=pick("norm", norm, NORMS), dtype=jnp.dtype(dtype), rngs=rngs)

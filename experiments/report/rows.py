@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.config.errors import UsageError
-from experiments.report.stats import deviation, interval
+from experiments.report.stats import interval, standard_deviation
 from experiments.runs.run_dir import Run, differing
 
 COPIES = {"cifar10_jpeg": "CIFAR-10 (JPEG q75 copy)", "tiny_imagenet_32": "Tiny ImageNet at 32x32"}
@@ -84,7 +84,7 @@ def describe(methods: dict[str, list[Run]]) -> str:
 
 def _percent(found: list[Run], key: str) -> Accuracy:
     values = 100 * np.array([run.result[key] for run in found])
-    return Accuracy(values.mean(), float(deviation(values)), interval(values).half)
+    return Accuracy(values.mean(), float(standard_deviation(values)), interval(values).half)
 
 
 def _median(found: list[Run], key: str) -> float:

@@ -6,8 +6,8 @@ import numpy as np
 from scipy import stats
 
 
-def deviation(values: np.ndarray) -> np.ndarray:
-    """Standard deviation over seeds, the first axis, which are a sample; 0 for a single one."""
+def standard_deviation(values: np.ndarray) -> np.ndarray:
+    """Sample standard deviation over seeds, the first axis; 0 for a single seed."""
     return values.std(0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1:])
 
 
@@ -35,7 +35,7 @@ def interval(values: Any) -> Interval:
 
 
 def below(a: Any, b: Any) -> bool:
-    """Whether `a` is below `b`: the 95 % interval of the paired difference lies under 0; never so for a single pair."""
+    """Whether `a` is below `b`: the 95 % interval of the paired difference lies under 0; False for a single pair."""
     gap = interval(np.asarray(a, float) - np.asarray(b, float))
     return np.size(a) > 1 and not gap.diverged and gap.mean + gap.half < 0
 

@@ -43,7 +43,7 @@ def cells(made: list[Row]) -> list[list[str]]:
 
 
 def table(setting: str, methods: dict[str, list[Run]], width: int) -> Table:
-    """The rows of one setting, the best test accuracy in bold; on a narrow terminal without what can be missed."""
+    """The rows of one setting, the best test accuracy in bold; on a narrow terminal only the main columns."""
     made = rows(methods)
     text = cells(made)
     shown = Table(title=title(setting, methods), title_justify="left", title_style="bold", expand=False)

@@ -29,14 +29,14 @@ SUMS = "sha256.json"
 
 
 def steps(folder: Path) -> list[int]:
-    """Steps of which a run folder holds a checkpoint, the newest last; those half-written do not count."""
+    """Steps of which a run folder holds a checkpoint, the newest last; incomplete ones do not count."""
     return sorted(
         int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdecimal() and path.is_dir()
     )
 
 
 def refuse_unusable(folder: Path) -> None:
-    """Known before anything is trained.
+    """Fail on what can be known before anything is trained.
 
     Raises:
       UsageError: if a file is where a run folder keeps its checkpoints.
@@ -68,7 +68,7 @@ def save(folder: Path, step: int, snapshot: Snapshot) -> None:
 
 
 def restore(folder: Path, like: Snapshot) -> Snapshot | None:
-    """The newest sound checkpoint, or None where there never was one; a damaged one is warned of and dropped.
+    """The newest valid checkpoint, or None if there has never been one; a damaged one is removed with a warning.
 
     Args:
       folder: the run folder.

@@ -1,4 +1,4 @@
-"""Several processes as one: how they find each other, which of them writes, and what they agree on."""
+"""Several processes that train together: connection, the process that writes, shared decisions."""
 
 import functools
 import os
@@ -54,8 +54,8 @@ def first_alone(function: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
-def any_process(wish: bool) -> bool:
-    """Whether any process wishes it; each asks at the same point of its work."""
+def any_process(flag: bool) -> bool:
+    """Whether the flag is set on any process; every process must call this at the same point."""
     if jax.process_count() == 1:
-        return wish
-    return bool(np.any(multihost_utils.process_allgather(np.asarray(wish))))
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))

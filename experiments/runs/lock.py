@@ -1,4 +1,4 @@
-"""One training a run folder: a lock that the system gives back when its process dies, by `kill -9` too."""
+"""One training a run folder: a lock that the operating system releases when its process ends, even by `kill -9`."""
 
 import contextlib
 import errno
@@ -20,7 +20,7 @@ WITHOUT_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keep the folder from other trainings until the block ends; the first process does it for all of this one.
+    """Hold the lock of the folder until the block ends; the first process holds it for all processes of the run.
 
     Where the system or its file system has no locks, nothing is kept. The file stays: whoever removed it could remove
     that of the next.

@@ -1,4 +1,4 @@
-"""Progress of long work: a live bar on a terminal, plain lines in a log."""
+"""Progress of long jobs: a live bar on a terminal, plain lines in a log."""
 
 import contextlib
 import time
@@ -14,7 +14,7 @@ WIDE = 110
 
 
 class Reporter(Protocol):
-    """Told about every epoch: `what` runs, how much `work` of the whole is done since, and a line of numbers."""
+    """Called after every epoch: `what` runs, how much `work` of the whole is done since, and a line of numbers."""
 
     def __call__(self, what: str, work: int, numbers: str) -> None:
         """Show it."""

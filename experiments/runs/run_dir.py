@@ -44,7 +44,7 @@ def folder_of(root: Path, config: Config, seed: int) -> Path:
 
 
 def refuse_unwritable(root: Path) -> None:
-    """Known before anything is compiled.
+    """Fail on what can be known before anything is compiled.
 
     Raises:
       UsageError: if the folder cannot be made or written to.

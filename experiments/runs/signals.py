@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a wish that the work stops where it can go on later."""
+"""SIGTERM and Ctrl-C as a request to stop at a point where the work can be resumed."""
 
 import contextlib
 import signal
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def graceful_shutdown() -> Iterator[list[signal.Signals]]:
-    """A list, empty until the first signal arrives. A second one acts as if this were not here.
+    """A list, empty until the first signal arrives. A second one has its usual effect.
 
     Signals reach the main thread alone; elsewhere the list stays empty.
     """

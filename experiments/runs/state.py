@@ -1,4 +1,4 @@
-"""All that changes in training, and how far a run has come."""
+"""The state of a training run and its progress."""
 
 import dataclasses
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import optax
 
 
 class State(NamedTuple):
-    """All that changes in training; `opt_state` holds the states of the method and of the base optimizer."""
+    """Everything that changes during training; `opt_state` holds the states of the method and of the base optimizer."""
 
     step: jax.Array
     params: Any
@@ -18,7 +18,7 @@ class State(NamedTuple):
 
 
 def initial(tx: optax.GradientTransformation, params: Any, model_state: Any, seed: int) -> State:
-    """The state before the first step; random keys that a method carries are told apart by the seed."""
+    """The state before the first step; random keys that a method carries differ by seed."""
 
     def own(x: jax.Array) -> jax.Array:
         return jax.random.fold_in(x, seed) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
@@ -28,7 +28,7 @@ def initial(tx: optax.GradientTransformation, params: Any, model_state: Any, see
 
 @dataclasses.dataclass
 class Progress:
-    """How far a run has come, in numbers.
+    """The progress of a run, in numbers.
 
     Attributes:
       epoch: the epoch under way, from 1.
@@ -54,7 +54,7 @@ class Progress:
 
 
 class Snapshot(NamedTuple):
-    """All that a run goes on from: the state, parameters and model state of the best epoch, the progress."""
+    """Everything needed to resume a run: the state, parameters and model state of the best epoch, the progress."""
 
     state: State
     best: tuple[Any, Any]

@@ -10,7 +10,7 @@ from tensorboardX import SummaryWriter
 
 @contextlib.contextmanager
 def scalars(folder: Path, first_epoch: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that shows the numbers of an epoch; what was shown from `first_epoch` on before is forgotten."""
+    """A function that writes the numbers of an epoch; earlier values from `first_epoch` on are purged."""
     with SummaryWriter(str(folder), purge_step=first_epoch if first_epoch > 1 else None) as writer:
 
         def show(line: dict[str, Any]) -> None:

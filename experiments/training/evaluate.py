@@ -1,4 +1,4 @@
-"""What a model makes of examples it is not trained on."""
+"""Evaluation on held-out examples."""
 
 import functools
 from typing import Any

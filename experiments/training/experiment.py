@@ -61,7 +61,7 @@ load = functools.cache(data.load)
 
 
 def prepare(config: Config) -> Experiment:
-    """Everything that can be wrong with the settings is found here, before anything is written.
+    """Prepare and check an experiment; every error in the settings is raised here, before anything is written.
 
     Raises:
       UsageError: naming what is wrong.
@@ -119,7 +119,7 @@ def _step(
 
 
 def _trace(experiment: Experiment, step: parallel.StepFunction, train: data.Examples) -> None:
-    """Meet what a method says of this model while it is traced; nothing is computed."""
+    """Raise what a method objects to in this model by tracing a step; nothing is computed."""
     few = experiment.source(train.take(slice(2)), channels(train.images[:2]))
     state = jax.eval_shape(lambda: initial(experiment.optimizer.tx, *experiment.network.init(0), seed=0))
     if experiment.layout.axis_name and any(jax.tree.leaves(found.gate) for found in reevaluations(state.opt_state)):

@@ -1,4 +1,4 @@
-"""What a chain will do, known ahead: when it perturbs and what a step costs."""
+"""Properties of a chain known before training: when it perturbs and what a step costs."""
 
 import functools
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def is_reevaluation(x: object) -> bool:
 
 
 class _Probe:
-    """A small classification problem on which to see ahead what a transformation does.
+    """A small classification problem on which to find out in advance what a transformation does.
 
     Two hidden layers: to go back through a gradient costs something only where there is depth.
     """
@@ -60,8 +60,8 @@ class _Probe:
 def plan(tx: optax.GradientTransformation, steps: int, num_classes: int = 2) -> np.ndarray | None:
     """Whether each step is active, for gates that follow from the step count alone.
 
-    The transformation is asked ahead on a small problem, every step by itself; its state tells when it is active. A
-    gate with memory depends on the real gradients, so None; without a re-evaluation no step is active.
+    The transformation is evaluated in advance on a small problem, every step by itself; its state says when it is
+    active. A gate with memory depends on the real gradients, so None; without a re-evaluation no step is active.
     """
     probe = _Probe(num_classes, width=1)
     start = tx.init(probe.params)

@@ -1,4 +1,4 @@
-"""What an epoch leaves behind: one line of numbers, or the end of the run where something is not finite."""
+"""The record of an epoch: one line of numbers, or the end of the run if something is not finite."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a run minimises: a loss by name, weights of the classes, and what holds the loss up, each written as text.
+"""What a run minimises: a loss by name, weights of the classes, and flooding, each written as text.
 
 docs/pages/data.md says what each name stands for. Weights multiply the loss of an example; the mean is over the number
 of examples, not over the weights.
@@ -68,7 +68,7 @@ def drw(step: jax.Array, labels: jax.Array, counts: np.ndarray, start: int, beta
 
 
 def _later(function: Callable[..., Any], *later: str) -> Callable[..., Any]:
-    """The function in two calls: its options now, the arguments named here later."""
+    """The function in two calls: first its options, then the arguments named here."""
     signature = inspect.signature(function)
     made: Any = lambda **options: functools.partial(function, **options)
     made.__signature__ = signature.replace(parameters=[p for k, p in signature.parameters.items() if k not in later])

@@ -1,4 +1,4 @@
-"""From a pure step to one that every device takes part in: placed, compiled, several steps a call.
+"""From a pure step to one on all devices: placement, compilation, several steps a call.
 
 A batch is split over the mesh axis `data`; everything else lies on every device. Under `jit` the step is one program
 over all of them, and the gradient is that of the whole batch. Under `shard_map` and `pmap` it is a program for each
@@ -157,7 +157,7 @@ def by_pmap(call: StepFunction, mesh: Mesh) -> StepFunction:
 
 
 def _own_draws(call: StepFunction) -> StepFunction:
-    """Augmentation drawn anew on every device."""
+    """Independent augmentation on every device."""
 
     def own(state: Any, data: Any, feed: Any, key: jax.Array, val_loss: jax.Array, *, active: bool | None):
         return call(state, data, feed, jax.random.fold_in(key, jax.lax.axis_index(AXIS)), val_loss, active=active)

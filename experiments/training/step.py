@@ -48,9 +48,9 @@ def forward_factory(graphdef: nnx.GraphDef, model_state: Any, images: jax.Array,
             after, logits = microbatch(params, model_state, images)
             return logits, after
         # Every microbatch takes rows from all over the batch, so that each device finds its share among its own rows.
-        dealt = images.reshape(-1, microbatches, *images.shape[1:]).swapaxes(0, 1)
+        parts = images.reshape(-1, microbatches, *images.shape[1:]).swapaxes(0, 1)
         after, logits = jax.lax.scan(
-            jax.checkpoint(functools.partial(microbatch, params), prevent_cse=False), model_state, dealt
+            jax.checkpoint(functools.partial(microbatch, params), prevent_cse=False), model_state, parts
         )
         return logits.swapaxes(0, 1).reshape(len(images), -1), after
 
@@ -94,7 +94,7 @@ def make_step(
         logits_fn = lambda p: forward(p)[0]
         losses_fn = lambda p: criterion.losses(logits_fn(p), labels, state.step)
         logit_loss = lambda logits: criterion.mean(logits, labels, state.step)
-        # The pass through the network is taken apart at the logits, for methods that edit the gradient there.
+        # The pass through the network is split at the logits, for methods that edit the gradient there.
         logits, pullback, model_state = jax.vjp(forward, state.params, has_aux=True)
         loss, slope = jax.value_and_grad(logit_loss)(logits)
 

@@ -1,4 +1,4 @@
-"""Several experiments in one go, their seeds interleaved."""
+"""Several experiments in one run, their seeds interleaved."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,8 +18,8 @@ def run(
 ) -> list[str]:
     """Train every experiment with every one of its seeds.
 
-    All settings are checked before the first run starts. Seeds are the outer loop, so that a slow spell of the machine
-    meets every method.
+    All settings are checked before the first run starts. Seeds are the outer loop, so that a slow period of the
+    machine affects every method.
 
     Args:
       experiments: where the runs of a setting go, and the settings.

@@ -1,4 +1,4 @@
-"""The trainer: one seed of a experiment, from the first step, or the last checkpoint, to the result in its folder."""
+"""The trainer: one seed of an experiment, from the first step or the last checkpoint to the result in its folder."""
 
 import contextlib
 import dataclasses
@@ -31,7 +31,7 @@ SECONDS_BETWEEN_REPORTS = 0.5
 
 @dataclasses.dataclass
 class Training:
-    """One seed under way: what it works with, where it stands, and what it tells."""
+    """One seed in training: its inputs, its state and its reports."""
 
     experiment: Experiment
     seed: int
@@ -86,7 +86,7 @@ class Training:
         raise Stopped(f"{self.name}: {which.name} at step {self.steps}; {later}", which)
 
     def _end_epoch(self) -> None:
-        """Look at the validation examples and leave a line behind."""
+        """Evaluate on the validation examples and write a line of metrics."""
         at, (state, _, _) = self.now.progress, self.now
         loss, accuracy = evaluate(
             self.experiment.network.graphdef, state.params, state.model_state, self.val, self.experiment.layout.mesh
@@ -117,7 +117,7 @@ class Training:
         self.saved = time.monotonic()
 
     def _pause(self) -> Callable[[int], bool]:
-        """Told of every step: shows the speed within a long epoch, and says when a checkpoint is due."""
+        """Called after every step: shows the speed within a long epoch, and returns whether a checkpoint is due."""
         first, begun, total = self.now.progress.within, time.monotonic(), self.experiment.steps_per_epoch
         shown = begun
 

@@ -117,7 +117,7 @@ def lpg(
       the caller's `grad_fn`, so SAM's second gradient, which is all that SAM keeps, would be unedited, unless that
       `grad_fn` edits it itself with `pugd_optax.logits.perturb` and the strength of this step.
 
-      A training step that also wants the loss or running statistics takes them from the same forward pass:
+      A training step that also needs the loss or running statistics takes them from the same forward pass:
 
           logits, pullback, stats = jax.vjp(logits_and_stats_fn, params, has_aux=True)
           loss, g = jax.value_and_grad(logit_loss)(logits)

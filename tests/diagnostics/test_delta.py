@@ -91,7 +91,7 @@ def test_reports_the_radius_that_was_used():
 
 
 def network(batch=256):
-    """A perceptron large enough that its matrices are all of its cost, and what the methods ask of it."""
+    """An MLP large enough that its matrices are all of its cost, and what the methods ask of it."""
     random = np.random.default_rng(0)
     params = {"w": jnp.asarray(random.normal(size=(32, 64)), jnp.float32) / 6, "v": jnp.ones((64, 4)) / 8}
     x, y = jnp.asarray(random.normal(size=(batch, 32)), jnp.float32), jnp.asarray(random.integers(0, 4, batch))

@@ -1,4 +1,4 @@
-"""Every error of the experiments, read as a user would: it names the option, its value and the mend.
+"""Every error of the experiments, read as a user would: it names the option, its value and the fix.
 
 The mistakes of a command line are made here, in the words of one. Errors about files and machines are made where these
 are at hand; of them the text alone is read.

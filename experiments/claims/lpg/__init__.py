@@ -1,1 +1,1 @@
-"""Claims about LPG, on whole trainings."""
+"""Claims about LPG, on trained networks."""

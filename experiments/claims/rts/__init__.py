@@ -1,1 +1,1 @@
-"""Claims about PUGD and RTS-PUGD, on whole trainings."""
+"""Claims about PUGD and RTS-PUGD, on trained networks."""

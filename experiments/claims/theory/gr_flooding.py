@@ -54,7 +54,7 @@ SIZES: dict[Scale, Size] = {
 }
 
 
-class Arm(NamedTuple):
+class Variant(NamedTuple):
     """One way to descend: its rate, whether it is flooded or else halts at the level, its share of the steps."""
 
     rate: float
@@ -63,7 +63,11 @@ class Arm(NamedTuple):
 
 
 FLOODING, HALTED, SMOOTH = "flooding", "gradient descent, stopped", "slow gradient descent, stopped"
-ARMS = {FLOODING: Arm(RATE, True, 1.0), HALTED: Arm(RATE, False, 0.25), SMOOTH: Arm(RATE / 5, False, 1.0)}
+VARIANTS = {
+    FLOODING: Variant(RATE, True, 1.0),
+    HALTED: Variant(RATE, False, 0.25),
+    SMOOTH: Variant(RATE / 5, False, 1.0),
+}
 
 
 class Trace(NamedTuple):
@@ -80,7 +84,8 @@ def run(scale: Scale, first_seed: int = 200) -> Finding:
     with jax.enable_x64(True):
         apart = over_seeds(lambda key: _identity(key, size.sizes), first_seed, size.seeds)
         found = {
-            name: over_seeds(lambda key: _train(key, arm, size), first_seed, size.seeds) for name, arm in ARMS.items()
+            name: over_seeds(lambda key: _train(key, variant, size), first_seed, size.seeds)
+            for name, variant in VARIANTS.items()
         }
     traces = {name: trace for name, (trace, _) in found.items()}
     flooded = traces[FLOODING]
@@ -119,17 +124,17 @@ def _identity(key: jax.Array, sizes: tuple[float, ...]) -> jax.Array:
     return jnp.stack([apart(h) for h in sizes])
 
 
-def _train(key: jax.Array, arm: Arm, size: Size) -> tuple[Trace, jax.Array]:
+def _train(key: jax.Array, variant: Variant, size: Size) -> tuple[Trace, jax.Array]:
     """The trace, and the largest eigenvalue of the Hessian at the end."""
     losses_fn, start = _problem(key)
     loss_fn = lambda w: jnp.mean(losses_fn(w))
-    objective = flood(loss_fn, LEVEL) if arm.flooded else loss_fn
+    objective = flood(loss_fn, LEVEL) if variant.flooded else loss_fn
 
     def step(carry, _):
         w, before = carry
         loss, g = jax.value_and_grad(loss_fn)(w)
-        up = arm.flooded & (loss < LEVEL)
-        rate = jnp.where((loss < LEVEL) & (not arm.flooded), 0, arm.rate)
+        up = variant.flooded & (loss < LEVEL)
+        rate = jnp.where((loss < LEVEL) & (not variant.flooded), 0, variant.rate)
         w = jax.tree.map(lambda a, b: a - rate * b, w, jax.grad(objective)(w))
         return (w, up), Trace(loss, optax.tree.norm(g, squared=True), (up != before).astype(float))
 
@@ -138,7 +143,7 @@ def _train(key: jax.Array, arm: Arm, size: Size) -> tuple[Trace, jax.Array]:
         return carry, jax.tree.map(jnp.mean, trace)
 
     (w, _), trace = jax.lax.scan(
-        stretch, (start, jnp.zeros((), bool)), length=round(arm.share * size.steps) // size.every
+        stretch, (start, jnp.zeros((), bool)), length=round(variant.share * size.steps) // size.every
     )
     return trace, hessian_eigenvalues(loss_fn, w, 1)[0]
 
@@ -219,7 +224,7 @@ def _checks(rows: Rows, apart: np.ndarray) -> list[Check]:
 
 
 def _reading(rows: Rows) -> str:
-    said = lambda column: ", ".join(f"{name} {show(rows[name][column])}" for name in ARMS)
+    said = lambda column: ", ".join(f"{name} {show(rows[name][column])}" for name in VARIANTS)
     return (
         f"At the end, all at the level: squared gradient norm {said('squared gradient, end')}; largest curvature "
         f"{said('largest curvature')}. A large gradient at the level is overshoot of the learning rate and goes with "

@@ -43,8 +43,8 @@ def test_parameters_are_those_of_the_papers_on_imagenet(name, millions):
 
 
 @pytest.mark.parametrize("name", ["mlp", "vit_tiny", "vit_small"])
-def test_images_that_a_model_wants_square(name):
-    with pytest.raises(UsageError, match=f"--model {name}: wants square images, not 9 x 8; choose a ResNet"):
+def test_images_that_must_be_square(name):
+    with pytest.raises(UsageError, match=f"--model {name}: requires square images, not 9 x 8; choose a ResNet"):
         constructor(name, image_shape=(9, 8, 1), num_classes=3)
 
 

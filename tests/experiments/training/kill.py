@@ -1,7 +1,7 @@
 """A run that is killed again and again, then left alone: `python kill.py FOLDER KILLS SEED`.
 
 Every turn is a process of its own, forked before JAX has started a backend, so that it is quick to begin. It is killed
-with SIGKILL at a random moment: now and then before it has taken up its checkpoint, else after some more epochs, in the
+with SIGKILL at a random moment: now and then before it has restored its checkpoint, else after some more epochs, in the
 middle of a step, of a line or of a checkpoint. Prints one JSON object.
 """
 

@@ -1,4 +1,4 @@
-"""One training, however it is divided: over devices, into pieces of a batch, into calls of several steps."""
+"""One training run, however it is split: over devices, into microbatches, into calls of several steps."""
 
 import dataclasses
 from functools import partial

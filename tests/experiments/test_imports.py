@@ -1,4 +1,4 @@
-"""The rooms of experiments/: imports point down only, and no module imports itself by a detour."""
+"""The packages of experiments/: imports point to lower layers only, and there is no import cycle."""
 
 import ast
 import functools
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FLOORS = (("config",), ("models", "files"), ("runs", "data"), ("training", "report"), ("bench",), ("claims",), ("cli",))
-LEVEL = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
+LAYERS = (("config",), ("models", "files"), ("runs", "data"), ("training", "report"), ("bench",), ("claims",), ("cli",))
+LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 
 
 @functools.cache
@@ -32,21 +32,25 @@ def imports(name: str) -> frozenset[str]:
     return frozenset((found & modules().keys()) - {name})
 
 
-def room(name: str) -> str:
+def package_of(name: str) -> str:
     """`training` of `experiments.training.step`."""
     return name.split(".")[1]
 
 
-def test_no_module_imports_itself_by_a_detour():
+def test_there_is_no_import_cycle():
     graph = {name: imports(name) for name in modules()}
     assert len(list(graphlib.TopologicalSorter(graph).static_order())) == len(modules())
 
 
-@pytest.mark.parametrize("name", [name for name in modules() if name.count(".") and room(name) in LEVEL])
-def test_a_module_imports_from_lower_floors_alone(name):
-    wrong = [other for other in imports(name) if room(other) != room(name) and LEVEL[room(other)] >= LEVEL[room(name)]]
+@pytest.mark.parametrize("name", [name for name in modules() if name.count(".") and package_of(name) in LEVEL])
+def test_a_module_imports_from_lower_layers_only(name):
+    wrong = [
+        other
+        for other in imports(name)
+        if package_of(other) != package_of(name) and LEVEL[package_of(other)] >= LEVEL[package_of(name)]
+    ]
     assert not wrong
 
 
-def test_every_room_is_on_a_floor():
-    assert {room(name) for name in modules() if name.count(".")} == {*LEVEL, "__main__"}
+def test_every_package_is_in_a_layer():
+    assert {package_of(name) for name in modules() if name.count(".")} == {*LEVEL, "__main__"}
