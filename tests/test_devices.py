@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,8 +82,7 @@ def _with_floats_of(state, means):
     return jax.tree.map(lambda x, m: m if jnp.issubdtype(x.dtype, jnp.floating) else x, state, means)
 
 
-def assert_close(actual, expected):
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-6), actual, expected)
+assert_close = partial(chex.assert_trees_all_close, rtol=2e-5, atol=2e-6)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -2,6 +2,9 @@
 
 # pyright: reportArgumentType=false
 
+import functools
+
+import chex
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -21,9 +24,7 @@ def loss_fn(model, x, y):
     return jnp.mean((jax.vmap(model)(x) - y) ** 2)
 
 
-def assert_close(a, b):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7), a, b)
+assert_close = functools.partial(chex.assert_trees_all_close, rtol=1e-5, atol=1e-7)
 
 
 def by_hand(model, loss_fn=loss_fn):

@@ -3,6 +3,9 @@
 # Gradients are states whose entries pyright does not know.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
 
+import functools
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,8 +62,7 @@ def by_hand(model, rngs, radius):
     return gradient(jax.tree.map(lambda x: radius * x / optax.tree.norm(g), g))
 
 
-def assert_close(a, b):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), a, b)
+assert_close = functools.partial(chex.assert_trees_all_close, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["rngs in the model", "rngs passed"])

@@ -1,8 +1,8 @@
 """One training run, however it is split: over devices, into microbatches, into calls of several steps."""
 
 import dataclasses
-from functools import partial
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,7 +40,7 @@ def trained(**settings):
 
 
 def assert_close(actual, expected, tolerance=1e-4):
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=tolerance, atol=tolerance), actual, expected)
+    chex.assert_trees_all_close(actual, expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.slow
