@@ -12,6 +12,11 @@ import pytest
 
 chex.set_n_cpu_devices(8)
 
+if not hasattr(jax, "enable_x64"):  # JAX before 0.8
+    from jax.experimental import enable_x64
+
+    jax.enable_x64 = enable_x64
+
 CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 jax.config.update("jax_compilation_cache_dir", CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -69,8 +69,8 @@ def fisher_sam(
     check_number("eta", eta, low=0)
 
     def inverse_fisher(g: jax.Array) -> jax.Array:
-        size = jnp.abs(widen(g))
-        return 1 / (1 + jnp.asarray(eta).astype(size.dtype) * size * size)
+        square = jnp.real(widen(g) * jnp.conj(widen(g)))
+        return 1 / (1 + jnp.asarray(eta).astype(square.dtype) * square)
 
     def precondition(updates, state, params=None, *, norm_axis_name: AxisName = None, **extra_args):
         del params, extra_args
