@@ -161,12 +161,14 @@ def test_local_and_global_perturbations_differ(problem):
     assert max(float(jnp.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (local, whole)), strict=True)) > 1e-3
 
 
-def test_local_perturbation_takes_one_all_reduce(problem, mesh):
+def test_local_perturbation_averages_once(problem, mesh):
+    """One all-reduce, or one for the loss, the state's radius and each tensor where an older XLA does not join them."""
     params, x, y = problem
     vg = pugd_optax.value_and_grad(loss_fn, pugd_optax.pugd(radius=0.3), axis_name="data")
     step = jax.shard_map(vg, mesh=mesh, in_specs=(P(), P(), P("data"), P("data")), out_specs=P())
     text = jax.jit(step).lower(params, vg.init(params), x, y).compile().as_text()
-    assert sum(" all-reduce(" in line or " all-reduce-start(" in line for line in text.splitlines()) == 1
+    found = sum(" all-reduce(" in line or " all-reduce-start(" in line for line in text.splitlines())
+    assert found == 1 or (jax.__version_info__ < (0, 9) and found == 2 + len(jax.tree.leaves(params)))
 
 
 def mean_gradient(params, x, y, groups):

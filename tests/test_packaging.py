@@ -65,14 +65,15 @@ def test_metadata(built):
 
 
 def test_lower_bounds_are_the_versions_that_were_tested():
-    """`.github/oldest.txt` is what continuous integration installs."""
-    oldest = dict(line.split("==") for line in (ROOT / ".github" / "oldest.txt").read_text().split())
-    extras = PROJECT["optional-dependencies"]
-    bounds = dict(r.split(">=") for r in [*PROJECT["dependencies"], *extras["experiments"]] if ">=" in r)
-    assert extras["flax"] == [f"flax>={bounds['flax']}"]
-    assert {name: bounds[name] for name in ("jax", "optax", "flax")} == {k: oldest[k] for k in ("jax", "optax", "flax")}
-    assert oldest["jaxlib"] == oldest["jax"]
-    assert extras["cuda"] == [f"jax[cuda12]>={oldest['jax']}"]
+    """What continuous integration installs: for the package alone, and for everything."""
+    read = lambda name: dict(line.split("==") for line in (ROOT / ".github" / name).read_text().split())
+    core, oldest, extras = read("oldest_core.txt"), read("oldest.txt"), PROJECT["optional-dependencies"]
+    assert PROJECT["dependencies"] == [f"jax>={core['jax']}", f"optax>={core['optax']}"]
+    assert extras["cuda"] == [f"jax[cuda12]>={core['jax']}"]
+    bounds = dict(r.split(">=") for r in extras["experiments"] if ">=" in r)
+    assert {name: bounds[name] for name in ("jax", "flax")} == {name: oldest[name] for name in ("jax", "flax")}
+    assert extras["flax"] == [f"flax>={oldest['flax']}"]
+    assert all(versions["jaxlib"] == versions["jax"] for versions in (core, oldest))
 
 
 ALONE = """
