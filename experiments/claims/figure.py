@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -14,6 +13,9 @@ from experiments.report.stats import interval
 matplotlib.use("agg")
 from matplotlib import pyplot as plt, ticker
 from matplotlib.axes import Axes
+
+MARKED = 12
+"""Points of a curve up to which each has a marker."""
 
 
 def draw(panels: Sequence[Panel], path: Path) -> None:
@@ -57,8 +59,19 @@ def _curves(axis: Axes, panel: Panel) -> None:
         theory = all(len(values) == 1 for values in line.y)
         mean, half, _ = np.array([interval(values) for values in line.y]).T
         colour, dashes = style[line.label]
-        marked: dict[str, Any] = {"linestyle": "--"} if theory else {"linestyle": dashes, "marker": "o"}
-        axis.plot(line.x, mean, color=colour, label=line.label, linewidth=1.6, markersize=4, **marked)
+        marker = "" if theory or len(line.x) > MARKED else "o"
+        face = colour if dashes == "-" else "white"
+        axis.plot(
+            line.x,
+            mean,
+            "--" if theory else dashes,
+            color=colour,
+            label=line.label,
+            linewidth=1.6,
+            marker=marker,
+            markersize=4,
+            markerfacecolor=face,
+        )
         # On a logarithmic axis a band that reaches below 0 would hide the mean.
         low = np.maximum(mean - half, mean / 10) if "y" in panel.log else mean - half
         axis.fill_between(line.x, low, mean + half, color=colour, alpha=0.15, linewidth=0)

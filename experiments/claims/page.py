@@ -44,8 +44,8 @@ def _overview(found: list[Saved]) -> str:
         [f"[`{s.name}`](#{_anchor(s.name)})", verdict(s.finding.checks), catalog.statement(s.name)] for s in found
     ]
     verdicts = collections.Counter(verdict(s.finding.checks) for s in found)
-    tally = ", ".join(f"{count} {name}" for name, count in verdicts.most_common())
-    return f"Of {len(found)} claims: {tally}.\n\n{markdown_table(cells, numbers=False)}\n"
+    tally = ", ".join(f"{name} {count}" for name, count in verdicts.most_common())
+    return f"Verdicts on {len(found)} claims: {tally}.\n\n{markdown_table(cells, numbers=False)}\n"
 
 
 def _section(saved: Saved) -> str:

@@ -113,7 +113,7 @@ def test_saved_finding_comes_back(tmp_path):
 def test_page_is_written_from_what_was_saved(tmp_path):
     save(made(True), tmp_path)
     text = page.write(tmp_path).read_text()
-    assert "Of 1 claims: 1 holds here." in text
+    assert "Verdicts on 1 claims: holds here 1." in text
     assert "PEGR learns the signal" in text
     assert "2 ± 13" in text
     assert "12 trainings, 34 s, at commit abc; JAX 1.2.3, 1 x cpu (cpu), 2 cores, commit 0123456789ab." in text
