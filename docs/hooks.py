@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import latex2mathml.converter
+import nbconvert
+import nbformat
 from mkdocs.structure.files import File
 
 from pugd_optax import methods
@@ -13,18 +15,21 @@ from pugd_optax import methods
 ROOT = Path(__file__).parents[1]
 INCLUDE = re.compile(r"^\{\{ (?P<path>\S+?)(?: (?P<section>## .+?))? \}\}$", re.MULTILINE)
 BADGE = re.compile(r"\[!\[(.+?)\]\(https://\S+?\)\]")
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 METHOD = re.compile(rf"^\| `({'|'.join(methods.__all__)})` \|", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#:\s]+)\)")
 EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
+INLINE = re.compile(r"\\\((.*?)\\\)")
 BAR = re.compile(r"<mo[^>]*>(&#x0007C;|&#x02016;)</mo>")
 """A bar of an absolute value or a norm, which browsers would space like a relation."""
 
 
 def on_config(config):
-    """Name the page of each method in the navigation."""
-    section = next(part["Methods"] for part in config.nav if "Methods" in part)
-    section += [{name: f"methods/{name}.md"} for name in methods.__all__]
+    """Name the page of each method and of each notebook in the navigation."""
+    section = lambda title: next(part[title] for part in config.nav if title in part)
+    section("Methods").extend({name: f"methods/{name}.md"} for name in methods.__all__)
+    section("Notebooks").extend({_title(path): f"notebooks/{path.stem}.md"} for path in NOTEBOOKS)
 
 
 def on_files(files, config):
@@ -32,6 +37,8 @@ def on_files(files, config):
     for name in methods.__all__:
         block = f"::: pugd_optax.methods.{name}.{name}\n    options: {{heading_level: 1}}\n"
         files.append(File.generated(config, f"methods/{name}.md", content=block))
+    for file, content in _notebook_files().items():
+        files.append(File.generated(config, f"notebooks/{file}", content=content))
     pages = (path.relative_to(ROOT) for path in (ROOT / "docs" / "pages").glob("*.md"))
     for path in sorted(set().union(*map(_linked, (Path("README.md"), *pages)))):
         files.append(File.generated(config, str(path), abs_src_path=str(ROOT / path)))
@@ -44,14 +51,40 @@ def on_page_markdown(markdown, page, **_):
     return INCLUDE.sub(lambda match: LINK.sub(rf"]({up}\1)", _included(match["path"], match["section"])), markdown)
 
 
-def on_page_content(content, **_):
-    """Turn LaTeX into MathML, which browsers draw without a script."""
+def on_page_content(content, page, **_):
+    """Turn LaTeX into MathML, which browsers draw without a script, in headings of the table of contents too."""
+    for heading in page.toc:
+        for part in (heading, *heading.children):
+            part.title = INLINE.sub(lambda match: _mathml(match[1], display=False), part.title)
     return EQUATION.sub(lambda match: _mathml(match[2], display=match[1] == "div"), content)
+
+
+def _notebook_files() -> dict[str, str | bytes]:
+    """The notebooks as pages with their pictures, and a gallery of them."""
+    found: dict[str, str | bytes] = {}
+    gallery = [
+        "# Notebooks\n",
+        "Each runs on Colab as it is, and is run by the tests.\n",
+        '<div class="gallery" markdown>\n',
+    ]
+    for path in NOTEBOOKS:
+        names = {"unique_key": path.stem, "output_files_dir": ""}
+        body, resources = nbconvert.MarkdownExporter().from_filename(str(path), resources=names)
+        pictures = {name.lstrip("/"): data for name, data in resources["outputs"].items()}
+        body = BADGE.sub(r"[\1]", body).replace("](../docs/pages/", "](../").replace(".ipynb)", ".md)")
+        found |= {f"{path.stem}.md": body, **pictures}
+        gallery.append(f"[![]({list(pictures)[-1]}) {_title(path)}]({path.stem}.md)\n")
+    return found | {"index.md": "\n".join([*gallery, "</div>"])}
+
+
+def _title(notebook: Path) -> str:
+    first = nbformat.read(notebook, as_version=4).cells[0].source
+    return first.partition("\n")[0].lstrip("# ")
 
 
 def _linked(page: Path) -> set[Path]:
     found = {Path(os.path.normpath(page.parent / link)) for link in LINK.findall((ROOT / page).read_text())}
-    found = {path for path in found if (ROOT / path).is_file() and path.parts[0] != "docs"}
+    found = {path for path in found if (ROOT / path).is_file() and path.parts[0] not in ("docs", "notebooks")}
     return found.union(*(_linked(path) for path in found if path.suffix == ".md"))
 
 
@@ -62,6 +95,7 @@ def _included(path: str, section: str | None) -> str:
         if not text:
             raise ValueError(f"{path} has no section {section!r}")
     text = BADGE.sub(r"[\1]", text).replace("](docs/pages/", "](")  # pictures from elsewhere become words
+    text = text.replace(".ipynb)", ".md)")
     text = METHOD.sub(r"| [`\1`][pugd_optax.methods.\1.\1] |", text)
     return text.replace("```python\n>>>", "```pycon\n>>>")
 

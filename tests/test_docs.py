@@ -71,8 +71,20 @@ def test_equations_are_drawn_and_code_is_no_quotation(site):
     for page in site.rglob("*.html"):
         text = page.read_text()
         assert 'class="arithmatex"' not in text, page
+        assert "\\(" not in re.sub(r"<(code|pre|script)\b.*?</\1>", "", text, flags=re.DOTALL), page
         assert "<p>&gt;&gt;&gt; " not in text, page
         assert not re.search(r"<mi>\\", text), f"{page}: LaTeX that the converter does not know"
+
+
+@pytest.mark.slow
+def test_every_notebook_is_a_page_with_its_pictures(site):
+    gallery = (site / "notebooks" / "index.html").read_text()
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        page = site / "notebooks" / f"{path.stem}.html"
+        assert f'href="{page.name}"' in gallery
+        pictures = [link for link in Links(page).found if link.startswith(path.stem)]
+        assert pictures
+        assert all((page.parent / picture).is_file() for picture in pictures)
 
 
 @pytest.mark.slow
