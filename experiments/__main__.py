@@ -1,5 +1,6 @@
 """`python -m experiments COMMAND`."""
 
+import io
 import sys
 
 
@@ -8,6 +9,9 @@ def run() -> int:
     try:
         from experiments.cli.main import main
 
+        for stream in (sys.stdout, sys.stderr):  # what the terminal cannot show is written as \\xe9
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         return main(sys.argv[1:])
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("experiments", "pugd_optax"):

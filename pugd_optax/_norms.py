@@ -130,6 +130,8 @@ def multiply(factor: jax.Array, tree: Any) -> Any:
 def times(factor: jax.Array, x: jax.Array) -> jax.Array:
     """`factor * x` in the longer of their precisions: a small float64 factor would be 0 in float32."""
     x = widen(x)
+    if not jnp.issubdtype(factor.dtype, jnp.inexact):  # of whole numbers and float32 NumPy makes float64
+        factor = factor.astype(x.real.dtype)
     x = x.astype(np.promote_types(x.dtype, factor.dtype))
     return factor.astype(x.real.dtype) * x
 

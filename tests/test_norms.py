@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pugd_optax
-from pugd_optax._norms import Norms, norm, unit, vdot
+from pugd_optax._norms import Norms, multiply, norm, unit, vdot
 
 X = np.random.default_rng(4).normal(size=(3, 5))
 
@@ -104,3 +104,9 @@ def test_outside_jit_no_branch_is_compiled(method, monkeypatch):
     monkeypatch.setattr(jax.lax, "cond", lambda *_: pytest.fail("compiled"))
     outside = tx.update(gradient(w), state, w, grad_fn=gradient)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), outside, inside)
+
+
+def test_a_whole_number_times_a_tree_stays_in_its_precision():
+    for x in (jnp.float32(1.5), jnp.bfloat16(1.5)):
+        assert multiply(jnp.int32(3), x) == 4.5  # warnings are errors: NumPy would make it float64
+        assert multiply(jnp.int32(3), x).dtype == x.dtype

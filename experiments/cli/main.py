@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from experiments.cli.options import train_config
-from experiments.config.errors import Diverged, Stopped, UsageError, pick
+from experiments.config.errors import Diverged, Stopped, UsageError, first_line, pick
 from experiments.config.parse import parse
 
 COMMANDS = {
@@ -32,8 +32,15 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _dispatch(list(argv), console)
     except (UsageError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        line = str(error).replace("\n", "\\n")
+        print(f"error: {line}", file=sys.stderr)
         return 2
+    except MemoryError as error:
+        return _out_of_memory(error)
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" in str(error):
+            return _out_of_memory(error)
+        return _partner_lost(error)
     except Diverged as error:
         print(f"stopped: {error}", file=sys.stderr)
         return 1
@@ -43,6 +50,24 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+
+
+def _out_of_memory(error: Exception) -> int:
+    fix = "Fix: a smaller --batch, or --accumulate; --stream on keeps images off the device"
+    print(f"error: out of memory ({first_line(error)}). {fix}", file=sys.stderr)
+    return 2
+
+
+def _partner_lost(error: RuntimeError) -> int:
+    """What a collective says where another process is gone; any other error is raised again."""
+    import jax
+
+    from experiments.runs import distributed
+
+    if jax.process_count() == 1 or not isinstance(error, jax.errors.JaxRuntimeError):
+        raise error
+    print(f"{distributed.PARTNER_LOST} ({first_line(error)})", file=sys.stderr)
+    return 1
 
 
 def _dispatch(argv: list[str], console: Console) -> int:
@@ -125,6 +150,7 @@ def _profile(argv: list[str], console: Console) -> int:
         f"trace in {config.out}: tensorboard --logdir {config.out}",
         highlight=False,
         soft_wrap=True,
+        markup=False,
     )
     return 0
 

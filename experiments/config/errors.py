@@ -24,8 +24,9 @@ class Stopped(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its name where it says nothing."""
-    return str(error).partition("\n")[0].strip() or type(error).__name__
+    """The first line of what an error says, as far as one reads it; its name where it says nothing."""
+    line = str(error).partition("\n")[0].strip() or type(error).__name__
+    return line if len(line) <= 300 else f"{line[:300]} ..."
 
 
 def pick(kind: str, name: str, known: Mapping[str, T]) -> T:

@@ -20,6 +20,9 @@ ELSEWHERE = (
 of them perturbs by itself."""
 
 
+MOST_SEEDS = 10_000
+
+
 class Parts(NamedTuple):
     """The textual options of a `Config`, parsed; see `config.specs`."""
 
@@ -147,6 +150,8 @@ class Config:
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise UsageError(f"{_flag(name)} {count}: expected at least 1")
+        if self.seeds > MOST_SEEDS:
+            raise UsageError(f"--seeds {self.seeds}: expected at most {MOST_SEEDS}")
         if not 0 <= self.first_seed < 2**31:
             raise UsageError(f"--first-seed {self.first_seed}: expected a whole number from 0 to 2**31 - 1")
         if self.checkpoint_every < 0:

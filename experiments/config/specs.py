@@ -87,8 +87,12 @@ class Spec(NamedTuple):
             raise UsageError(f"{self}: needs {', '.join(missing)}; {usage}")
         try:
             return function(**arguments)
+        except UsageError:
+            raise
         except (ValueError, TypeError) as error:  # the function's own checks
             raise UsageError(f"{self}: {first_line(error)}") from error
+        except Exception as error:  # Optax checks little, and stumbles over a word in place of a number in many ways
+            raise UsageError(f"{self}: {type(error).__name__}: {first_line(error)}; {usage}") from error
 
     def _usage(self, name: str, known: Functions, fills: Mapping[str, Any]) -> str:
         if self.option in ("--method", "--optimizer"):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from experiments.files import write_text
@@ -46,13 +47,13 @@ def table(setting: str, methods: dict[str, list[Run]], width: int) -> Table:
     """The rows of one setting, the best test accuracy in bold; on a narrow terminal only the main columns."""
     made = rows(methods)
     text = cells(made)
-    shown = Table(title=title(setting, methods), title_justify="left", title_style="bold", expand=False)
+    shown = Table(title=escape(title(setting, methods)), title_justify="left", title_style="bold", expand=False)
     kept = range(len(text[0])) if width >= WIDE else (0, 2, 3, 5, 7)
     for i in kept:
-        shown.add_column(text[0][i], justify="right" if i else "left", overflow="fold")
+        shown.add_column(escape(text[0][i]), justify="right" if i else "left", overflow="fold")
     best = max(row.test.mean for row in made)
     for row, line in zip(made, text[1:], strict=True):
-        shown.add_row(*(line[i] for i in kept), style="bold" if row.test.mean == best else None)
+        shown.add_row(*(escape(line[i]) for i in kept), style="bold" if row.test.mean == best else None)
     return shown
 
 
@@ -104,7 +105,8 @@ def show(root: Path, console: Console) -> None:
     write_text(root / "report.md", markdown(sorted_out, missing))
     write_text(root / "report.csv", comma_separated(sorted_out))
     draw(sorted_out, root / "curves.png")
-    console.print(f"written to {root}: report.md, report.csv, curves.png", soft_wrap=True, highlight=False)
+    made = f"written to {root}: report.md, report.csv, curves.png"
+    console.print(made, soft_wrap=True, highlight=False, markup=False)
 
 
 def _spread(accuracy: Accuracy, seeds: int) -> str:

@@ -1,7 +1,10 @@
 """Several processes that train together: connection, the process that writes, shared decisions."""
 
+import atexit
 import functools
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +14,13 @@ from jax.experimental import multihost_utils
 
 from experiments.config.errors import UsageError, first_line
 
+PATIENCE = 30
+"""Seconds without a sign of life after which a process counts as dead, and JAX ends the others."""
+PARTNER_LOST = (
+    "stopped: a process of this job has died, and the others end with it; the same command with --resume goes on from "
+    "the last checkpoint"
+)
+
 
 def join() -> None:
     """Join the other processes of the job, before any device is touched.
@@ -18,16 +28,32 @@ def join() -> None:
     SLURM, Kubernetes and TPU pods are known to JAX. Elsewhere three variables say it: JAX_COORDINATOR_ADDRESS as
     host:port of the first process, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
+    Where one dies, the others end within a minute: they could wait for it for ever.
+
     Raises:
       UsageError: if there is nothing to join, or the others cannot be reached.
     """
+    processes, number = _number("JAX_NUM_PROCESSES"), _number("JAX_PROCESS_ID")
+    _say_it_after_death()
     try:
-        jax.distributed.initialize(num_processes=_number("JAX_NUM_PROCESSES"), process_id=_number("JAX_PROCESS_ID"))
+        jax.distributed.initialize(
+            num_processes=processes,
+            process_id=number,
+            heartbeat_timeout_seconds=PATIENCE,
+            shutdown_timeout_seconds=PATIENCE,
+        )
     except (ValueError, RuntimeError) as error:
         raise UsageError(
             f"--distributed: {first_line(error)} Start it by srun, on Kubernetes or on a TPU pod, or set "
             "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         ) from error
+
+
+def _say_it_after_death() -> None:
+    """JAX ends a process whose partner has died by an abort in C++: another one, that watches it, tells what to do."""
+    say = f"import sys; sys.stdin.read(1) or print({PARTNER_LOST!r}, file=sys.stderr)"
+    watcher = subprocess.Popen([sys.executable, "-c", say], stdin=subprocess.PIPE, start_new_session=True)
+    atexit.register(watcher.communicate, b"x")
 
 
 def _number(name: str) -> int | None:
@@ -45,11 +71,18 @@ def is_first() -> bool:
 
 
 def first_alone(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function on the first process, nothing on the others."""
+    """The function on the first process, nothing on the others; all of them call it, and it fails on all or none."""
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs) if is_first() else None
+        result, error = None, None
+        try:
+            result = function(*args, **kwargs) if is_first() else None
+        except Exception as found:
+            error = found
+        if any_process(error is not None):
+            raise error or UsageError(f"{function.__name__} failed on the first process, which says why")
+        return result
 
     return guarded
 

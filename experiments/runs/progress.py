@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 SECONDS_BETWEEN_LINES = 10
@@ -43,7 +44,7 @@ def reporter(console: Console, total: int) -> Iterator[Reporter]:
     )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("compiling", total=total, numbers="")
-        yield lambda what, work, numbers: bar.update(task, description=what, advance=work, numbers=numbers)
+        yield lambda what, work, numbers: bar.update(task, description=escape(what), advance=work, numbers=numbers)
 
 
 def _lines(console: Console, total: int) -> Reporter:
@@ -56,6 +57,8 @@ def _lines(console: Console, total: int) -> Reporter:
             return
         last = now
         left = f"{(now - begun) * (total - done) / done:4.0f} s left" if done else ""
-        console.print(f"{done}/{total} epochs  {what}  {numbers}  {left}", highlight=False, soft_wrap=True)
+        console.print(
+            f"{done}/{total} epochs  {what}  {numbers}  {left}", highlight=False, soft_wrap=True, markup=False
+        )
 
     return show

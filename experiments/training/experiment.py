@@ -45,7 +45,10 @@ class Experiment:
     @property
     def programs(self) -> list[tuple[int, bool | None]]:
         """What the run compiles: steps of a call and their `active`, each a program of its own."""
-        return list(dict.fromkeys(chunk.program for i in range(self.config.epochs) for chunk in self.chunks(i + 1)))
+        epochs: Any = [0]  # all of them are alike
+        if self.optimizer.plan is not None:
+            epochs = np.sort(np.unique(self.optimizer.plan.reshape(-1, self.steps_per_epoch), True, axis=0)[1])
+        return list(dict.fromkeys(chunk.program for i in epochs for chunk in self.chunks(int(i) + 1)))
 
     def source(self, examples: data.Examples, scale: tuple[np.ndarray, np.ndarray]) -> Source:
         """The examples ready to be read: on every device, or streamed to them."""
@@ -68,8 +71,12 @@ def prepare(config: Config) -> Experiment:
     """
     try:
         return _prepare(config)
+    except (UsageError, MemoryError):
+        raise
     except (ValueError, TypeError) as error:  # the library's own checks: one line that names the argument
         raise UsageError(f"{config.title}: {first_line(error)}") from error
+    except (ArithmeticError, AttributeError, LookupError) as error:  # of a schedule that was handed words for numbers
+        raise UsageError(f"{config.title}: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _prepare(config: Config) -> Experiment:
@@ -78,6 +85,8 @@ def _prepare(config: Config) -> Experiment:
     if config.batch > len(train.labels):
         raise UsageError(f"--batch {config.batch}: larger than the {len(train.labels)} training examples")
     steps_per_epoch, classes = len(train.labels) // config.batch, dataset.num_classes
+    if config.epochs * steps_per_epoch >= 2**31:
+        raise UsageError(f"--epochs {config.epochs}: {config.epochs * steps_per_epoch} steps, expected less than 2**31")
     layout = parallel.layout(config.parallel, config.batch, config.devices, config.accumulate)
     counts = class_counts(config, dataset)
     made = build(

@@ -1,5 +1,6 @@
 """Several experiments in one run, their seeds interleaved."""
 
+import collections
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,9 +60,10 @@ def _todo(experiments: Sequence[tuple[Path, Config]]) -> tuple[list[tuple[Experi
     ]
     folders = [folder for _, _, folder in turns]
     places = [str(folder).casefold() for folder in folders]  # some file systems do not know case
-    twice = next((folder for folder, place in zip(folders, places, strict=True) if places.count(place) > 1), None)
-    if twice is not None:
-        raise UsageError(f"{twice}: two of the experiments would be written there; are they the same?")
+    count = collections.Counter(places)
+    twice = {place: folder for place, folder in zip(places, folders, strict=True) if count[place] > 1}
+    if twice:
+        raise UsageError(f"{min(twice.values())}: two of the experiments would be written there; are they the same?")
     todo, broken = [], []
     for experiment, seed, folder in turns:
         checkpoint.refuse_unusable(folder)

@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -13,7 +14,7 @@ import pytest
 from experiments.cli.main import main
 from experiments.config.errors import UsageError
 from experiments.config.schema import Config
-from experiments.runs import distributed
+from experiments.runs import checkpoint, distributed
 
 TRAIN = [
     *("train", "--model", "mlp", "--method", "pugd", "--lr", "0.1", "--epochs", "2", "--batch", "16"),
@@ -27,8 +28,8 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def two_processes(folder: Path, *options: str) -> list[str]:
-    """What the first and the second process print, after both have ended well."""
+def start(folder: Path, *options: str) -> list[subprocess.Popen]:
+    """Two processes of one training."""
     joint = {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
@@ -38,7 +39,13 @@ def two_processes(folder: Path, *options: str) -> list[str]:
     }
     command = [sys.executable, "-m", "experiments", *TRAIN, "--distributed", "--out", str(folder), *options]
     places = [os.environ | joint | {"JAX_PROCESS_ID": str(i)} for i in range(2)]
-    started = [subprocess.Popen(command, env=place, stdout=subprocess.PIPE, text=True) for place in places]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return [subprocess.Popen(command, env=place, **pipes) for place in places]  # pyright: ignore
+
+
+def two_processes(folder: Path, *options: str) -> list[str]:
+    """What the first and the second process print, after both have ended well."""
+    started = start(folder, *options)
     printed = [process.communicate(timeout=300)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0]
     return ["\n".join(line for line in text.splitlines() if not line.startswith("[Gloo]")) for text in printed]
@@ -60,6 +67,40 @@ def test_two_processes_of_two_devices_are_one_of_four(tmp_path):
     (two,), (one,) = (list((tmp_path / out).rglob("seed0")) for out in ("two", "one"))
     for found, expected in zip(numbers(two), numbers(one), strict=True):
         assert found == pytest.approx(expected, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_where_one_is_killed_the_other_ends_and_says_how_to_go_on(victim, tmp_path):
+    """It takes the half minute in which the survivor waits for a sign of life."""
+    started = start(tmp_path / "two", "--epochs", "100000")
+    (folder,) = wait_for(tmp_path / "two", "checkpoints/*/sha256.json", started)
+    started[victim].kill()
+    said = [process.communicate(timeout=distributed.PATIENCE + 60)[1] for process in started]
+    assert all(text.splitlines()[-1].startswith(distributed.PARTNER_LOST) for text in said)
+    assert started[1 - victim].returncode != 0
+    assert checkpoint.steps(folder)
+
+
+def wait_for(root: Path, pattern: str, started: list[subprocess.Popen]) -> list[Path]:
+    """The run folders in which such a file has appeared, before any process ended."""
+    while not (found := list(root.glob(f"*/seed0/{pattern}"))):
+        assert all(process.poll() is None for process in started)
+        time.sleep(0.1)
+    return list({path.parents[2] for path in found})
+
+
+def test_what_fails_on_the_first_process_fails_on_all(monkeypatch):
+    def fails():
+        raise OSError("disk full")
+
+    failing = distributed.first_alone(fails)
+    with pytest.raises(OSError, match="disk full"):
+        failing()
+    monkeypatch.setattr(distributed, "is_first", lambda: False)
+    monkeypatch.setattr(distributed, "any_process", lambda wish: True)
+    with pytest.raises(UsageError, match="fails failed on the first process, which says why"):
+        failing()
 
 
 def test_without_others_to_join_there_is_one_line(monkeypatch):

@@ -1,0 +1,56 @@
+"""Labels that other programs read as markup or formulas, terminals that cannot show them, and memory that ends."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from experiments.cli.main import main
+from experiments.report import curves, tables
+from experiments.runs import progress
+from experiments.runs.run_dir import Run
+
+ODD = ["[/red]", "[bold]x", "$\\foo$", "$", "_hidden", "x\\", "é"]
+
+
+def runs(label, folder):
+    line = {"epoch": 1, "val_accuracy": 0.5, "gradient_evaluations": 1}
+    result = {"test_accuracy": 0.5, "last_test_accuracy": 0.5, "gradient_evaluations": 8, "seconds": 1.0}
+    config = {"dataset": "[/red]$\\foo$", "model": "mlp", "train_size": None, "noise": "none", "imbalance": "none"}
+    return {"": {label: [Run("", label, config, "now", 0, [line], result, folder)]}}
+
+
+@pytest.mark.parametrize("label", ODD)
+def test_labels_are_shown_as_they_are(label, tmp_path):
+    console = Console(width=140, record=True, file=io.StringIO())
+    console.print(tables.table("", runs(label, tmp_path)[""], 140))
+    for terminal in (False, True):
+        with progress.reporter(Console(force_terminal=terminal, file=io.StringIO(), width=140), 1) as report:
+            report(label, 1, "1.0")
+    assert label in console.export_text()
+    assert curves.draw(runs(label, tmp_path), tmp_path / "curves.png").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError("Unable to allocate 16. GiB"), RuntimeError("RESOURCE_EXHAUSTED: Out of memory\n x")],
+)
+def test_memory_that_ends_is_one_line(error, monkeypatch, capsys, tmp_path):
+    def fails(argv, console):
+        raise error
+
+    monkeypatch.setattr("experiments.cli.main._dispatch", fails)
+    assert main(["train"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: out of memory (")
+    assert said.endswith("Fix: a smaller --batch, or --accumulate; --stream on keeps images off the device\n")
+    assert said.count("\n") == 1
+
+
+def test_other_errors_of_the_runtime_are_not_hidden(monkeypatch):
+    def fails(argv, console):
+        raise RuntimeError("INTERNAL: a bug")
+
+    monkeypatch.setattr("experiments.cli.main._dispatch", fails)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["train"])
