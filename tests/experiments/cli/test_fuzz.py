@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import pugd_optax.methods
-from experiments.bench import fraction, growth, steps
+from experiments.bench import command as bench
 from experiments.claims import command as claims
 from experiments.cli import main as cli
 from experiments.config.errors import Stopped, UsageError, pick
@@ -137,8 +137,9 @@ def checked_alone(monkeypatch, tmp_path):
     monkeypatch.setattr(experiment, "_trace", lambda *args: None)
     monkeypatch.setattr(cli, "_keep_compiled", lambda: None)
     monkeypatch.setattr(cli, "_join_others", lambda *args: None)
-    for module in (claims, steps, fraction, growth):
-        monkeypatch.setattr(module, "_run" if module is claims else "main", lambda *args: None)
+    monkeypatch.setattr(claims, "_run", lambda *args: None)
+    for part in bench.PARTS.values():
+        monkeypatch.setattr(part, "main", lambda *args: None)
 
 
 @pytest.mark.usefixtures("checked_alone")
