@@ -40,7 +40,11 @@ def main(argv: Sequence[str]) -> int:
     except RuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error):
             return _out_of_memory(error)
-        return _partner_lost(error)
+        lost = _partner_lost()
+        if lost is None:
+            raise
+        print(f"{lost} ({first_line(error)})", file=sys.stderr)
+        return 1
     except Diverged as error:
         print(f"stopped: {error}", file=sys.stderr)
         return 1
@@ -58,16 +62,13 @@ def _out_of_memory(error: Exception) -> int:
     return 2
 
 
-def _partner_lost(error: RuntimeError) -> int:
-    """What a collective says where another process is gone; any other error is raised again."""
+def _partner_lost() -> str | None:
+    """What to say of an error that a collective raises where another process is gone; None where there is only one."""
     import jax
 
-    from experiments.runs import distributed
+    from experiments.runs.distributed import PARTNER_LOST
 
-    if jax.process_count() == 1 or not isinstance(error, jax.errors.JaxRuntimeError):
-        raise error
-    print(f"{distributed.PARTNER_LOST} ({first_line(error)})", file=sys.stderr)
-    return 1
+    return PARTNER_LOST if jax.process_count() > 1 else None
 
 
 def _dispatch(argv: list[str], console: Console) -> int:
