@@ -3,7 +3,7 @@
 import ctypes
 import sys
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
 
 
 def keep_freed() -> None:
@@ -18,3 +18,4 @@ def keep_freed() -> None:
         if change is not None:
             change(_MMAP_THRESHOLD, 2**30)
             change(_TRIM_THRESHOLD, 2**31 - 1)
+            change(_ARENA_MAX, 1)  # what does not fit into the arena of a thread, 64 MB, would be given back each time

@@ -2,8 +2,8 @@
 
 Handwritten digits (8x8 pixels, inside scikit-learn), 500 training examples, once with a fifth of the training labels
 wrong and once clean; ResNet-8 with GroupNorm, batch 50, 20 epochs, learning rate 0.1 on a cosine, momentum 0.9, weight
-decay 5e-4. The learning rate schedule of the control with twice the epochs is stretched to its length. Two cores, three
-seeds: about three minutes.
+decay 5e-4. The learning rate schedule of the control with twice the epochs is stretched to its length. As many runs as
+there are cores go on side by side.
 """
 
 import dataclasses

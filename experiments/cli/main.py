@@ -96,9 +96,11 @@ def _dispatch(argv: list[str], console: Console) -> int:
 
 
 def _demo(argv: list[str], console: Console) -> int:
-    from experiments.cli import demo
+    from experiments.cli import cpu, demo
 
-    demo.main(parse(demo.Options, argv, "demo"), console)
+    options = parse(demo.Options, argv, "demo")
+    cpu.settle(demo.METHODS)
+    demo.main(options, console)
     return 0
 
 
@@ -110,10 +112,12 @@ def _bench(argv: list[str], console: Console) -> int:
 
 
 def _train(argv: list[str], console: Console) -> int:
+    from experiments.cli import cpu
     from experiments.training import sweep
 
     config = train_config(argv)
     assert config.out is not None
+    cpu.settle([config])
     _refuse_to_overwrite(config.out, config.resume)
     _join_others(config.distributed, console)
     broken = sweep.run([(config.out, config)], console)
@@ -122,13 +126,14 @@ def _train(argv: list[str], console: Console) -> int:
 
 
 def _sweep(argv: list[str], console: Console) -> int:
-    from experiments.cli import sweep_options
+    from experiments.cli import cpu, sweep_options
     from experiments.training import sweep
 
     if "-h" in argv or "--help" in argv:
         stop = "`--stop-on-failure` ends the sweep at the first run that fails."
         train_config(["--help"], "sweep", f"{sweep_options.__doc__}\n{stop}")
     experiments = sweep_options.settings([word for word in argv if word != "--stop-on-failure"])
+    cpu.settle([config for _, config in experiments])
     _, first = experiments[0]
     assert first.out is not None
     _refuse_to_overwrite(first.out, first.resume)
@@ -141,9 +146,11 @@ def _sweep(argv: list[str], console: Console) -> int:
 
 
 def _profile(argv: list[str], console: Console) -> int:
+    from experiments.cli import cpu
     from experiments.training import profile
 
     config = train_config(argv, "profile", profile.__doc__)
+    cpu.settle([config])
     assert config.out is not None
     made = profile.profile(config, config.out)
     console.print(

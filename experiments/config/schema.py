@@ -14,7 +14,7 @@ Options = tuple[tuple[str, str], ...]
 ELSEWHERE = (
     *("preset", "seeds", "first_seed", "out", "resume", "data_dir"),
     *("checkpoint_every", "checkpoint_minutes", "tensorboard"),
-    *("devices", "distributed"),
+    *("devices", "distributed", "jobs"),
 )
 """Settings that a result does not depend on, beyond the rounding of sums over devices; on `devices` it does where each
 of them perturbs by itself."""
@@ -93,8 +93,8 @@ class Config:
     (CIFAR-10N), human:noisy (CIFAR-100N)."""
     imbalance: str = "none"
     """Long tail of the training classes, by the ratio of the largest to the smallest class, as exp:100."""
-    augment: Literal["auto", "none", "crop", "flip", "crop_flip"] = "auto"
-    """Random crop after 4 pixels of padding, and left-right flip. Default: what the data set is used with."""
+    augment: Literal["auto", "none", "crop", "flip", "crop_flip", "crop2_flip"] = "auto"
+    """Random crop after 4 pixels of padding (crop2: 2), and left-right flip. Default: that of the data set."""
     cutout: int = 0
     """Side of the square cut out of every training image, in pixels; 0 for none."""
     mixup: float = 0.0
@@ -122,6 +122,8 @@ class Config:
     accumulate: int = 1
     """Microbatches that pass through the model one after the other, to save memory; gradient and perturbation are
     those of the whole batch."""
+    jobs: int | None = None
+    """Runs side by side on a CPU, each on one device. Default: one a core; on several devices and elsewhere one."""
     steps_per_call: int | None = None
     """Steps in one compiled call. Default: 1 on CPU, 10 on accelerators."""
 
@@ -146,7 +148,8 @@ class Config:
 
     def __post_init__(self):
         """Refuse values that no run can have."""
-        for name in ("epochs", "batch", "seeds", "train_size", "val_size", "devices", "accumulate", "steps_per_call"):
+        sizes = ("epochs", "batch", "train_size", "val_size", "accumulate", "steps_per_call")
+        for name in (*sizes, "seeds", "devices", "jobs"):
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise UsageError(f"{_flag(name)} {count}: expected at least 1")

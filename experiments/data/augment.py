@@ -1,5 +1,7 @@
 """From positions to a batch, inside jit: gather, crop, flip, normalise, cut out, mix."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import dm_pix as pix
@@ -20,12 +22,12 @@ def none(key: jax.Array, images: jax.Array) -> jax.Array:
     return images
 
 
-def crop(key: jax.Array, images: jax.Array) -> jax.Array:
+def crop(key: jax.Array, images: jax.Array, padding: int = PADDING) -> jax.Array:
     """Pad every image [h, w, c] of the batch with zeros by 4 pixels a side and cut its own size out of it."""
 
     def one(key: jax.Array, image: jax.Array) -> jax.Array:
         height, width, _ = image.shape
-        padded = pix.pad_to_size(image, height + 2 * PADDING, width + 2 * PADDING)
+        padded = pix.pad_to_size(image, height + 2 * padding, width + 2 * padding)
         return jnp.asarray(pix.random_crop(key, padded, image.shape))
 
     return jnp.asarray(jax.vmap(one)(jax.random.split(key, len(images)), images))
@@ -36,13 +38,19 @@ def flip(key: jax.Array, images: jax.Array) -> jax.Array:
     return jnp.asarray(jax.vmap(pix.random_flip_left_right)(jax.random.split(key, len(images)), images))
 
 
-def crop_flip(key: jax.Array, images: jax.Array) -> jax.Array:
+def crop_flip(key: jax.Array, images: jax.Array, padding: int = PADDING) -> jax.Array:
     """`crop`, then `flip`."""
     for_crop, for_flip = jax.random.split(key)
-    return flip(for_flip, crop(for_crop, images))
+    return flip(for_flip, crop(for_crop, images, padding))
 
 
-GEOMETRIES = {"none": none, "crop": crop, "flip": flip, "crop_flip": crop_flip}
+GEOMETRIES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "none": none,
+    "crop": crop,
+    "flip": flip,
+    "crop_flip": crop_flip,
+    "crop2_flip": functools.partial(crop_flip, padding=2),
+}
 
 
 def cutout(key: jax.Array, images: jax.Array, size: int) -> jax.Array:

@@ -41,6 +41,18 @@ def source(examples: Examples, scale: tuple[np.ndarray, np.ndarray], streamed: b
     return Source(Data(*map(jnp.asarray, (examples.images, examples.labels, *scale))), resident)
 
 
+def held_out(examples: Examples, scale: tuple[np.ndarray, np.ndarray], streamed: bool) -> Source:
+    """The examples for evaluation: their images come from the host, so that sets of any size share a program."""
+    if streamed:
+        return source(examples, scale, streamed)
+
+    def read(blocks: Iterable[np.ndarray], draw: tuple[int, ...] = ()) -> Iterator[HostBatch]:
+        del draw
+        return (HostBatch(examples.images[block], examples.labels[block]) for block in blocks)
+
+    return source(examples, scale, streamed=True)._replace(read=read)
+
+
 def resident(blocks: Iterable[np.ndarray], draw: tuple[int, ...] = ()) -> Iterator[np.ndarray]:
     """The positions themselves."""
     del draw

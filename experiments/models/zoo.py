@@ -1,4 +1,4 @@
-"""Image classifiers in Flax NNX: CIFAR ResNets, wide ResNet, vision transformers, an MLP.
+"""Image classifiers in Flax NNX: CIFAR ResNets, wide ResNet, vision transformers, a fast small network, an MLP.
 
 Every model maps images [n, height, width, channels] to float32 logits [n, classes]. Parameters are float32; `dtype` is
 the type of the computation.
@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from experiments.config.errors import UsageError, pick
+from experiments.models.fast import Fast
 from experiments.models.mlp import MLP
 from experiments.models.resnet import NORMS, PadShortcut, ResNet, WideResNet
 from experiments.models.vit import ViT
@@ -31,6 +32,7 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
     "wrn28_10": functools.partial(WideResNet, 28, 10),
     "vit_tiny": functools.partial(ViT, 192, 12, 3),
     "vit_small": functools.partial(ViT, 384, 12, 6),
+    "fast": functools.partial(Fast, [32, 64, 64]),
     "mlp": MLP,
 }
 SQUARE = ("vit_tiny", "vit_small", "mlp")

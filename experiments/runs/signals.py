@@ -5,13 +5,20 @@ import signal
 import threading
 from collections.abc import Iterator
 
+_open: list[list[signal.Signals]] = []
+"""Of the block in the main thread, if there is one."""
+
 
 @contextlib.contextmanager
 def graceful_shutdown() -> Iterator[list[signal.Signals]]:
     """A list, empty until the first signal arrives. A second one has its usual effect.
 
-    Signals reach the main thread alone; elsewhere the list stays empty.
+    A block within another, or in a thread beside it, has the list of the outer one. Signals reach the main thread
+    alone: without a block there, the list of a thread stays empty.
     """
+    if _open:
+        yield _open[-1]
+        return
     signals: list[signal.Signals] = []
     if threading.current_thread() is not threading.main_thread():
         yield signals
@@ -24,9 +31,11 @@ def graceful_shutdown() -> Iterator[list[signal.Signals]]:
 
     for number in before:
         signal.signal(number, note)
+    _open.append(signals)
     try:
         yield signals
     finally:
+        _open.remove(signals)
         _restore(before)
 
 

@@ -12,14 +12,21 @@ from experiments.runs.state import State
 from experiments.training import parallel
 from experiments.training.experiment import Experiment
 
+copied = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
+"""The arrays of a tree in memory of their own, by one program."""
+
 
 def compile_steps(experiment: Experiment, state: State, train: Source, key: jax.Array) -> float:
-    """Run a call of every kind once on a copy, so that what is timed later is training alone."""
+    """Run a call of every kind once on a copy, so that what is timed later is training alone.
+
+    Of several runs side by side, the first compiles what the others wait for.
+    """
     begun = time.perf_counter()
-    for steps, active in experiment.programs:
-        rows = _own_rows(experiment, np.zeros((steps, experiment.config.batch), np.int32))
-        feed, copy = next(train.read([rows])), jax.tree.map(jnp.copy, state)
-        jax.block_until_ready(experiment.step(copy, train.data, feed, key, jnp.float32(0), active=active))
+    with experiment.compiling:
+        for steps, active in experiment.programs:
+            rows = _own_rows(experiment, np.zeros((steps, experiment.config.batch), np.int32))
+            feed = next(train.read([rows]))
+            jax.block_until_ready(experiment.step(copied(state), train.data, feed, key, np.float32(0), active=active))
     return time.perf_counter() - begun
 
 
@@ -34,7 +41,7 @@ def run_epoch(
     state: State,
     train: Source,
     key: jax.Array,
-    val_loss: jax.Array,
+    val_loss: jax.Array | np.floating,
     seed: int,
     epoch: int,
     start: int = 0,

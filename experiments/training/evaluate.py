@@ -9,7 +9,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
-from experiments.data.batch import Data
+from experiments.data.batch import Data, HostBatch
 from experiments.data.pipeline import Source
 from experiments.training.parallel import AXIS
 
@@ -30,11 +30,13 @@ def evaluate_each(
     About `chunk` examples at a time, divided over the devices of `mesh`.
     """
     count, devices = len(source.data.labels), 1 if mesh is None else mesh.size
-    chunk = -(-min(chunk, count) // devices) * devices
+    chunk = -(-chunk // devices) * devices
     # The last chunk, filled up with the last example, is as long as the others: one program does for all.
     positions = (np.minimum(np.arange(i, i + chunk), count - 1) for i in range(0, count, chunk))
+    # Labels that are fed need no others on the device, whose number would make another program.
+    fed = lambda feed: source.data._replace(labels=feed.labels[:0]) if isinstance(feed, HostBatch) else source.data
     feeds = source.read(positions)
-    parts = [jax.device_get(_evaluate_chunk(graphdef, mesh, params, model_state, source.data, feed)) for feed in feeds]
+    parts = [jax.device_get(_evaluate_chunk(graphdef, mesh, params, model_state, fed(x), x)) for x in feeds]
     losses, correct = (np.concatenate(part)[:count] for part in zip(*parts, strict=True))
     return losses, correct
 

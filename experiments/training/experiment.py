@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,10 +14,10 @@ from experiments import data
 from experiments.config.errors import UsageError, first_line
 from experiments.config.schema import Config
 from experiments.data.augment import pipeline
-from experiments.data.pipeline import Source, channels, source
+from experiments.data.pipeline import Source, channels, held_out, source
 from experiments.data.split import class_counts, split
 from experiments.models.functional import Network, network
-from experiments.runs.state import initial
+from experiments.runs.state import State, initial
 from experiments.training import parallel
 from experiments.training.chunks import Chunk, chunks
 from experiments.training.gate_plan import reevaluations
@@ -26,7 +28,10 @@ from experiments.training.step import make_step
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """One experiment, ready to train any number of seeds; nothing compiles again from seed to seed."""
+    """One experiment, ready to train any number of seeds; nothing compiles again from seed to seed.
+
+    `start` is `(params, model_state, seed) -> state`, compiled. Whoever compiles the step holds the lock `compiling`.
+    """
 
     config: Config
     dataset: data.Dataset
@@ -34,7 +39,9 @@ class Experiment:
     optimizer: Optimizer
     steps_per_epoch: int
     layout: parallel.Layout
-    step: parallel.StepFunction
+    step: parallel.Program
+    start: Callable[[Any, Any, int], State]
+    compiling: threading.Lock = dataclasses.field(default_factory=threading.Lock, compare=False)
 
     def chunks(self, epoch: int) -> list[Chunk]:
         """The calls of the step in that epoch, the first of which is 1."""
@@ -55,12 +62,25 @@ class Experiment:
         found = source(examples, scale, data.streamed(self.dataset, self.config.stream))
         return found._replace(data=self.place(found.data))
 
+    def held_out(self, examples: data.Examples, scale: tuple[np.ndarray, np.ndarray]) -> Source:
+        """Examples for evaluation, which one program serves however many there are."""
+        found = held_out(examples, scale, data.streamed(self.dataset, self.config.stream))
+        return found._replace(data=self.place(found.data))
+
     def place(self, tree: Any) -> Any:
         """The arrays, on every device of the experiment."""
         return parallel.everywhere(self.layout.mesh, tree)
 
 
 load = functools.cache(data.load)
+
+OF_RUNS = (
+    *("preset", "label", "out", "resume", "seeds", "first_seed", "noise", "data_dir", "checksum"),
+    *("checkpoint_every", "checkpoint_minutes", "tensorboard", "jobs"),
+)
+"""Settings that no program depends on: experiments that differ in these alone share what they compile."""
+KEPT = 64
+_known: dict[tuple[Config, Network], Experiment] = {}
 
 
 def prepare(config: Config) -> Experiment:
@@ -84,6 +104,19 @@ def _prepare(config: Config) -> Experiment:
     train = split(config, dataset, config.first_seed).train
     if config.batch > len(train.labels):
         raise UsageError(f"--batch {config.batch}: larger than the {len(train.labels)} training examples")
+    net = network(config.model, train.images.shape[1:], dataset.num_classes, config.norm, config.dtype)
+    default = Config()
+    key = dataclasses.replace(config, **{name: getattr(default, name) for name in OF_RUNS}), net
+    found = _known.get(key)
+    if found is None or found.dataset is not dataset:
+        found = _known[key] = _made(config, dataset, net, train)
+        while len(_known) > KEPT:
+            _known.pop(next(iter(_known)))
+    return dataclasses.replace(found, config=config)
+
+
+def _made(config: Config, dataset: data.Dataset, net: Network, train: data.Examples) -> Experiment:
+    """The experiment, its step traced."""
     steps_per_epoch, classes = len(train.labels) // config.batch, dataset.num_classes
     if config.epochs * steps_per_epoch >= 2**31:
         raise UsageError(f"--epochs {config.epochs}: {config.epochs * steps_per_epoch} steps, expected less than 2**31")
@@ -92,10 +125,10 @@ def _prepare(config: Config) -> Experiment:
     made = build(
         config, steps_per_epoch=steps_per_epoch, num_classes=classes, counts=counts, axis_name=layout.axis_name
     )
-    net = network(config.model, train.images.shape[1:], classes, config.norm, config.dtype)
     make = functools.partial(_step, config, dataset, net, made, layout, config.epochs * steps_per_epoch)
     step = layout.compiled(make(microbatches=config.accumulate))
-    experiment = Experiment(config, dataset, net, made, steps_per_epoch, layout, step)
+    start = jax.jit(functools.partial(initial, made.tx))
+    experiment = Experiment(config, dataset, net, made, steps_per_epoch, layout, step, start)
     if config.accumulate > 1:  # a method cannot look into the loop over microbatches for what couples the examples
         _trace(experiment, layout.compiled(make(microbatches=1)).trace, train)
     _trace(experiment, step.trace, train)

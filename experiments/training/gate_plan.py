@@ -31,12 +31,12 @@ class _Probe:
 
     def __init__(self, num_classes: int, width: int):
         self.params = {
-            "hidden": {"kernel": jnp.ones((width, width)), "scale": jnp.ones((1, width))},
-            "second": {"kernel": jnp.ones((width, width))},
-            "head": {"kernel": jnp.ones((width, num_classes))},
+            "hidden": {"kernel": _ones(width, width), "scale": _ones(1, width)},
+            "second": {"kernel": _ones(width, width)},
+            "head": {"kernel": _ones(width, num_classes)},
         }
-        self.labels = jnp.arange(256) % num_classes
-        self.inputs = jnp.ones((256, width))
+        self.labels = jnp.asarray(np.arange(256, dtype=np.int32) % num_classes)
+        self.inputs = _ones(256, width)
         self.second = self.gradient
 
     def logits(self, params: Any) -> jax.Array:
@@ -50,11 +50,16 @@ class _Probe:
         return jax.grad(lambda p: self.losses(p).mean())(params)
 
     def update(self, tx: optax.GradientTransformation, state: optax.OptState, active: bool | None = None):
-        zero = jnp.zeros(())
+        zero = np.zeros((), np.float32)
         extra = {"grad_fn": self.second, "losses_fn": self.losses, "logits_fn": self.logits, "labels": self.labels}
         extra |= {"train_loss": zero, "val_loss": zero}
         tx = optax.with_extra_args_support(tx)
         return tx.update(self.gradient(self.params), state, self.params, active=active, **extra)
+
+
+def _ones(*shape: int) -> Any:
+    """Made by NumPy: JAX would compile a program for each shape."""
+    return jnp.asarray(np.ones(shape, np.float32))
 
 
 def plan(tx: optax.GradientTransformation, steps: int, num_classes: int = 2) -> np.ndarray | None:
@@ -64,18 +69,18 @@ def plan(tx: optax.GradientTransformation, steps: int, num_classes: int = 2) -> 
     active. A gate with memory depends on the real gradients, so None; without a re-evaluation no step is active.
     """
     probe = _Probe(num_classes, width=1)
-    start = tx.init(probe.params)
-    found = reevaluations(start)
+    found = reevaluations(jax.eval_shape(tx.init, probe.params))
     if not found:
         return np.zeros(steps, bool)
     if len(found) > 1 or jax.tree.leaves(found[0].gate):
         return None
 
     def active(step: jax.Array) -> jax.Array:
+        start = tx.init(probe.params)
         at = jax.tree.map(lambda x: x._replace(step=step) if is_reevaluation(x) else x, start, is_leaf=is_reevaluation)
         return reevaluations(probe.update(tx, at)[1])[0].active
 
-    return np.asarray(jax.jit(jax.vmap(active))(jnp.arange(steps)))
+    return np.asarray(jax.jit(jax.vmap(active))(np.arange(steps, dtype=np.int32)))
 
 
 def cost(tx: optax.GradientTransformation, num_classes: int = 2, second: float = 1.0) -> tuple[float, float]:
@@ -89,7 +94,7 @@ def cost(tx: optax.GradientTransformation, num_classes: int = 2, second: float =
       second: what a second gradient costs, in gradients of the whole batch.
     """
     probe = _Probe(num_classes, width=256)  # so wide that little but the network counts
-    state = tx.init(probe.params)
+    state = jax.eval_shape(tx.init, probe.params)
     counted = functools.partial(_gradients, probe, tx, state)
     idle, active = (counted(active) for active in (False, True))
     if second == 1:

@@ -49,7 +49,7 @@ def record(experiment: Experiment, at: Progress) -> dict[str, Any]:
         "gradient_evaluations": at.evaluations,
         "seconds": at.seconds,
         "skipped": int((~taken).sum()),
-        "lr": float(experiment.optimizer.lr(step - 1)),
+        "lr": float(experiment.optimizer.lr[step - 1]),
         "train_loss": float(metrics.loss[taken].mean()),
         "train_accuracy": float(metrics.accuracy[taken].mean()),
         "active": float(on.mean()),

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 import optax
 
@@ -51,7 +52,7 @@ class Optimizer(NamedTuple):
     Attributes:
       method: the perturbation.
       base: weight decay and base optimizer.
-      lr: step -> learning rate.
+      lr: learning rate of each step, [steps].
       plan: bool [steps], whether the gradient is evaluated again on a step; None where it is not known ahead.
       cost: gradient evaluations of an idle and of an active step.
       second: the examples that the second gradient is evaluated on; None for the whole batch.
@@ -59,7 +60,7 @@ class Optimizer(NamedTuple):
 
     method: optax.GradientTransformation
     base: optax.GradientTransformation
-    lr: Callable[[int], Any]
+    lr: np.ndarray
     plan: np.ndarray | None
     cost: tuple[float, float]
     second: SecondBatch | None = None
@@ -82,7 +83,7 @@ def build(
     counts = np.ones(num_classes) if counts is None else counts
     make = functools.partial(_method, config, steps, steps_per_epoch, counts)
     lr, alone = schedules.rate(config.parts.lr, steps), make(None)
-    rate = lr if callable(lr) else lambda step: lr
+    rates = np.asarray(jax.jit(jax.vmap(lr))(np.arange(steps))) if callable(lr) else np.full(steps, lr)
     second = second_batch(config.parts.second_batch)
     spent = cost(alone, num_classes, 1.0 if second is None else second.cost)
     if second is not None and spent == cost(alone, num_classes):
@@ -90,7 +91,7 @@ def build(
             f"--second-batch {config.second_batch}: --method {config.method} evaluates no second gradient; "
             "name a method that does, such as sam or pugd"
         )
-    return Optimizer(make(axis_name), _base(config, lr, steps), rate, plan(alone, steps, num_classes), spent, second)
+    return Optimizer(make(axis_name), _base(config, lr, steps), rates, plan(alone, steps, num_classes), spent, second)
 
 
 def _method(config: Config, steps: int, steps_per_epoch: int, counts: np.ndarray, axis_name: str | None) -> Any:

@@ -109,7 +109,7 @@ class Program:
     mesh: Mesh
     trace: StepFunction
 
-    def __call__(self, state: Any, data: Any, feed: Any, key: jax.Array, val_loss: jax.Array, *, active: bool | None):
+    def __call__(self, state: Any, data: Any, feed: Any, key: jax.Array, val_loss: Any, *, active: bool | None):
         """Place this process's rows of the batches, [steps, rows, ...], and take the steps. The state is donated."""
         split = NamedSharding(self.mesh, P(None, AXIS))
         feed = jax.tree.map(functools.partial(jax.make_array_from_process_local_data, split), feed)

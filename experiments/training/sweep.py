@@ -1,17 +1,25 @@
 """Several experiments in one run, their seeds interleaved."""
 
 import collections
+import functools
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 from rich.console import Console
 
 from experiments.config.errors import Stopped, UsageError
 from experiments.config.schema import Config
 from experiments.runs import checkpoint, progress, records, run_dir
 from experiments.runs.lock import held
+from experiments.runs.signals import graceful_shutdown
 from experiments.training import trainer
 from experiments.training.experiment import Experiment, prepare
+from experiments.training.side_by_side import cores, each, one_at_a_time
+
+Turn = tuple[Experiment, int, Path]
+"""A run: the experiment, the seed and the folder."""
 
 
 def run(
@@ -20,7 +28,8 @@ def run(
     """Train every experiment with every one of its seeds.
 
     All settings are checked before the first run starts. Seeds are the outer loop, so that a slow period of the
-    machine affects every method.
+    machine affects every method. On a CPU as many runs as there are cores go on side by side, in threads that share
+    what is compiled; each computes what it would compute alone.
 
     Args:
       experiments: where the runs of a setting go, and the settings.
@@ -31,22 +40,44 @@ def run(
       A line for each run that failed.
     """
     todo, failed = _todo(experiments)
-    with progress.reporter(console, sum(_epochs(experiment, folder) for experiment, _, folder in todo)) as report:
-        for experiment, seed, folder in todo:
-            with held(folder):
-                if _done(experiment, folder):  # by another process, meanwhile
-                    continue
-                try:
-                    trainer.run(experiment, seed, folder, report)
-                except Stopped:
-                    raise
-                except tolerated as error:
-                    run_dir.fail(folder, error)
-                    failed.append(f"{folder}: {error}")
-    return failed
+    with graceful_shutdown() as signals, progress.reporter(console, sum(_epochs(e, at) for e, _, at in todo)) as report:
+        one = functools.partial(_train, report=one_at_a_time(report), tolerated=tolerated, signals=signals)
+        lines = each(one, todo, _workers(todo), signals)
+    return failed + [line for line in lines if line]
 
 
-def _todo(experiments: Sequence[tuple[Path, Config]]) -> tuple[list[tuple[Experiment, int, Path]], list[str]]:
+def _train(
+    turn: Turn, report: progress.Reporter, tolerated: tuple[type[Exception], ...], signals: list[signal.Signals]
+) -> str:
+    """Train one run; a line if it failed in a way that is tolerated."""
+    experiment, seed, folder = turn
+    if signals:
+        what = f"{experiment.config.title}, seed {seed}: {signals[0].name} before it began; --resume goes on"
+        raise Stopped(what, signals[0])
+    with held(folder):
+        if _done(experiment, folder):  # by another process, meanwhile
+            return ""
+        try:
+            trainer.run(experiment, seed, folder, report)
+        except Stopped:
+            raise
+        except tolerated as error:
+            run_dir.fail(folder, error)
+            return f"{folder}: {error}"
+    return ""
+
+
+def _workers(todo: Sequence[Turn]) -> int:
+    """Runs at a time: as asked for, else one for each core of a CPU, each on one device; elsewhere one."""
+    asked = [experiment.config.jobs for experiment, _, _ in todo if experiment.config.jobs]
+    devices = {device.platform for experiment, _, _ in todo for device in experiment.layout.mesh.devices.flat}
+    alone = any(experiment.layout.mesh.size > 1 for experiment, _, _ in todo) or jax.process_count() > 1
+    if alone or devices != {"cpu"}:
+        return 1
+    return max(1, min([len(todo), *(asked or [cores()])]))
+
+
+def _todo(experiments: Sequence[tuple[Path, Config]]) -> tuple[list[Turn], list[str]]:
     """Experiment, seed and folder of every run that is not complete, one seed after the other; and what is broken."""
     for root, _ in experiments:
         run_dir.refuse_unwritable(root)

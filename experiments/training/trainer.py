@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.config.errors import Stopped
@@ -19,14 +18,16 @@ from experiments.runs import checkpoint, run_dir
 from experiments.runs.distributed import any_process, is_first
 from experiments.runs.progress import Reporter, silent
 from experiments.runs.signals import graceful_shutdown
-from experiments.runs.state import Progress, Snapshot, initial
+from experiments.runs.state import Progress, Snapshot
 from experiments.runs.tensorboard import scalars
-from experiments.training.epoch import compile_steps, run_epoch
+from experiments.training.epoch import compile_steps, copied, run_epoch
 from experiments.training.evaluate import evaluate, evaluate_each
 from experiments.training.experiment import Experiment
 from experiments.training.metrics import check_finite, record, summary
 
 SECONDS_BETWEEN_REPORTS = 0.5
+EXAMPLES_A_CALL = (100, 1000)
+"""Of evaluation: the number of validation examples, but at least the first and at most the second."""
 
 
 @dataclasses.dataclass
@@ -41,6 +42,7 @@ class Training:
     signals: list
     report: Reporter
     now: Snapshot
+    chunk: int
     show: Callable[[dict[str, Any]], None] = lambda line: None
     saved: float = dataclasses.field(default_factory=time.monotonic)
 
@@ -57,7 +59,7 @@ class Training:
     def advance(self) -> None:
         """Train to the end of the epoch, or to where a checkpoint is due before it."""
         at, begun = self.now.progress, time.perf_counter()
-        key, val_loss = jax.random.key(self.seed), jnp.float32(at.val_loss)
+        key, val_loss = jax.random.key(self.seed), np.float32(at.val_loss)
         state, metrics = run_epoch(
             self.experiment, self.now.state, self.train, key, val_loss, self.seed, at.epoch, at.within, self._pause()
         )
@@ -89,11 +91,16 @@ class Training:
         """Evaluate on the validation examples and write a line of metrics."""
         at, (state, _, _) = self.now.progress, self.now
         loss, accuracy = evaluate(
-            self.experiment.network.graphdef, state.params, state.model_state, self.val, self.experiment.layout.mesh
+            self.experiment.network.graphdef,
+            state.params,
+            state.model_state,
+            self.val,
+            self.experiment.layout.mesh,
+            self.chunk,
         )
         if accuracy > at.best_accuracy:  # a copy: the state itself is donated to the next step
             at.best_epoch, at.best_accuracy = at.epoch, accuracy
-            self.now = self.now._replace(best=jax.tree.map(jnp.copy, (state.params, state.model_state)))
+            self.now = self.now._replace(best=copied((state.params, state.model_state)))
         line = record(self.experiment, at) | {"val_loss": loss, "val_accuracy": accuracy}
         run_dir.append(self.folder, line)
         self.show(line)
@@ -147,9 +154,11 @@ def run(experiment: Experiment, seed: int, folder: Path, report: Reporter = sile
     """
     parts = split(experiment.config, experiment.dataset, seed)
     scale = channels(parts.train.images)
-    train, val, test = (experiment.source(part, scale) for part in parts)
+    train = experiment.source(parts.train, scale)
+    val, test = (experiment.held_out(part, scale) for part in parts[1:])
     with graceful_shutdown() as signals, contextlib.ExitStack() as stack:
-        training = Training(experiment, seed, folder, train, val, signals, report, _fresh(experiment, seed))
+        chunk = int(np.clip(len(parts.val.labels), *EXAMPLES_A_CALL))
+        training = Training(experiment, seed, folder, train, val, signals, report, _fresh(experiment, seed), chunk)
         report(training.name, 0, "compiling")
         compile_seconds = compile_steps(experiment, training.now.state, train, jax.random.key(seed))
         training.now = _restore_or_start(training)
@@ -157,7 +166,7 @@ def run(experiment: Experiment, seed: int, folder: Path, report: Reporter = sile
             training.show = stack.enter_context(scalars(folder, training.now.progress.epoch))
         while training.now.progress.epoch <= experiment.config.epochs:
             training.advance()
-        result = _test(experiment, training.now, test) | {"compile_seconds": compile_seconds}
+        result = _test(training, test) | {"compile_seconds": compile_seconds}
         run_dir.finish(folder, result)
         if any_process(bool(signals)):  # after the last look at them; the runs that would follow shall not begin
             training.stop()
@@ -165,9 +174,8 @@ def run(experiment: Experiment, seed: int, folder: Path, report: Reporter = sile
 
 
 def _fresh(experiment: Experiment, seed: int) -> Snapshot:
-    params, model_state = experiment.network.init(seed)
-    state = experiment.place(initial(experiment.optimizer.tx, params, model_state, seed))
-    return Snapshot(state, jax.tree.map(jnp.copy, (state.params, state.model_state)), Progress())
+    state = experiment.place(experiment.start(*experiment.network.init(seed), seed))
+    return Snapshot(state, copied((state.params, state.model_state)), Progress())
 
 
 def _restore_or_start(training: Training) -> Snapshot:
@@ -181,15 +189,16 @@ def _restore_or_start(training: Training) -> Snapshot:
     return restored
 
 
-def _test(experiment: Experiment, end: Snapshot, test: Source) -> dict[str, Any]:
+def _test(training: Training, test: Source) -> dict[str, Any]:
     """Read the test set, once: with the parameters chosen on validation data, and with the last ones."""
-    last, at, config = end.state, end.progress, experiment.config
-    mesh, labels = experiment.layout.mesh, np.asarray(test.data.labels)
-    correct = evaluate_each(experiment.network.graphdef, last.params, last.model_state, test, mesh)[1]
+    experiment, (last, best, at) = training.experiment, training.now
+    labels, config = np.asarray(test.data.labels), experiment.config
+    graphdef, where = experiment.network.graphdef, (test, experiment.layout.mesh, training.chunk)
+    correct = evaluate_each(graphdef, last.params, last.model_state, *where)[1]
     return {
         "best_epoch": at.best_epoch,
         "val_accuracy": at.best_accuracy,
-        "test_accuracy": evaluate(experiment.network.graphdef, *end.best, test, mesh)[1],
+        "test_accuracy": evaluate(graphdef, *best, *where)[1],
         "last_test_accuracy": float(correct.mean()),
         "last_test_accuracy_by_class": [float(correct[labels == c].mean()) for c in np.unique(labels)],
         "parameters": sum(x.size for x in jax.tree.leaves(last.params)),

@@ -21,6 +21,7 @@ PRESETS = presets.notes()
 COSTS = {
     "asam": (1, 2),
     "f_gr": (1, 2),
+    "fast_cifar10": (1, 1),
     "gnp": (1, 2),
     "ldam_drw_resnet32": (1, 1),
     "lpl": (1, 1),

@@ -2,10 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
 from experiments.config.errors import UsageError
+from experiments.models import fast
 from experiments.models.convolution import conv_general_dilated
 from experiments.models.functional import network
 from experiments.models.zoo import MODELS, constructor
@@ -99,11 +101,29 @@ def test_a_network_is_made_once_and_its_arrays_by_seed():
     assert not jnp.array_equal(first["hidden"]["kernel"], other["hidden"]["kernel"])
 
 
-@pytest.mark.parametrize("name", ["resnet8", "wrn28_10", "vit_tiny"])
+@pytest.mark.parametrize("name", ["resnet8", "wrn28_10", "vit_tiny", "fast"])
 def test_every_convolution_is_the_one_with_the_fast_gradient(name):
     model = nnx.eval_shape(lambda: constructor(name, image_shape=(32, 32, 3), num_classes=3)(nnx.Rngs(0)))
     found = [part.conv_general_dilated for _, part in nnx.iter_modules(model) if isinstance(part, nnx.Conv)]
     assert set(found) == {conv_general_dilated}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_patches_of_images_with_these_spreads_become_white(channels):
+    filters = fast.patches(channels).reshape(4 * channels, 4 * channels)
+    spread = 1 / np.linalg.norm(filters, axis=0)
+    patterns = filters * spread  # orthonormal: what they measure in random patches made of them, and scaled, is white
+    np.testing.assert_allclose(patterns.T @ patterns, np.eye(4 * channels), atol=1e-6)
+    np.testing.assert_allclose(filters.T @ (patterns * spread), np.eye(4 * channels), atol=1e-6)
+    np.testing.assert_allclose(np.sort(spread), np.sort(np.ravel(fast.SPREADS[:channels])), rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [8, 7])
+def test_halving_is_maximum_pooling_and_its_gradient(size):
+    x = jax.random.normal(jax.random.key(0), (2, size, 6, 3))
+    pooled = lambda x: nnx.max_pool(x, (2, 2), (2, 2))
+    total = lambda f: jax.jit(jax.value_and_grad(lambda x: jnp.sum(jnp.sin(f(x)))))(x)
+    jax.tree.map(np.testing.assert_allclose, total(fast.halved), total(pooled))
 
 
 def test_unknown_models_and_norms():

@@ -1,6 +1,7 @@
 """A run that is stopped and resumed ends bit by bit where an undisturbed one does."""
 
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -84,6 +85,16 @@ def test_stopped_within_an_epoch_and_resumed(case, tmp_path):
     assert_same_bits(whole, parts)
     assert lines == lines_of_parts
     assert result == result_of_parts
+
+
+def test_resumed_on_another_number_of_devices_it_ends_where_it_would_have_up_to_rounding(tmp_path):
+    with_devices = lambda devices: prepare(dataclasses.replace(BASE, method="sam", devices=devices))
+    trainer.run(with_devices(1), 0, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        trainer.run(stopping(with_devices(2), 6), 0, tmp_path / "parts")
+    trainer.run(resumed(with_devices(4)), 0, tmp_path / "parts")
+    whole, parts = (end(with_devices(1), tmp_path / name)[0][0] for name in ("whole", "parts"))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), parts, whole)
 
 
 def test_lines_after_the_checkpoint_are_cut_and_written_once(tmp_path):

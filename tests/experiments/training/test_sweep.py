@@ -156,7 +156,8 @@ def test_what_another_process_has_completed_meanwhile_is_not_run_again(tmp_path,
         trained.append(seed)
 
     monkeypatch.setattr(trainer, "run", both)
-    sweep.run([(tmp_path / "out", Config(model="mlp", batch=40, seeds=2, devices=1, resume=True))], Console(quiet=True))
+    config = Config(model="mlp", batch=40, seeds=2, devices=1, jobs=1, resume=True)
+    sweep.run([(tmp_path / "out", config)], Console(quiet=True))
     assert trained == [0]
 
 

@@ -1,0 +1,69 @@
+"""Independent pieces of work in threads: while a program runs, JAX lets go of Python's lock, so every core is busy."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, TypeVar
+
+from experiments.config.errors import Stopped
+
+T = TypeVar("T")
+SECONDS_BETWEEN_LOOKS = 0.2
+"""At which the main thread wakes up, so that it answers a signal that the system gave to another thread."""
+
+
+def each(function: Callable[[Any], T], turns: Sequence[Any], workers: int, signals: list[signal.Signals]) -> list[T]:
+    """What the function makes of every turn, up to `workers` of them at a time, begun in order.
+
+    The first error ends it: turns that have not begun never do, and those under way are told by `signals`, as if the
+    process had been sent SIGTERM.
+
+    Example:
+      >>> each(lambda n: n * n, [1, 2, 3], workers=2, signals=[])
+      [1, 4, 9]
+    """
+    if workers == 1:
+        return [function(turn) for turn in turns]
+    failed = threading.Event()
+
+    def one(turn: Any) -> Any:
+        if failed.is_set():
+            return None  # which nobody sees: the error is raised below
+        try:
+            return function(turn)
+        except BaseException:
+            failed.set()
+            if not signals:
+                signals.append(signal.SIGTERM)
+            raise
+
+    with ThreadPoolExecutor(workers) as pool:
+        futures = [pool.submit(one, turn) for turn in turns]
+        while wait(futures, SECONDS_BETWEEN_LOOKS).not_done:
+            pass
+    min(futures, key=_rank).result()  # raises where one has failed
+    return [future.result() for future in futures]
+
+
+def _rank(future: Future) -> int:
+    """What others were stopped for comes before those stopped, and errors before results."""
+    error = future.exception()
+    return 2 if error is None else int(isinstance(error, Stopped))
+
+
+def one_at_a_time(function: Callable[..., T]) -> Callable[..., T]:
+    """The function, never run by two threads at once."""
+    lock = threading.Lock()
+
+    def guarded(*args: Any) -> T:
+        with lock:
+            return function(*args)
+
+    return guarded
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
