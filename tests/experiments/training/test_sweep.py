@@ -175,7 +175,7 @@ def test_a_run_that_fails_is_noted_and_the_others_go_on(tmp_path, capsys):
 
 
 def test_it_ends_at_the_first_failure_when_asked(tmp_path):
-    argv = ["sweep", "--lr", "1e30,0.1", *SMALL, "--epochs", "3", "--out", "out", "--stop-on-failure"]
+    argv = ["sweep", "--lr", "1e30,0.1", *SMALL, "--epochs", "3", "--out", "out", "--stop-on-failure", "--jobs", "1"]
     assert main(argv) == 1
     assert not list((tmp_path / "out").rglob("result.json"))
 
