@@ -3,13 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types bench docs address clean
+.PHONY: demo test mutants lint types bench docs address clean
 
 demo: $(VENV)/experiments  ## Train SGD, SAM, PUGD and RTS-PUGD on handwritten digits: table and plot
 	$(BIN)/python -m experiments demo
 
 test: $(VENV)/dev  ## The whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+mutants: $(VENV)/dev  ## Small wrong edits, each of which a test must notice; a quarter of an hour
+	$(BIN)/python tests/mutants.py
 
 lint: $(VENV)/dev  ## Style and formatting
 	$(BIN)/ruff check .

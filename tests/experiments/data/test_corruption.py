@@ -170,3 +170,15 @@ def test_class_counts_are_those_of_every_seed():
         np.testing.assert_array_equal(np.bincount(clean.labels), counts)
     plain = class_counts(dataclasses.replace(config, imbalance="none"), digits)
     np.testing.assert_allclose(plain, 0.6 * np.bincount(digits.train.labels))
+
+
+def test_the_share_of_wrong_labels_is_rounded():
+    clean = np.repeat(np.arange(3), 100)
+    assert (noisy_labels(clean, pair(0.29), 3, seed=0) != clean).sum() == 3 * 29  # 0.29 * 100 is a little less than 29
+
+
+def test_the_tail_and_the_wrong_labels_are_drawn_apart():
+    labels = np.repeat([0, 1], [100, 50])
+    kept = long_tail(labels, exp(1), 2, seed=0)
+    flipped = np.flatnonzero(noisy_labels(labels, pair(0.5), 2, seed=0) != labels)
+    assert set(kept[kept < 100]) != set(flipped[flipped < 100])

@@ -42,6 +42,7 @@ def write_idx_set(folder: Path, labels: np.ndarray, pack=gzip.compress, end: str
 def test_digits_need_no_file():
     digits = data.load(spec("digits"), None)
     assert digits.train.images.shape == (1000, 8, 8, 1)
+    assert np.unique(np.asarray(digits.train.images)).tolist() == [15 * level for level in range(17)]
     assert digits.test.images.shape == (797, 8, 8, 1)
     assert np.bincount(np.concatenate([digits.train.labels, digits.test.labels])).tolist() == [
         178, 182, 177, 183, 181, 182, 181, 179, 174, 180,

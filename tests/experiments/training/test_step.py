@@ -122,3 +122,15 @@ def test_crops_are_windows_of_the_padded_image_and_flips_their_mirror():
     assert set(flips) & windows
     assert set(flips) & mirrored
     assert augment.crop_flip(jax.random.key(0), images).dtype == jnp.uint8
+
+
+def test_every_step_draws_its_own_augmentation():
+    net, data = small(), some_data()
+    noise = lambda key, data, indices: (jax.random.normal(key, (6, 4, 4, 1)), data.labels[indices])
+    step = make_step(net.graphdef, optax.identity(), optax.sgd(0.0), noise)
+    state, losses = initial(optax.chain(optax.identity(), optax.sgd(0.0)), *net.init(0), seed=0), []
+    for _ in range(2):
+        after, metrics = step(state, data, np.arange(6), jax.random.key(0), jnp.float32(0), active=None)
+        state = state._replace(step=after.step)
+        losses.append(float(metrics.loss))
+    assert losses[0] != losses[1]
