@@ -18,7 +18,7 @@ INTRODUCTIONS = {
     "report": "rebuild tables",
     "profile": "Profile an epoch",
     "claims": "Run a claim of the papers",
-    "bench": "Step costs, then active fractions",
+    "bench": "Step costs, active fractions, growth",
 }
 
 
