@@ -214,6 +214,7 @@ def test_images_in_one_array(changes, complaint, tmp_path):
     ("changes", "complaint"),
     [
         ({"worse_label": np.arange(12) + 2**32}, "worse_label: labels from 4294967296"),
+        ({"worse_label": np.arange(12) % 11}, "worse_label: labels from 0 to 10, expected 0 to 9"),
         ({"worse_label": np.arange(12) % 10 * 1.0}, "worse_label is float64"),
         ({"worse_label": np.zeros((12, 3), int)}, r"worse_label has the shape \[12, 3\]"),
         ({"clean_label": np.array(1)}, r"clean_label has the shape \[\]"),

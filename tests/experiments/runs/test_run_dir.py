@@ -107,6 +107,7 @@ def test_runs_of_a_title_are_removed_and_others_kept(tmp_path):
 def test_a_run_is_two_folders_below_its_root_whatever_its_label(label, tmp_path):
     folder = run_dir.folder_of(tmp_path, dataclasses.replace(BASE, label=label), 0)
     assert folder.resolve().parent.parent == tmp_path.resolve()
+    assert not folder.parent.name.startswith(".")
     folder.mkdir(parents=True)
     assert len(folder.parent.name.encode()) < 255
 
