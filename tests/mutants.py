@@ -46,7 +46,7 @@ MUTANTS = [
     Mutant("experiments/runs/records.py", "range(1, count + 1)", "range(1, count)", f"{RUNS}/test_records.py"),
     Mutant("experiments/runs/checkpoint.py", "KEPT = 2", "KEPT = 1", f"{RUNS}/test_checkpoint.py"),
     Mutant("experiments/runs/checkpoint.py", "!= noted[name]]", "is None]", f"{RUNS}/test_checkpoint.py"),
-    Mutant("experiments/config/schema.py", '("devices", "distributed")', '("distributed",)', f"{RUNS}/test_run_dir.py"),
+    Mutant("experiments/config/schema.py", '*("devices", ', '*(', f"{RUNS}/test_run_dir.py"),
     Mutant("experiments/files.py", "part.unlink(missing_ok=True)", "pass", "tests/experiments/test_files.py"),
     Mutant("pugd_optax/_norms.py", "factor = factor.astype(x.real.dtype)", "pass", "tests/test_norms.py"),
 ]  # fmt: skip

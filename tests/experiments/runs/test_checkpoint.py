@@ -97,6 +97,12 @@ def test_a_damaged_one_falls_back_to_the_one_before_with_a_warning(how, two, cap
     assert_equal(checkpoint.restore(two, snapshot(0)), snapshot(21))  # pyright: ignore
 
 
+def test_progress_that_is_no_longer_what_was_written_is_known_by_its_sum(two):
+    (path,) = (two / "checkpoints" / "20" / "progress").glob("*metadata*")
+    path.write_text(path.read_text().replace('"epoch": 2', '"epoch": 3').replace('"epoch":2', '"epoch":3'))
+    assert_equal(checkpoint.restore(two, snapshot(0)), snapshot(10))  # pyright: ignore
+
+
 def test_without_a_sound_one_nothing_is_made_up(two):
     for step in (10, 20):
         damage(two / "checkpoints" / str(step), "flipped")
