@@ -80,7 +80,7 @@ OF_RUNS = (
 )
 """Settings that no program depends on: experiments that differ in these alone share what they compile."""
 KEPT = 64
-_known: dict[tuple[Config, Network], Experiment] = {}
+_known: dict[tuple[Any, ...], Experiment] = {}
 
 
 def prepare(config: Config) -> Experiment:
@@ -105,8 +105,8 @@ def _prepare(config: Config) -> Experiment:
     if config.batch > len(train.labels):
         raise UsageError(f"--batch {config.batch}: larger than the {len(train.labels)} training examples")
     net = network(config.model, train.images.shape[1:], dataset.num_classes, config.norm, config.dtype)
-    default = Config()
-    key = dataclasses.replace(config, **{name: getattr(default, name) for name in OF_RUNS}), net
+    shared = (field.name for field in dataclasses.fields(config) if field.name not in OF_RUNS)
+    key = (net, *(getattr(config, name) for name in shared))
     found = _known.get(key)
     if found is None or found.dataset is not dataset:
         found = _known[key] = _made(config, dataset, net, train)
