@@ -138,7 +138,7 @@ def test_gate_that_is_not_callable(name, when):
         (lambda: projected_ascent(-1.0), ValueError, r"epsilon=-1\.0"),
         (lambda: projected_ascent(steps=0), ValueError, "steps=0"),
         (lambda: projected_ascent(steps=1.5), TypeError, r"steps=1\.5"),
-        (lambda: methods.pugd(idle="zero"), ValueError, "idle='zero'.*'unit' or 'raw'"),
+        (lambda: methods.pugd(idle="zero"), ValueError, "idle='zero'.*'unit', 'raw' or 'reuse'"),
         (lambda: methods.pugd(scale=NAN), ValueError, "scale=nan"),
         (lambda: methods.rts_pugd(0), ValueError, "total_steps=0"),
         (lambda: methods.rts_pugd(10.0), TypeError, r"total_steps=10\.0"),
