@@ -28,7 +28,7 @@ def join() -> None:
     SLURM, Kubernetes and TPU pods are known to JAX. Elsewhere three variables say it: JAX_COORDINATOR_ADDRESS as
     host:port of the first process, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
-    Where one dies, the others end within a minute: they could wait for it for ever.
+    Where one dies, the others end within a minute; otherwise they would wait without end.
 
     Raises:
       UsageError: if there is nothing to join, or the others cannot be reached.

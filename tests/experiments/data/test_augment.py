@@ -1,5 +1,6 @@
 """Cutout, mixup and the order of the parts; crop and flip are tested with the step."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -71,7 +72,7 @@ def test_a_fed_batch_is_augmented_as_the_one_read_by_position(parts):
     indices = np.array([9, 2, 30, 5])
     augment = jax.jit(pipeline(*parts, num_classes=5))
     fed = augment(KEY, DATA, HostBatch(IMAGES[indices], LABELS[indices]))
-    jax.tree.map(np.testing.assert_array_equal, fed, augment(KEY, DATA, indices))
+    chex.assert_trees_all_equal(fed, augment(KEY, DATA, indices))
 
 
 @pytest.mark.parametrize("parts", [("none", -1, 0.0), ("none", 0, -0.1), ("none", 0, float("nan"))])
