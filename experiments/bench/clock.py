@@ -50,6 +50,15 @@ def runner(step: Compiled, problem: Problem, calls: int) -> Callable[[], Any]:
     return run
 
 
+def calls(step: Compiled, problem: Problem, seconds: float = 0.2) -> int:
+    """Steps that take about so many seconds, 1 to 100."""
+    run = runner(step._replace(start=jax.tree.map(jnp.copy, step.start)), problem, calls=1)  # a step donates its state
+    run()
+    clock = time.perf_counter()
+    run()
+    return int(np.clip(seconds / (time.perf_counter() - clock), 1, 100))
+
+
 def interleave(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, np.ndarray]:
     """Seconds of every run, [repeats], after an untimed one; every other round is in reverse order."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}

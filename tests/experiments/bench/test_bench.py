@@ -61,7 +61,7 @@ def test_what_is_not_reported_is_not_computed():
 
 def test_steps_writes_rows_with_their_references_and_a_picture(tmp_path):
     command.main(
-        ["steps", "--problems", "mlp8:8", "--only", "pugd", "--repeats", "2", "--calls", "1", "--out", str(tmp_path)],
+        ["steps", "--problems", "mlp8:8", "--only", "pugd", "--repeats", "2", "--out", str(tmp_path)],
         QUIET,
     )
     report = json.loads((tmp_path / "steps.json").read_text())
