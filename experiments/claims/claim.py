@@ -1,12 +1,12 @@
-"""What a claim finds: a table over seeds, panels to draw, and the success criteria that decide its verdict."""
+"""What a claim finds: a table over seeds, panels to draw, and the conditions that decide its verdict."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from experiments.claims.conditions import Condition
 from experiments.files import write_json
 
 Scale = Literal["smoke", "full", "paper"]
@@ -37,20 +37,12 @@ class Panel(NamedTuple):
     kind: Literal["curves", "points", "scatter"] = "curves"
 
 
-class Check(NamedTuple):
-    """One success criterion, whether it is met, and the numbers that say so."""
-
-    condition: str
-    met: bool
-    numbers: str
-
-
 class Finding(NamedTuple):
     """What one run of a claim found; `reading` is what the numbers say, in words."""
 
     rows: Rows
     panels: list[Panel]
-    checks: list[Check]
+    conditions: list[Condition]
     reading: str
 
 
@@ -74,12 +66,6 @@ class Saved(NamedTuple):
     finding: Finding
 
 
-def verdict(checks: Sequence[Check]) -> str:
-    """*holds here* if every condition is met, *does not hold here* if none is, else *holds partly*."""
-    met = sum(check.met for check in checks)
-    return "holds here" if met == len(checks) else "holds partly" if met else "does not hold here"
-
-
 def save(saved: Saved, folder: Path) -> None:
     """Write `<name>.json`."""
     write_json(folder / f"{saved.name}.json", _plain(saved))
@@ -92,11 +78,11 @@ def load(path: Path) -> Saved:
     panels = [
         Panel(**{**panel, "lines": [Line(**_floats(line)) for line in panel["lines"]]}) for panel in finding["panels"]
     ]
-    checks = [Check(**check) for check in finding["checks"]]
+    conditions = [Condition(**_floats(condition)) for condition in finding["conditions"]]
     return Saved(
         **content,
         trainings=trainings and Trainings(**trainings),
-        finding=Finding(_floats(finding["rows"]), panels, checks, finding["reading"]),
+        finding=Finding(_floats(finding["rows"]), panels, conditions, finding["reading"]),
     )
 
 

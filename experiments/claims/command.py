@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.claims import catalog, page
-from experiments.claims.claim import Saved, Scale, load, save, verdict
+from experiments.claims.claim import Saved, Scale, load, save
+from experiments.claims.conditions import judge, verdict
 from experiments.claims.workspace import FRESH_SEED, Workspace, trainings
 from experiments.config.errors import UsageError, pick
 from experiments.runs.environment import environment
@@ -82,14 +83,15 @@ def _run(name: str, options: Options, console: Console) -> None:
     seconds, command = time.perf_counter() - start, _command(name, options)
     save(Saved(name, command, options.scale, seconds, trainings(workspace), environment(), finding), options.out)
     cells = page.table(finding.rows)
-    shown = Table(title=f"{name}: {verdict(finding.checks)}", title_justify="left", title_style="bold")
+    shown = Table(title=f"{name}: {verdict(finding.conditions)}", title_justify="left", title_style="bold")
     for column in cells[0]:
         shown.add_column(column, justify="right" if column else "left")
     for row in cells[1:]:
         shown.add_row(*row)
     console.print(shown)
-    for check in finding.checks:
-        console.print(f"{'met' if check.met else 'not met'}: {check.condition} ({check.numbers})", highlight=False)
+    for judged in judge(finding.conditions):
+        kind, statement, *_ = judged.condition
+        console.print(f"{judged.result} ({kind}): {statement} ({judged.numbers})", highlight=False)
     console.print(f"{finding.reading} ({seconds:.0f} s)\n", highlight=False)
 
 

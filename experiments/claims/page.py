@@ -4,7 +4,8 @@ import collections
 from pathlib import Path
 
 from experiments.claims import catalog
-from experiments.claims.claim import Rows, Saved, load, verdict
+from experiments.claims.claim import Rows, Saved, load
+from experiments.claims.conditions import judge, verdict
 from experiments.claims.figure import draw
 from experiments.files import write_text
 from experiments.report.stats import show
@@ -12,11 +13,15 @@ from experiments.report.tables import markdown_table
 
 HEAD = """# Claims of the papers, and what was found here
 
-Written by `python -m experiments claims report`; do not edit. Numbers are means over seeds with 95 % confidence
-intervals (Student's t); "below" means that the interval of the paired difference lies below 0, "within one point" that
-it lies above -1. A verdict follows from the success criteria: all met, *holds here*; some, *holds partly*; none, *does
-not hold here*. These are reproductions in small settings, not the papers' own tables. The seconds of a command do not
-include trainings that existed already; those of the trainings include all, and claims share some of them.
+Written by `python -m experiments claims report`; do not edit. Tables hold means over seeds with 95 % confidence
+intervals (Student's t). A condition says that an effect, a paired difference over seeds, lies above a bound. It *holds*
+if its interval lies above the bound, *does not hold* if it reaches below the bound and lies below the smallest effect
+of interest, and is *undecided* if it holds both. The intervals of the conditions of a claim are at Holm's levels, so
+that a claim with no true effect finds one with a probability of at most 5 %. The verdict follows from the conditions of
+kind *paper*, what the paper states, alone; those of kind *extra* are asked besides. Verdicts: all hold, *holds here*;
+none does and all are decided, *does not hold here*; none does and some are undecided, *undecided here*; else *holds
+partly*. These are reproductions in small settings, not the papers' own tables. The seconds of a command do not include
+trainings that existed already; those of the trainings include all, and claims share some of them.
 """
 
 
@@ -41,9 +46,9 @@ def table(rows: Rows) -> list[list[str]]:
 def _overview(found: list[Saved]) -> str:
     cells = [["claim", "verdict", "statement"]]
     cells += [
-        [f"[`{s.name}`](#{_anchor(s.name)})", verdict(s.finding.checks), catalog.statement(s.name)] for s in found
+        [f"[`{s.name}`](#{_anchor(s.name)})", verdict(s.finding.conditions), catalog.statement(s.name)] for s in found
     ]
-    verdicts = collections.Counter(verdict(s.finding.checks) for s in found)
+    verdicts = collections.Counter(verdict(s.finding.conditions) for s in found)
     tally = ", ".join(f"{name} {count}" for name, count in verdicts.most_common())
     return f"Verdicts on {len(found)} claims: {tally}.\n\n{markdown_table(cells, numbers=False)}\n"
 
@@ -53,12 +58,13 @@ def _section(saved: Saved) -> str:
     finding = saved.finding
     count = max(len(values) for row in finding.rows.values() for values in row.values())
     criteria = [
-        f"- {'met' if check.met else '**not met**'}: {check.condition} ({check.numbers})" for check in finding.checks
+        f"- {judged.result} ({judged.condition.kind}): {judged.condition.statement} ({judged.numbers})"
+        for judged in judge(finding.conditions)
     ]
     return "\n".join(
         [
             f"## {saved.name}\n",
-            f"**{verdict(finding.checks)}.** {finding.reading}\n",
+            f"**{verdict(finding.conditions)}.** {finding.reading}\n",
             markdown_table(table(finding.rows)) + "\n",
             f"![{saved.name}]({saved.name}.png)\n",
             *criteria,

@@ -10,11 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.claims.claim import Check, Finding, Line, Panel, Rows, Scale
+from experiments.claims import conditions
+from experiments.claims.claim import Finding, Line, Panel, Rows, Scale
+from experiments.claims.conditions import Condition, Kind
 from experiments.claims.workspace import Setting, Trained, Workspace, choose, train, try_out, validation
 from experiments.config.schema import Config
-from experiments.report.stats import below, show
 from experiments.training.experiment import prepare
+
+MARGIN = 1.0
+"""The smallest difference of test accuracies that is of interest, in points."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,19 +38,20 @@ class Outcome:
         """Some of the variants."""
         return {label: self.variants[label] for label in labels}
 
-    def check(self, condition: str, met: bool, numbers: str) -> Check:
-        """A success criterion, named after the setting."""
-        return Check(f"{self.setting.name}: {condition}", met, numbers)
+    def named(self, statement: str) -> str:
+        """The statement, named after the setting."""
+        return f"{self.setting.name}: {statement}"
 
-    def above(self, condition: str, a: str, b: str) -> Check:
-        """Whether `a` ends above `b`: the 95 % interval of the paired difference lies above 0."""
+    def above(self, statement: str, a: str, b: str, kind: Kind = "paper", least: float = 0.0) -> Condition:
+        """`a` ends above `b`, in test accuracy after the last epoch; with `least`, by more than that many points."""
+        margin = 0.0 if least else MARGIN
         one, two = self[a].accuracy, self[b].accuracy
-        return self.check(condition, below(two, one), f"{show(one - two)} points")
+        return conditions.above(self.named(statement), one, two, margin=margin, least=least, kind=kind, unit="points")
 
-    def within(self, condition: str, a: str, b: str, margin: float = 1.0) -> Check:
-        """Whether `a` ends within a margin of `b` or above it: the 95 % interval of a - b lies above -margin."""
+    def within(self, statement: str, a: str, b: str, kind: Kind = "paper") -> Condition:
+        """`a` ends within the margin of `b` or above it."""
         one, two = self[a].accuracy, self[b].accuracy
-        return self.check(condition, below(two - margin, one), f"{show(one - two)} points")
+        return conditions.within(self.named(statement), one, two, margin=MARGIN, kind=kind, unit="points")
 
     def preferred(self, *labels: str) -> str:
         """The variant with the highest validation accuracy on the seeds for choosing."""
@@ -74,7 +79,7 @@ class Study(NamedTuple):
     Attributes:
       settings: by scale.
       stages: the variants with their candidates; a later stage sees what the earlier ones chose.
-      checks: the success criteria.
+      conditions: the success criteria.
       panels: what is plotted.
       summary: what the numbers say, in words.
       table: a row for each variant.
@@ -82,7 +87,7 @@ class Study(NamedTuple):
 
     settings: Mapping[Scale, tuple[Setting, ...]]
     stages: tuple[Candidates, ...]
-    checks: Callable[[Outcome], list[Check]]
+    conditions: Callable[[Outcome], list[Condition]]
     panels: Callable[[Outcome], list[Panel]]
     summary: Callable[[Outcome], str]
     table: Callable[[Outcome], Rows]
@@ -97,7 +102,7 @@ def run(study: Study, scale: Scale, first_seed: int, workspace: Workspace) -> Fi
     return Finding(
         rows={name: row for outcome in outcomes for name, row in study.table(outcome).items()},
         panels=[panel for outcome in outcomes for panel in study.panels(outcome)],
-        checks=[check for outcome in outcomes for check in study.checks(outcome)],
+        conditions=[condition for outcome in outcomes for condition in study.conditions(outcome)],
         reading=" ".join(f"{outcome.setting.name}: {study.summary(outcome)}" for outcome in outcomes),
     )
 

@@ -18,8 +18,8 @@ beforehand except for the human labels: a ResNet-8 at rate 0.1 hardly trained on
 the MLP before any verdict. Plain training at LPG's rate and weight decay was added after the first table, to separate
 the effect of its own choice of decay.
 
-**Success criteria.** In each setting: LPG's test accuracy is above that of plain training, and LPG is within one point
-of generalised cross-entropy.
+**Success criteria.** In each setting: LPG's test accuracy is above that of plain training. Besides: it is within one
+point of that of generalised cross-entropy.
 """
 
 import dataclasses
@@ -27,7 +27,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from experiments.claims.claim import Check, Panel, Scale
+from experiments.claims.claim import Panel, Scale
+from experiments.claims.conditions import Condition
 from experiments.claims.lpg.common import (
     CIFAR10,
     FASHION,
@@ -87,10 +88,10 @@ def candidates(setting: Setting, chosen: Mapping[str, Config]) -> dict[str, list
     return variants if setting.candidates == 1 else variants | {"LPG, hard": lpg(setting)}
 
 
-def _checks(outcome: Outcome) -> list[Check]:
+def _conditions(outcome: Outcome) -> list[Condition]:
     return [
         outcome.above("LPG above plain training", "LPG", "plain"),
-        outcome.within(f"LPG within one point of {GCE}", "LPG", GCE),
+        outcome.within(f"LPG within one point of {GCE}", "LPG", GCE, "extra"),
     ]
 
 
@@ -109,4 +110,4 @@ def _summary(outcome: Outcome) -> str:
     )
 
 
-STUDY = Study(SETTINGS, (candidates, untuned), _checks, _panels, _summary, table)
+STUDY = Study(SETTINGS, (candidates, untuned), _conditions, _panels, _summary, table)

@@ -21,7 +21,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from experiments.claims.claim import Check, Line, Panel, Scale
+from experiments.claims.claim import Line, Panel, Scale
+from experiments.claims.conditions import Condition
 from experiments.claims.lpg.common import (
     CIFAR10,
     FASHION,
@@ -90,7 +91,7 @@ def _moved(outcome: Outcome, name: str, a: str, b: str) -> np.ndarray:
     return part(outcome[a], name) - part(outcome[b], name)
 
 
-def _checks(outcome: Outcome) -> list[Check]:
+def _conditions(outcome: Outcome) -> list[Condition]:
     return [outcome.above(f"{host} with LPG above {host}", host + WITH, host) for host in _hosts(outcome)]
 
 
@@ -123,4 +124,4 @@ def _without_gain(outcome: Outcome) -> str:
     return said
 
 
-STUDY = Study(SETTINGS, (candidates,), _checks, _panels, _summary, lambda outcome: table(outcome, "cross-entropy"))
+STUDY = Study(SETTINGS, (candidates,), _conditions, _panels, _summary, lambda outcome: table(outcome, "cross-entropy"))

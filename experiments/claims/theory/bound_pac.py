@@ -14,8 +14,9 @@ draws included. The risk on new data is that of the test set under the same nois
 **Hyperparameters.** Nothing was tuned; the test set is only measured. ReLU was replaced by GELU after a short run on
 other seeds, for `unify.table`, which shares the network.
 
-**Success criteria.** The bound is above the test risk at every radius and seed; at its best radius it is below 0.9, the
-risk of guessing; and SAM's best bound is below SGD's.
+**Success criteria.** The bound is above the test risk at every radius, by its smallest distance over radii and methods;
+and SAM's best bound is below SGD's. Besides: at its best radius it is below 0.9, the risk of guessing. Of interest is a
+risk of 0.01.
 """
 
 from typing import NamedTuple
@@ -26,13 +27,15 @@ import numpy as np
 import optax
 
 import pugd_optax
-from experiments.claims.claim import Check, Finding, Line, Panel, Rows, Scale
+from experiments.claims.claim import Finding, Line, Panel, Rows, Scale
+from experiments.claims.conditions import Condition, above
 from experiments.claims.theory import digits
 from experiments.claims.theory.descent import descend, over_seeds
-from experiments.report.stats import below, interval, show
+from experiments.report.stats import interval, show
 from pugd_optax.diagnostics import pac_bayes_bound, perturbed_risk
 
 RADII = tuple(float(f"{radius:.2g}") for radius in np.geomspace(0.3, 30, 8))
+MARGIN = 0.01
 METHODS = {"SGD": optax.identity(), "SAM 0.5": pugd_optax.sam(0.5), "PUGD 1": pugd_optax.pugd(1.0)}
 
 
@@ -87,7 +90,7 @@ def run(scale: Scale, first_seed: int = 200) -> Finding:
             "x",
         ),
     ]
-    return Finding(rows, panels, _checks(rows, found, bounds), _reading(rows))
+    return Finding(rows, panels, _conditions(rows, found, bounds), _reading(rows))
 
 
 def _train(key: jax.Array, data: digits.Digits, size: Size) -> Outcome:
@@ -135,20 +138,15 @@ def _columns(outcome: Outcome, bounds: np.ndarray) -> dict[str, list[float]]:
     }
 
 
-def _checks(rows: Rows, found: dict[str, Outcome], bounds: dict[str, np.ndarray]) -> list[Check]:
-    slack = min(float(np.min(bounds[name] - found[name].test_risk)) for name in found)
+def _conditions(rows: Rows, found: dict[str, Outcome], bounds: dict[str, np.ndarray]) -> list[Condition]:
+    slack = np.min([np.min(bounds[name] - found[name].test_risk, axis=1) for name in found], axis=0)
     best = {name: row["best bound"] for name, row in rows.items()}
     return [
-        Check("bound above the test risk at every radius and seed", slack > 0, f"by {slack:.2g} at least"),
-        Check(
-            "best bound below the risk of a guess",
-            all(interval(values).mean + interval(values).half < 0.9 for values in best.values()),
-            ", ".join(f"{name} {show(values)}" for name, values in best.items()),
-        ),
-        Check(
-            "best bound: SAM below SGD",
-            below(best["SAM 0.5"], best["SGD"]),
-            f"{show(best['SAM 0.5'])} and {show(best['SGD'])}",
+        above("the bound is above the test risk at every radius", slack, margin=MARGIN),
+        above("best bound: SAM below SGD", best["SGD"], best["SAM 0.5"], margin=MARGIN),
+        *(
+            above(f"{name}: best bound below the risk of a guess", 0.9, values, margin=MARGIN, kind="extra")
+            for name, values in best.items()
         ),
     ]
 

@@ -11,8 +11,9 @@ the squared norm of the gradient, differentiated. Forward and central: two and t
 
 **Hyperparameters.** None: there is no quality to measure, and strength and step do not change the cost.
 
-**Success criteria.** On every network: FLOPs of the forward scheme at most 0.8 times those of double backpropagation
-(the paper's count gives 0.67); its time below that of double backpropagation; and on the ResNet less than half of it.
+**Success criteria.** On every network: FLOPs of double backpropagation above 1.25 times those of the forward scheme (by
+the paper's count 1.5); its time above that of the forward scheme, and on the ResNet more than twice. Of interest are 5
+% of the time.
 """
 
 from typing import NamedTuple
@@ -23,11 +24,12 @@ import pugd_optax
 from experiments.bench import clock
 from experiments.bench.candidates import ours, plain
 from experiments.bench.problems import Problem, image_model, mlp
-from experiments.claims.claim import Check, Finding, Line, Panel, Rows, Scale
-from experiments.report.stats import below, show
+from experiments.claims.claim import Finding, Line, Panel, Rows, Scale
+from experiments.claims.conditions import Condition, above, exact
 from pugd_optax.per_example import reference
 
 FORWARD, DOUBLE = "forward", "double backpropagation"
+SAVING, MARGIN = 1.25, 0.05
 CALLS = 3
 """Steps timed together."""
 
@@ -58,7 +60,7 @@ def run(scale: Scale, first_seed: int = 200) -> Finding:
     for name, products in COUNTS.items():
         lines["FLOPs"].append(Line(f"{name}, counted", widths, [[_count(width, *products)] for width in size.widths]))
     panels = [Panel("MLP at batch 128", "width", f"{what} of a step / SGD", lines[what], "x") for what in lines]
-    return Finding(rows, panels, _checks(rows, list(problems)), _reading(rows, list(problems)))
+    return Finding(rows, panels, _conditions(rows, list(problems)), _reading(rows, list(problems)))
 
 
 COUNTS = {FORWARD: (4, 6), DOUBLE: (4, 9)}
@@ -102,21 +104,21 @@ def _lines(rows: Rows, swept: list[str], widths: list[float], column: str) -> li
     return [Line(scheme, widths, [values(rows[f"{name}, {scheme}"]) for name in swept]) for scheme in schemes]
 
 
-def _checks(rows: Rows, networks: list[str]) -> list[Check]:
-    flops = {name: rows[f"{name}, {FORWARD}"]["FLOPs"][0] / rows[f"{name}, {DOUBLE}"]["FLOPs"][0] for name in networks}
-    times = {name: [rows[f"{name}, {scheme}"]["time"] for scheme in (FORWARD, DOUBLE)] for name in networks}
-    checks = [
-        Check("FLOPs: forward at most 0.8 of double backpropagation", max(flops.values()) <= 0.8, _said(flops)),
-        Check(
-            "time: forward below double backpropagation",
-            all(below(*pair) for pair in times.values()),
-            "; ".join(f"{name} {show(a)} and {show(b)} SGD steps" for name, (a, b) in times.items()),
-        ),
-    ]
-    if "ResNet-8" in times:
-        ratio = np.array(times["ResNet-8"][0]) / times["ResNet-8"][1]
-        checks.append(Check("time on the ResNet: less than half", below(ratio, 0.5 * np.ones_like(ratio)), show(ratio)))
-    return checks
+def _conditions(rows: Rows, networks: list[str]) -> list[Condition]:
+    """Double backpropagation over the forward scheme: operations, which are counted, and times in logarithms."""
+    found: list[Condition] = []
+    for name in networks:
+        forward, double = (rows[f"{name}, {scheme}"] for scheme in (FORWARD, DOUBLE))
+        times = np.log(double["time"]) - np.log(forward["time"])
+        flops = double["FLOPs"][0] / forward["FLOPs"][0]
+        found += [
+            exact(f"{name}: FLOPs of double backpropagation, in those of the forward scheme", flops, SAVING),
+            above(f"{name}: the forward scheme takes less time", times, margin=MARGIN, unit="in logarithms"),
+        ]
+        if name == "ResNet-8":
+            half = f"{name}: the forward scheme takes less than half of the time"
+            found.append(above(half, times, least=np.log(2), margin=0.0, unit="in logarithms"))
+    return found
 
 
 def _said(values: dict[str, float]) -> str:

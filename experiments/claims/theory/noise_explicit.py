@@ -29,6 +29,7 @@ solution; its error is below a hundredth of gradient descent's; the control's er
 descent's. Nuclear norm and sum of the group norms: within 10 % of theory at every sigma.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -36,7 +37,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.claims.claim import Check, Finding, Line, Panel, Rows, Scale
+from experiments.claims.claim import Finding, Line, Panel, Rows, Scale
+from experiments.claims.conditions import Condition, above, close
 from experiments.claims.theory.descent import descend, over_seeds
 from experiments.report.stats import interval, show
 from pugd_optax import noise_injection, perturbed_gradient_descent
@@ -46,6 +48,8 @@ EXAMPLES, INPUTS, SPARSITY, RATE, AT = 40, 100, 5, 0.02, 0.1
 LAYER, SAMPLES = 10, 200
 GROUPS, MEMBERS = 10, 5
 LAYERS, GROUPED, SLOW = "two layers", "groups", "a quarter of the rate"
+SMALL = {LAYERS: 0.3, GROUPED: 0.65}
+"""Sigmas up to which theory leaves the smallest true value, 1, a tenth at least: the penalty is below 0.95."""
 CONTROL = "noise on the weights, 0.002"
 
 
@@ -103,7 +107,7 @@ def run(scale: Scale, first_seed: int = 200) -> Finding:
         rows[f"{name}, sigma {last[0]:g}, {SLOW}"] = _sums(found, 0)
     distance = lambda a: np.sum((a - explicit.beta[:, size.sigmas.index(AT)]) ** 2, axis=-1)
     apart = distance(noise.beta[:, size.sigmas.index(AT)]) / distance(descent.beta)
-    return Finding(rows, _panels(rows, size, shrunk), _checks(rows, swept, apart), _reading(rows, size))
+    return Finding(rows, _panels(rows, size, shrunk), _conditions(rows, swept, apart), _reading(rows, size))
 
 
 def _regressions(key: jax.Array, size: Size) -> tuple[Sparse, Sparse, Sparse, Sparse]:
@@ -212,30 +216,26 @@ def _shrinking(title: str, part: str, whole: str, sigmas: tuple[float, ...], fou
     return Panel(title, "sigma", whole, lines)
 
 
-def _checks(rows: Rows, swept: dict[str, tuple[float, ...]], apart: np.ndarray) -> list[Check]:
-    error = {name: row["error"] for name, row in rows.items() if "error" in row}
-    noise, descent, control = error[f"noise, sigma {AT}"], error["gradient descent"], error[CONTROL]
+def _conditions(rows: Rows, swept: dict[str, tuple[float, ...]], apart: np.ndarray) -> list[Condition]:
+    error = {name: np.log(row["error"]) for name, row in rows.items() if "error" in row}
+    noise, descent, control = (error[name] for name in (f"noise, sigma {AT}", "gradient descent", CONTROL))
+    factor = functools.partial(above, margin=0.0, unit="in logarithms")
     return [
-        Check(
-            f"sigma {AT}: ends where the explicit L1 does",
-            bool(np.mean(apart) < 0.01),
-            f"{show(100 * apart)} % of gradient descent's distance",
+        above(
+            f"sigma {AT}: distance to the explicit solution below 1 % of gradient descent's", 0.01, apart, margin=0.0
         ),
-        Check(
-            "error below a hundredth of gradient descent's",
-            bool(np.mean(noise) < np.mean(descent) / 100),
-            f"{show(noise)} and {show(descent)}",
-        ),
-        Check("noise on the weights does not do it", bool(np.mean(control) > np.mean(descent) / 2), show(control)),
-        _within("nuclear norm", [(sigma, rows[f"{LAYERS}, sigma {sigma:g}"]) for sigma in swept[LAYERS]]),
-        _within("sum of the group norms", [(sigma, rows[f"{GROUPED}, sigma {sigma:g}"]) for sigma in swept[GROUPED]]),
+        factor("error below a hundredth of gradient descent's", descent, noise, least=np.log(100)),
+        factor("noise on the weights: error above half of gradient descent's", control, descent, least=np.log(0.5)),
+        *(_as_theory(rows, name, sigma) for name, sigmas in swept.items() for sigma in sigmas),
     ]
 
 
-def _within(what: str, found: list[tuple[float, dict[str, list[float]]]]) -> Check:
-    off = {sigma: _off(row) for sigma, row in found}
-    said = ", ".join(f"{100 * part:.2g} % at {sigma:g}" for sigma, part in off.items())
-    return Check(f"{what} within 10 % of theory at every sigma", max(off.values()) < 0.1, f"off by {said}")
+def _as_theory(rows: Rows, model: str, sigma: float) -> Condition:
+    """The norm is that of theory; where it takes the smallest of the true values the noise is not small any more."""
+    row = rows[f"{model}, sigma {sigma:g}"]
+    statement = f"{model}, sigma {sigma:g}: norm within 10 % of theory"
+    kind = "paper" if sigma <= SMALL[model] else "extra"
+    return close(statement, np.array(row["norm"]) / row["of theory"], 1.0, tolerance=0.1, kind=kind)
 
 
 def _off(row: dict[str, list[float]]) -> float:

@@ -23,7 +23,7 @@ def test_claim_at_smoke_scale(name, tmp_path):
     workspace = Workspace(tmp_path, None, Console(quiet=True))
     with jax.numpy_rank_promotion("allow"):
         finding = catalog.find(f"lpg.{name}", "smoke", FRESH, workspace)
-    assert finding.checks
+    assert finding.conditions
     assert finding.reading
     for row in finding.rows.values():
         assert all(len(cells) == 2 and np.isfinite(cells).all() for cells in row.values())

@@ -41,7 +41,7 @@ def smoke_workspace(tmp_path_factory):
 def test_claim_at_smoke_scale(name, smoke_workspace):
     with jax.numpy_rank_promotion("allow"):
         finding = catalog.find(name, "smoke", FRESH, smoke_workspace)
-    assert finding.checks
+    assert finding.conditions
     assert finding.reading
     for row in finding.rows.values():
         assert all(len(cells) == 2 and np.isfinite(cells).all() for cells in row.values())
@@ -104,7 +104,7 @@ def test_settings_that_need_data_are_left_out_where_there_are_none(tmp_path, mon
     monkeypatch.setattr(sweep, "run", lambda *_: pytest.fail("trained"))
     settings = (SETTING._replace(base=Config(dataset="mnist", devices=1), optional=True),)
     finding = study.run(early.STUDY._replace(settings={"smoke": settings}), "smoke", FRESH, workspace_in(tmp_path))
-    assert finding.checks == []
+    assert finding.conditions == []
 
 
 def candidates(claim, setting: Setting) -> dict[str, list[Config]]:

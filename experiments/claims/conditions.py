@@ -1,0 +1,155 @@
+"""Success criteria: effects judged by intervals, corrected for their number, and the verdict that follows.
+
+A condition says that an effect lies above `least`. Effects that exceed it by less than the margin of interest do not
+matter; the margin is stated before the runs. With the interval of the effect a condition
+
+    holds           where the interval lies above `least`,
+    does not hold   where it reaches below `least` and lies below `least` + margin,
+    undecided       where it holds both.
+
+The levels of the intervals are Holm's over the conditions of a claim, so that a claim with no true effect finds one
+with a probability of at most 5 %. A value that was computed and not sampled has an interval of width 0.
+
+References:
+  Holm, *A Simple Sequentially Rejective Multiple Test Procedure*, Scandinavian Journal of Statistics 6, 1979.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.05
+Kind = Literal["paper", "extra"]
+Result = Literal["holds", "does not hold", "undecided"]
+
+
+class Condition(NamedTuple):
+    """The statement that an effect is above `least`.
+
+    Attributes:
+      kind: "paper" for what the paper states, "extra" for what is asked besides; the latter never moves a verdict.
+      statement: in words.
+      estimate: the effect, a mean over seeds.
+      error: its standard error; 0 for an exact value, NaN for a single seed.
+      freedom: degrees of freedom.
+      least: what the effect must exceed.
+      margin: by how much at least, for it to be of interest; 0 where `least` is itself that value.
+      unit: of the effect.
+    """
+
+    kind: Kind
+    statement: str
+    estimate: float
+    error: float
+    freedom: int
+    least: float
+    margin: float
+    unit: str = ""
+
+
+class Judged(NamedTuple):
+    """A condition, its result, Holm's p-value, and half the width of its interval at Holm's level."""
+
+    condition: Condition
+    result: Result
+    p: float
+    half: float
+
+    @property
+    def numbers(self) -> str:
+        """The interval and what it was held against."""
+        _, _, estimate, error, _, least, margin, unit = self.condition
+        about = "" if error == 0 else f" ± {self.half:.2g}" if np.isfinite(error) else " (no interval)"
+        small = ", less than is of interest" if self.result == "holds" and estimate + self.half < least + margin else ""
+        asked = f"above {least:.3g}" + (f", of interest from {least + margin:.3g}" if margin else "")
+        p = "exact" if error == 0 else f"p = {self.p:.2g}" if self.p >= 0.001 else "p < 0.001"
+        return f"{estimate:.3g}{about}{unit and ' ' + unit}{small}; asked: {asked}; {p}"
+
+
+def above(
+    statement: str, a: Any, b: Any = 0.0, *, margin: float, least: float = 0.0, kind: Kind = "paper", unit: str = ""
+) -> Condition:
+    """`a` is above `b`: a paired difference over seeds that exceeds `least`.
+
+    Example:
+      >>> condition = above("longer legs", [5.0, 6.1, 7.2, 8.1], [4.0, 5.0, 6.0, 7.0], margin=0.5)
+      >>> judge([condition])[0].result
+      'holds'
+    """
+    effect = np.asarray(a, float) - np.asarray(b, float)
+    error = effect.std(ddof=1) / np.sqrt(effect.size) if effect.size > 1 else np.nan
+    return Condition(kind, statement, float(effect.mean()), float(error), effect.size - 1, least, margin, unit)
+
+
+def within(statement: str, a: Any, b: Any, *, margin: float, kind: Kind = "paper", unit: str = "") -> Condition:
+    """`a` loses less than the margin against `b`: the paired difference exceeds -margin."""
+    return above(statement, a, b, margin=margin, least=-margin, kind=kind, unit=unit)
+
+
+def close(statement: str, values: Any, target: float, *, tolerance: float, kind: Kind = "paper") -> Condition:
+    """The mean of the values is within a tolerance of the target; the effect is what is left of the tolerance."""
+    found = above(statement, values, target, margin=0.0, kind=kind)
+    return found._replace(estimate=tolerance - abs(found.estimate), unit="of the tolerance left")
+
+
+def exact(statement: str, value: float, least: float = 0.0, *, kind: Kind = "paper", unit: str = "") -> Condition:
+    """A value that was computed and not sampled is above `least`."""
+    return Condition(kind, statement, float(value), 0.0, 0, least, 0.0, unit)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the order given.
+
+    Example:
+      >>> holm([0.01, 0.04, 0.03, 0.005])
+      [0.03, 0.06, 0.06, 0.02]
+    """
+    order = np.argsort(p, kind="stable")
+    steps = np.asarray(p, float)[order] * np.arange(len(p), 0, -1)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return adjusted.tolist()
+
+
+def judge(conditions: Sequence[Condition]) -> list[Judged]:
+    """The result of every condition; what the paper states and what is asked besides are corrected apart."""
+    families = {kind: iter(_family([c for c in conditions if c.kind == kind])) for kind in ("paper", "extra")}
+    return [next(families[condition.kind]) for condition in conditions]
+
+
+def _family(conditions: Sequence[Condition]) -> list[Judged]:
+    """Conditions that are corrected together."""
+    holds = [_p(c.estimate - c.least, c) for c in conditions]
+    pairs = zip(conditions, holds, strict=True)
+    fails = [_p(c.least + c.margin - c.estimate, c) if c.error else 1 - p for c, p in pairs]
+    smaller = np.minimum(holds, fails)
+    adjusted = holm(smaller)
+    decided = sum(p <= LEVEL for p in adjusted)
+    ranks = np.argsort(np.argsort(smaller, kind="stable"))
+    levels = LEVEL / np.maximum(len(conditions) - np.minimum(ranks, decided), 1)
+    found = zip(conditions, holds, adjusted, levels, strict=True)
+    return [_judged(condition, p <= level, adjusted, level) for condition, p, adjusted, level in found]
+
+
+def _judged(condition: Condition, holds: bool, p: float, level: float) -> Judged:
+    result: Result = "undecided" if p > LEVEL else "holds" if holds else "does not hold"
+    half = stats.t.ppf(1 - level / 2, condition.freedom) * condition.error if condition.error else 0.0
+    return Judged(condition, result, p, float(half))
+
+
+def _p(distance: float, condition: Condition) -> float:
+    """Two-sided p-value of an effect that far on the side that is asked for; 1 where there is no interval."""
+    if condition.error == 0:
+        return 0.0 if distance > 0 else 1.0
+    p = 2 * float(stats.t.sf(distance / condition.error, condition.freedom))
+    return min(1.0, p) if np.isfinite(p) else 1.0
+
+
+def verdict(conditions: Sequence[Condition]) -> str:
+    """What the paper's conditions say together."""
+    results = [judged.result for judged in judge(conditions) if judged.condition.kind == "paper"]
+    if "holds" in results:
+        return "holds here" if set(results) == {"holds"} else "holds partly"
+    return "does not hold here" if results and set(results) == {"does not hold"} else "undecided here"
