@@ -124,7 +124,7 @@ def _family(conditions: Sequence[Condition]) -> list[Judged]:
     holds = [_p(c.estimate - c.least, c) for c in conditions]
     pairs = zip(conditions, holds, strict=True)
     fails = [_p(c.least + c.margin - c.estimate, c) if c.error else 1 - p for c, p in pairs]
-    smaller = np.minimum(holds, fails)
+    smaller = [min(pair) for pair in zip(holds, fails, strict=True)]
     adjusted = holm(smaller)
     decided = sum(p <= LEVEL for p in adjusted)
     ranks = np.argsort(np.argsort(smaller, kind="stable"))

@@ -12,8 +12,9 @@ twice the epochs of SGD has slightly more.
 **Hyperparameters.** By validation accuracy on two seeds of their own: the learning rate of each variant among 0.03, 0.1
 and 0.3, and the one of the two RTS variants that is compared with the others.
 
-**Success criteria.** In each setting, by test accuracy after the last epoch: RTS is above PUGD, and more than 3.2 points
-above the mean of SGD and PUGD, the baselines. Besides: it is above SGD with as many epochs, and with twice as many.
+**Success criteria.** In each setting, by test accuracy after the last epoch: RTS is above PUGD, and more than 3.2
+points above the mean of SGD and PUGD, the baselines. Besides: it is above SGD with as many epochs, and with twice as
+many.
 
 **Observations.** On the digits, on other seeds of which they were chosen, the defaults end with PUGD, 0.0 ± 1.7 points,
 at 0.95 of its gradient evaluations. On Fashion-MNIST, on which nothing was chosen, they end 1.0 ± 0.5 points above PUGD
