@@ -1,6 +1,7 @@
 """What a claim finds: a table over seeds, panels to draw, and the conditions that decide its verdict."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -37,6 +38,30 @@ class Panel(NamedTuple):
     kind: Literal["curves", "points", "scatter"] = "curves"
 
 
+class Choice(NamedTuple):
+    """What was chosen for a variant of a setting, from which grid, and what it was chosen by.
+
+    `on_edge` names the hyperparameters whose choice is on an edge of the grid all the same; `validation` holds the
+    accuracy of every choosing seed, in percent.
+    """
+
+    setting: str
+    variant: str
+    tried: dict[str, list[float]]
+    chosen: dict[str, float]
+    on_edge: list[str]
+    validation: list[float]
+
+
+class Power(NamedTuple):
+    """The seeds of a verdict: how many the spread of the choosing runs asks for, and how many there are at most."""
+
+    setting: str
+    spread: float
+    wanted: int
+    most: int
+
+
 class Finding(NamedTuple):
     """What one run of a claim found; `reading` is what the numbers say, in words."""
 
@@ -44,6 +69,8 @@ class Finding(NamedTuple):
     panels: list[Panel]
     conditions: list[Condition]
     reading: str
+    choices: Sequence[Choice] = ()
+    powers: Sequence[Power] = ()
 
 
 class Trainings(NamedTuple):
@@ -82,7 +109,14 @@ def load(path: Path) -> Saved:
     return Saved(
         **content,
         trainings=trainings and Trainings(**trainings),
-        finding=Finding(_floats(finding["rows"]), panels, conditions, finding["reading"]),
+        finding=Finding(
+            _floats(finding["rows"]),
+            panels,
+            conditions,
+            finding["reading"],
+            [Choice(**_floats(choice)) for choice in finding.get("choices", ())],
+            [Power(**power) for power in finding.get("powers", ())],
+        ),
     )
 
 

@@ -14,7 +14,9 @@ from rich.table import Table
 from experiments.claims import catalog, page
 from experiments.claims.claim import Saved, Scale, load, save
 from experiments.claims.conditions import judge, verdict
-from experiments.claims.workspace import FRESH_SEED, Workspace, trainings
+from experiments.claims.ledger import Ledger
+from experiments.claims.protocol import FRESH_SEED
+from experiments.claims.workspace import Workspace
 from experiments.config.errors import UsageError, pick
 from experiments.runs.environment import environment
 from experiments.runs.run_dir import refuse_unwritable
@@ -32,7 +34,10 @@ class Options:
     first_seed: int = 200
     """Seeds count up from here. Below 200 are those on which hyperparameters were chosen."""
     out: Path = Path("runs/claims")
-    """Folder of the JSON, the figures, `results.md`, and of the trainings, which are not run again."""
+    """Folder of the JSON, the figures and `results.md`, and of the runs while they are trained."""
+    ledger: Path | None = None
+    """Folder of the ledgers, which hold every run that has ended; none is trained twice. Default: that of this
+    checkout, experiments/results/ledger; at smoke scale a folder in --out."""
     data_dir: Path | None = None
     """Folder of the data files that trainings read. Default: the environment variable PUGD_DATA_DIR."""
 
@@ -70,6 +75,11 @@ def _data_dir(options: Options) -> Path | None:
     return Path(folder) if folder else None
 
 
+def _ledger(options: Options) -> Path:
+    committed = Path(__file__).parents[1] / "results" / "ledger"
+    return options.ledger or (options.out / "ledger" if options.scale == "smoke" else committed)
+
+
 def _command(name: str, options: Options) -> str:
     """The command that repeats the claim, with a placeholder for the data folder where one was used."""
     data = " --data-dir DATA" if catalog.trained(name) and _data_dir(options) else ""
@@ -78,10 +88,11 @@ def _command(name: str, options: Options) -> str:
 
 def _run(name: str, options: Options, console: Console) -> None:
     start = time.perf_counter()
-    workspace = Workspace(options.out / "trained" / options.scale, _data_dir(options), console)
+    ledger = Ledger(_ledger(options), name)
+    workspace = Workspace(options.out / "trained" / options.scale, ledger, _data_dir(options), console)
     finding = catalog.find(name, options.scale, options.first_seed, workspace)
     seconds, command = time.perf_counter() - start, _command(name, options)
-    save(Saved(name, command, options.scale, seconds, trainings(workspace), environment(), finding), options.out)
+    save(Saved(name, command, options.scale, seconds, workspace.trainings, environment(), finding), options.out)
     cells = page.table(finding.rows)
     shown = Table(title=f"{name}: {verdict(finding.conditions)}", title_justify="left", title_style="bold")
     for column in cells[0]:

@@ -4,13 +4,17 @@ import collections
 from pathlib import Path
 
 from experiments.claims import catalog
-from experiments.claims.claim import Rows, Saved, load
+from experiments.claims.claim import Choice, Finding, Power, Rows, Saved, load
 from experiments.claims.conditions import judge, verdict
 from experiments.claims.figure import draw
 from experiments.files import write_text
 from experiments.report.stats import show
 from experiments.report.tables import markdown_table
 
+CRITERIA = "**Success criteria.**"
+OLDER = """These runs are older than the protocol: a hyperparameter had two or three values and one or two choosing
+seeds, whose data recur in the verdict. They are to be run again.
+"""
 HEAD = """# Claims of the papers, and what was found here
 
 Written by `python -m experiments claims report`; do not edit. Tables hold means over seeds with 95 % confidence
@@ -61,16 +65,63 @@ def _section(saved: Saved) -> str:
         f"- {judged.result} ({judged.condition.kind}): {judged.condition.statement} ({judged.numbers})"
         for judged in judge(finding.conditions)
     ]
+    before, heading, after = catalog.note(saved.name).partition(CRITERIA)
+    criterion, *observations = f"{heading}{after}".split("\n\n")
     return "\n".join(
         [
             f"## {saved.name}\n",
             f"**{verdict(finding.conditions)}.** {finding.reading}\n",
             markdown_table(table(finding.rows)) + "\n",
             f"![{saved.name}]({saved.name}.png)\n",
+            before,
+            *_chosen(saved),
+            f"{criterion}\n",
             *criteria,
-            f"\n{catalog.note(saved.name)}\n",
+            "",
+            *(f"{paragraph}\n" for paragraph in observations),
             f"Run: `{saved.command}`, {count} seeds, {saved.seconds:.0f} s{_trainings(saved)}; {_machine(saved)}.\n",
         ]
+    )
+
+
+def _chosen(saved: Saved) -> list[str]:
+    """What was chosen from which grid, and how many seeds that asks for."""
+    finding = saved.finding
+    if saved.trainings is None:
+        return []
+    if not finding.choices:
+        return [OLDER]
+    lines = [_power(power) for power in finding.powers]
+    edges = [f"{c.setting}, {c.variant}: {', '.join(c.on_edge)}" for c in finding.choices if c.on_edge]
+    if edges:
+        lines.append(f"On an edge of the grid all the same: {'; '.join(edges)}.\n")
+    return [markdown_table(_grids(finding)) + "\n", *lines]
+
+
+def _grids(finding: Finding) -> list[list[str]]:
+    """A row for each variant: the values that were tried of each hyperparameter, the chosen one in bold."""
+    names = list(dict.fromkeys(name for choice in finding.choices for name in choice.tried))
+    return [["", *names, "validation % of the choice"]] + [
+        [
+            f"{choice.setting}: {choice.variant}",
+            *(_values(choice, name) for name in names),
+            show(choice.validation) if choice.validation else "",
+        ]
+        for choice in finding.choices
+    ]
+
+
+def _values(choice: Choice, name: str) -> str:
+    chosen = choice.chosen.get(name)
+    return " ".join(f"**{value:g}**" if value == chosen else f"{value:g}" for value in choice.tried.get(name, ()))
+
+
+def _power(power: Power) -> str:
+    setting, spread, wanted, most = power
+    cap = f"; at most {most} were taken" if wanted > most else ""
+    return (
+        f"{setting}: paired differences on the choosing seeds have a standard deviation of {spread:.2g} points, which "
+        f"asks for {wanted} seeds{cap}.\n"
     )
 
 

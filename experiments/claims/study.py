@@ -1,20 +1,21 @@
 """A claim about trained networks as one record: settings, variants, success criteria, table, panels, summary.
 
-`run` chooses the hyperparameters of every variant on validation data, trains the choices on fresh seeds, and judges
-them. A configuration is trained once, whichever study asks for it; an interrupted study continues where it stopped.
+`run` chooses the hyperparameters of every variant (`protocol.py`), trains the choices on other data and fresh seeds,
+and judges them. Runs that a ledger holds are not trained again.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from experiments.claims import conditions
-from experiments.claims.claim import Finding, Line, Panel, Rows, Scale
+from experiments.claims.claim import Choice, Finding, Line, Panel, Power, Rows, Scale
 from experiments.claims.conditions import Condition, Kind
-from experiments.claims.workspace import Setting, Trained, Workspace, choose, train, try_out, validation
-from experiments.config.schema import Config
+from experiments.claims.protocol import choose, seeds_for
+from experiments.claims.setting import Setting, Variant, at, grid
+from experiments.claims.workspace import Trained, Workspace
 from experiments.training.experiment import prepare
 
 MARGIN = 1.0
@@ -27,8 +28,8 @@ class Outcome:
 
     setting: Setting
     variants: Mapping[str, Trained]
-    first_seed: int
-    workspace: Workspace
+    choices: Mapping[str, Choice]
+    power: Power | None
 
     def __getitem__(self, label: str) -> Trained:
         """The variant of that name."""
@@ -43,7 +44,7 @@ class Outcome:
         return f"{self.setting.name}: {statement}"
 
     def above(self, statement: str, a: str, b: str, kind: Kind = "paper", least: float = 0.0) -> Condition:
-        """`a` ends above `b`, in test accuracy after the last epoch; with `least`, by more than that many points."""
+        """`a` ends above `b`, in test accuracy; with `least`, by more than that many points."""
         margin = 0.0 if least else MARGIN
         one, two = self[a].accuracy, self[b].accuracy
         return conditions.above(self.named(statement), one, two, margin=margin, least=least, kind=kind, unit="points")
@@ -54,9 +55,8 @@ class Outcome:
         return conditions.within(self.named(statement), one, two, margin=MARGIN, kind=kind, unit="points")
 
     def preferred(self, *labels: str) -> str:
-        """The variant with the highest validation accuracy on the seeds for choosing."""
-        tried = try_out(self.setting, {label: [self[label].config] for label in labels}, self.workspace)
-        return max(labels, key=lambda label: validation(tried[label][0]))
+        """The variant with the highest validation accuracy on the seeds for choosing, the first of equals."""
+        return max(labels, key=lambda label: np.mean(self.choices[label].validation or [0.0]))
 
     def curves(self, title: str, variants: Mapping[str, Trained], key: str = "val_accuracy", x: str = "epoch") -> Panel:
         """An accuracy over the training, against epochs or gradient evaluations."""
@@ -65,12 +65,9 @@ class Outcome:
             for label, t in variants.items()
         ]
         name = {"val_accuracy": "validation", "train_accuracy": "training"}[key]
-        title = f"{self.setting.name}: {title}".removesuffix(": ")
-        return Panel(title, x.replace("_", " "), f"{name} accuracy, %", lines)
-
-
-Candidates = Callable[[Setting, Mapping[str, Config]], Mapping[str, Sequence[Config]]]
-"""`(setting, chosen so far) -> the candidates of each variant`; as many for every variant."""
+        return Panel(
+            f"{self.setting.name}: {title}".removesuffix(": "), x.replace("_", " "), f"{name} accuracy, %", lines
+        )
 
 
 class Study(NamedTuple):
@@ -78,7 +75,7 @@ class Study(NamedTuple):
 
     Attributes:
       settings: by scale.
-      stages: the variants with their candidates; a later stage sees what the earlier ones chose.
+      variants: of a setting, the first of them the one that the others are compared with.
       conditions: the success criteria.
       panels: what is plotted.
       summary: what the numbers say, in words.
@@ -86,7 +83,7 @@ class Study(NamedTuple):
     """
 
     settings: Mapping[Scale, tuple[Setting, ...]]
-    stages: tuple[Candidates, ...]
+    variants: Callable[[Setting], Mapping[str, Variant]]
     conditions: Callable[[Outcome], list[Condition]]
     panels: Callable[[Outcome], list[Panel]]
     summary: Callable[[Outcome], str]
@@ -98,36 +95,49 @@ def run(study: Study, scale: Scale, first_seed: int, workspace: Workspace) -> Fi
     settings = [s for s in study.settings[scale] if workspace.data_dir is not None or not s.optional]
     for setting in settings:
         prepare(dataclasses.replace(setting.base, data_dir=workspace.data_dir))
-    outcomes = [_outcome(study, setting, first_seed, workspace) for setting in settings]
+    outcomes = [_outcome(study.variants(setting), setting, first_seed, workspace) for setting in settings]
     return Finding(
         rows={name: row for outcome in outcomes for name, row in study.table(outcome).items()},
         panels=[panel for outcome in outcomes for panel in study.panels(outcome)],
         conditions=[condition for outcome in outcomes for condition in study.conditions(outcome)],
         reading=" ".join(f"{outcome.setting.name}: {study.summary(outcome)}" for outcome in outcomes),
+        choices=[choice for outcome in outcomes for choice in outcome.choices.values()],
+        powers=[outcome.power for outcome in outcomes if outcome.power],
     )
 
 
-def _outcome(study: Study, setting: Setting, first_seed: int, workspace: Workspace) -> Outcome:
-    chosen: dict[str, Config] = {}
-    for stage in study.stages:
-        chosen |= choose(setting, stage(setting, chosen), workspace)
-    return Outcome(setting, train(setting, chosen, first_seed, workspace), first_seed, workspace)
+def _outcome(variants: Mapping[str, Variant], setting: Setting, first_seed: int, workspace: Workspace) -> Outcome:
+    choices = choose(setting, variants, workspace)
+    power = None
+    if all(len(choice.validation) > 1 for choice in choices.values()):
+        power = Power(setting.name, *seeds_for(choices, MARGIN), setting.most_seeds)
+    count = setting.most_seeds if power is None else min(power.wanted, power.most)
+    configs = [
+        at(variant.config, grid(setting, variant), tuple(choices[label].chosen.values()))
+        for label, variant in variants.items()
+    ]
+    trained = workspace.train(setting, configs, "second", range(first_seed, first_seed + count))
+    found = zip(variants.items(), trained, strict=True)
+    return Outcome(setting, {label: t._replace(stopped=v.stopped) for (label, v), t in found}, choices, power)
 
 
 def cost(trained: Trained, setting: Setting) -> np.ndarray:
     """Gradient evaluations, as a multiple of those of plain training for the setting's epochs."""
-    return trained.result("gradient_evaluations") / (trained.metric("step")[0] * setting.base.epochs)
+    steps = trained.result("steps") / trained.config.epochs
+    return trained.result("gradient_evaluations") / (steps * setting.base.epochs)
 
 
 def rows(outcome: Outcome, reference: str) -> Rows:
     """A row for each variant; differences are paired by seed."""
-    setting, against = outcome.setting, outcome[reference].accuracy
+    against = outcome[reference].accuracy
     return {
-        f"{setting.name}: {label}": {
-            "cost": list(cost(variant, setting)),
+        outcome.named(label): {
+            "cost": list(cost(variant, outcome.setting)),
             "test %": list(variant.accuracy),
             f"against {reference}": list(variant.accuracy - against),
-            "test % at best validation": list(100 * variant.result("test_accuracy")),
+            "validation %": list(variant.validation),
+            "its peak %": list(variant.peak),
+            "test % at the peak": list(100 * variant.result("test_accuracy")),
             "training %": list(100 * variant.metric("train_accuracy")[-1]),
             **_agreement(variant),
             "seconds": list(variant.result("seconds")),

@@ -1,8 +1,6 @@
 """Variants of a study: configurations that differ from a base in a few settings."""
 
 import dataclasses
-import itertools
-from collections.abc import Sequence
 from typing import Any
 
 from experiments.config.schema import Config
@@ -16,17 +14,6 @@ def method(base: Config, name: str, **options: Any) -> Config:
       'pugd(radius=cosine:2.0:0.0)'
     """
     return dataclasses.replace(base, method=name, method_options=tuple((k, str(v)) for k, v in options.items()))
-
-
-def grid(config: Config, **candidates: Sequence[Any]) -> list[Config]:
-    """The configuration with every combination of the candidates of its fields.
-
-    Example:
-      >>> [c.lr for c in grid(Config(), lr=("0.1", "0.2"))]
-      ['0.1', '0.2']
-    """
-    combinations = itertools.product(*candidates.values())
-    return [dataclasses.replace(config, **dict(zip(candidates, values, strict=True))) for values in combinations]
 
 
 def stretch(config: Config, factor: float) -> Config:

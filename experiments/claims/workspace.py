@@ -1,161 +1,122 @@
-"""Trainings of studies: runs that are trained once, kept in folders, and chosen on validation data."""
+"""Trainings of studies: what the ledger holds is read, what it does not hold is trained and added to it."""
 
 import dataclasses
-import json
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from rich.console import Console
 
 from experiments.claims.claim import Trainings
+from experiments.claims.ledger import Ledger, Line
+from experiments.claims.setting import Setting
 from experiments.claims.variants import described
 from experiments.config.errors import Diverged
 from experiments.config.schema import Config
 from experiments.runs import run_dir
 from experiments.training import sweep
 
-CHOOSING_SEED = 100
-"""Hyperparameters are chosen on seeds from here on."""
-FRESH_SEED = 200
-"""Verdicts are given on seeds from here on."""
+
+class Trained(NamedTuple):
+    """The runs of one configuration, in the order of their seeds; `stopped` as in `setting.Variant`."""
+
+    config: Config
+    runs: list[Line]
+    stopped: bool = False
+
+    @property
+    def diverged(self) -> bool:
+        """Whether one of the runs did."""
+        return any(run.error for run in self.runs)
+
+    def result(self, key: str) -> np.ndarray:
+        """One number a run, [seeds], or several, [seeds, n]; NaN where it diverged."""
+        return np.array([run.result.get(key, np.nan) for run in self.runs], float)
+
+    def metric(self, key: str) -> np.ndarray:
+        """One number an epoch of the curve and run, [epochs, seeds]; NaN where there is none."""
+        length = max((len(values) for run in self.runs for values in run.curve.values()), default=1)
+        return np.array([run.curve.get(key, [np.nan] * length) for run in self.runs], float).T
+
+    @property
+    def accuracy(self) -> np.ndarray:
+        """Test accuracy in percent, [seeds]."""
+        return 100 * self.result("test_accuracy" if self.stopped else "last_test_accuracy")
+
+    @property
+    def peak(self) -> np.ndarray:
+        """The best validation accuracy of all epochs in percent, [seeds]."""
+        return 100 * self.result("val_accuracy")
+
+    @property
+    def validation(self) -> np.ndarray:
+        """Validation accuracy in percent, [seeds], of the last epoch or of the best."""
+        return self.peak if self.stopped else 100 * self.metric("val_accuracy")[-1]
 
 
 @dataclasses.dataclass(frozen=True)
 class Workspace:
-    """Where runs are kept, data are found and progress is shown; and the folders of the runs that were used."""
+    """Where runs are trained and kept, data are found and progress is shown; and the runs that were used."""
 
     folder: Path
+    ledger: Ledger
     data_dir: Path | None
     console: Console
-    used: set[Path] = dataclasses.field(default_factory=set)
+    used: dict[tuple[str, int], Line] = dataclasses.field(default_factory=dict)
 
+    def train(
+        self, setting: Setting, configs: Sequence[Config], half: Literal["first", "second"], seeds: Sequence[int]
+    ) -> list[Trained]:
+        """The runs of the configurations on a half of the training data, one a seed."""
+        configs = [dataclasses.replace(config, half=half) for config in configs]
+        missing = [(c, block) for c in dict.fromkeys(configs) for block in self._missing(c, seeds)]
+        if missing:
+            sweep.run(
+                [(self.folder / setting.name, self._named(c, setting, block)) for c, block in missing],
+                self.console,
+                (Diverged,),
+                self.ledger.add,
+            )
+            self._take_over(setting, missing)
+        return [Trained(config, [self._line(config, seed) for seed in seeds]) for config in configs]
 
-class Setting(NamedTuple):
-    """What all variants of a comparison share.
+    def _missing(self, config: Config, seeds: Sequence[int]) -> list[list[int]]:
+        """The seeds that the ledger does not hold, as blocks without a gap."""
+        missing = [seed for seed in seeds if self.ledger.find(config, seed) is None]
+        blocks = itertools.groupby(enumerate(missing), lambda pair: pair[1] - pair[0])
+        return [[seed for _, seed in block] for _, block in blocks]
 
-    Attributes:
-      name: for tables and folders.
-      base: data, network, length.
-      seeds: runs of what was chosen.
-      choosing_seeds: runs of each candidate.
-      candidates: how many values are tried of what is chosen.
-      optional: whether it is left out where no data folder is named.
-    """
+    def _named(self, config: Config, setting: Setting, block: list[int]) -> Config:
+        """With seeds, and a name for its folder that equal configurations share."""
+        return dataclasses.replace(
+            config,
+            label=described(config, setting.base),
+            first_seed=block[0],
+            seeds=len(block),
+            resume=True,
+            data_dir=self.data_dir,
+        )
 
-    name: str
-    base: Config
-    seeds: int
-    choosing_seeds: int
-    candidates: int = 3
-    optional: bool = False
+    def _take_over(self, setting: Setting, missing: Sequence[tuple[Config, list[int]]]) -> None:
+        """Runs that were complete before are in no ledger yet."""
+        for config, block in missing:
+            for seed in block:
+                folder = run_dir.folder_of(self.folder / setting.name, self._named(config, setting, block), seed)
+                self.ledger.add(config, seed, folder)
 
-
-class Trained(NamedTuple):
-    """The runs of one configuration, in the order of their seeds."""
-
-    config: Config
-    runs: list[run_dir.Run]
-
-    def result(self, key: str) -> np.ndarray:
-        """One number a run, [seeds], or several, [seeds, n]."""
-        return np.array([run.result[key] for run in self.runs], float)
-
-    def metric(self, key: str) -> np.ndarray:
-        """One number an epoch and run, [epochs, seeds]; NaN where there is none."""
-        return np.array([[line[key] for line in run.metrics] for run in self.runs], float).T
+    def _line(self, config: Config, seed: int) -> Line:
+        line = self.ledger.find(config, seed)
+        assert line is not None, "the sweep has ended, so every run is in the ledger"
+        self.used[line.key, seed] = line
+        return line
 
     @property
-    def accuracy(self) -> np.ndarray:
-        """Test accuracy after the last epoch, in percent, [seeds]."""
-        return 100 * self.result("last_test_accuracy")
-
-    @property
-    def rate(self) -> str:
-        """The learning rate at its height, as it is written."""
-        lr = self.config.parts.lr
-        return f"{lr.arguments[0] if hasattr(lr, 'arguments') else lr:g}"
-
-
-def train(
-    setting: Setting, variants: Mapping[str, Config], first_seed: int, workspace: Workspace
-) -> dict[str, Trained]:
-    """Train each variant on the seeds of the verdict."""
-    found = _ensure(setting, list(variants.values()), first_seed, setting.seeds, workspace)
-    return dict(zip(variants, found, strict=True))
-
-
-def try_out(
-    setting: Setting, variants: Mapping[str, Sequence[Config]], workspace: Workspace
-) -> dict[str, list[Trained]]:
-    """Train every candidate of every variant on the seeds for choosing; one that diverges is left out.
-
-    Raises:
-      ValueError: if the variants differ in the number of their candidates.
-      Diverged: if all candidates of a variant do.
-    """
-    counts = {label: len(candidates) for label, candidates in variants.items()}
-    if len(set(counts.values())) > 1:
-        raise ValueError(f"variants {counts}: expected as many candidates for each")
-    everything = [config for candidates in variants.values() for config in candidates]
-    found = iter(_ensure(setting, everything, CHOOSING_SEED, setting.choosing_seeds, workspace, (Diverged,)))
-    tried = {label: [next(found) for _ in candidates] for label, candidates in variants.items()}
-    left = {label: [t for t in trained if len(t.runs) == setting.choosing_seeds] for label, trained in tried.items()}
-    lost = [label for label, trained in left.items() if not trained]
-    if lost:
-        raise Diverged(f"{setting.name}: every candidate of {', '.join(lost)} diverged; use smaller learning rates")
-    return left
-
-
-def validation(trained: Trained) -> float:
-    """Validation accuracy after the last epoch, mean over seeds: what hyperparameters are chosen by."""
-    return float(trained.metric("val_accuracy")[-1].mean())
-
-
-def choose(setting: Setting, variants: Mapping[str, Sequence[Config]], workspace: Workspace) -> dict[str, Config]:
-    """The candidate of each variant with the highest validation accuracy, the first of equals.
-
-    Where each has a single candidate nothing is trained.
-    """
-    if all(len(candidates) == 1 for candidates in variants.values()):
-        return {label: candidates[0] for label, candidates in variants.items()}
-    tried = try_out(setting, variants, workspace)
-    return {label: max(trained, key=validation).config for label, trained in tried.items()}
-
-
-def trainings(workspace: Workspace) -> Trainings | None:
-    """What a finding rests on, from the folders of its runs; None where nothing was trained."""
-    if not workspace.used:
-        return None
-    about, results = (
-        [json.loads((place / name).read_text()) for place in sorted(workspace.used)]
-        for name in ("run.json", "result.json")
-    )
-    seconds = sum(result["seconds"] + result["compile_seconds"] for result in results)
-    return Trainings(len(results), seconds, sorted({str(run["commit"]) for run in about}))
-
-
-def _ensure(
-    setting: Setting,
-    configs: Sequence[Config],
-    first_seed: int,
-    seeds: int,
-    workspace: Workspace,
-    tolerated: tuple[type[Exception], ...] = (),
-) -> list[Trained]:
-    """The runs of the configurations, trained where they are missing; those that fail as tolerated are left out."""
-    root = workspace.folder / setting.name
-    common = {"first_seed": first_seed, "seeds": seeds, "resume": True, "data_dir": workspace.data_dir}
-    named = [dataclasses.replace(c, label=described(c, setting.base), **common) for c in configs]
-    folders = [[run_dir.folder_of(root, c, first_seed + i) for i in range(seeds)] for c in named]
-    pairs = zip(named, folders, strict=True)
-    missing = {c: root for c, places in pairs if not all(run_dir.complete(place, c) for place in places)}
-    if missing:
-        sweep.run([(root, config) for config, root in missing.items()], workspace.console, tolerated)
-    ended = [[place for place in places if (place / "result.json").exists()] for places in folders]
-    workspace.used.update(place for places in ended for place in places)
-    return [
-        Trained(config, [run for place in places for run in run_dir.read(place)])
-        for config, places in zip(configs, ended, strict=True)
-    ]
+    def trainings(self) -> Trainings | None:
+        """What a finding rests on; None where nothing was trained."""
+        if not self.used:
+            return None
+        keys = ("seconds", "compile_seconds")
+        seconds = sum(line.result.get(key, 0.0) for line in self.used.values() for key in keys)
+        return Trainings(len(self.used), seconds, sorted({line.commit for line in self.used.values()}))

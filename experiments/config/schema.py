@@ -88,6 +88,9 @@ class Config:
     """Training examples. Default: all but the validation examples."""
     val_size: int | None = None
     """Validation examples, taken from the training data, labels clean. Default: a tenth."""
+    half: Literal["both", "first", "second"] = "both"
+    """Half of the training data, dealt once for all seeds, from which training and validation examples are taken: what
+    is chosen on the first can be judged on the second."""
     noise: str = "none"
     """Wrong training labels: the share of examples flipped, as symmetric:0.2, or those that people gave, human:worse
     (CIFAR-10N), human:noisy (CIFAR-100N)."""

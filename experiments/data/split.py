@@ -34,13 +34,22 @@ def class_counts(config: Config, dataset: data.Dataset) -> np.ndarray:
 
 
 def _subsampled(config: Config, dataset: data.Dataset, seed: int) -> data.Split:
-    tail = config.parts.imbalance.build("imbalance", IMBALANCES)
+    tail, dataset = config.parts.imbalance.build("imbalance", IMBALANCES), _half(dataset, config.half)
     split = (data.divide if tail is None else data.divide_by_class)(dataset, config.train_size, config.val_size, seed)
     try:
         indices = long_tail(split.train.labels, tail, dataset.num_classes, seed)
     except ValueError as error:
         raise UsageError(f"--imbalance {config.imbalance}: {error}; use a smaller ratio") from error
     return split._replace(train=split.train.take(indices))
+
+
+def _half(dataset: data.Dataset, which: str) -> data.Dataset:
+    """The data set with the first or the second half of its training examples, or with both."""
+    if which == "both":
+        return dataset
+    order = np.random.default_rng(0).permutation(len(dataset.train.labels))
+    middle = len(order) // 2
+    return dataset._replace(train=dataset.train.take(order[:middle] if which == "first" else order[middle:]))
 
 
 def _refuse_empty(config: Config, dataset: data.Dataset, labels: np.ndarray) -> None:

@@ -127,6 +127,17 @@ def differing(there: dict[str, Any], asked: dict[str, Any]) -> list[str]:
     return sorted(key for key in two if one[key] != two[key])
 
 
+def identity(config: Config) -> dict[str, Any]:
+    """The settings that a result depends on, where they differ from the defaults.
+
+    Example:
+      >>> identity(Config(lr="0.2", label="name", seeds=3))
+      {'lr': '0.2'}
+    """
+    default = _substance({})
+    return {name: value for name, value in _substance(_plain(config)).items() if value != default[name]}
+
+
 @first_alone
 def resume(folder: Path, epochs: int) -> None:
     """Keep the lines of the first epochs, those that a checkpoint knows of; tell and note what has changed since.

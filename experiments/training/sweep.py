@@ -3,7 +3,7 @@
 import collections
 import functools
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -23,7 +23,10 @@ Turn = tuple[Experiment, int, Path]
 
 
 def run(
-    experiments: Sequence[tuple[Path, Config]], console: Console, tolerated: tuple[type[Exception], ...] = ()
+    experiments: Sequence[tuple[Path, Config]],
+    console: Console,
+    tolerated: tuple[type[Exception], ...] = (),
+    ended: Callable[[Config, int, Path], None] = lambda config, seed, folder: None,
 ) -> list[str]:
     """Train every experiment with every one of its seeds.
 
@@ -35,19 +38,24 @@ def run(
       experiments: where the runs of a setting go, and the settings.
       console: where progress is shown.
       tolerated: errors that end one run alone: they are noted in its folder, and the others are trained all the same.
+      ended: called with the settings, the seed and the folder of every run that has ended, in whichever thread it ran.
 
     Returns:
       A line for each run that failed.
     """
     todo, failed = _todo(experiments)
     with graceful_shutdown() as signals, progress.reporter(console, sum(_epochs(e, at) for e, _, at in todo)) as report:
-        one = functools.partial(_train, report=one_at_a_time(report), tolerated=tolerated, signals=signals)
+        one = functools.partial(_train, report=one_at_a_time(report), tolerated=tolerated, ended=ended, signals=signals)
         lines = each(one, todo, _workers(todo), signals)
     return failed + [line for line in lines if line]
 
 
 def _train(
-    turn: Turn, report: progress.Reporter, tolerated: tuple[type[Exception], ...], signals: list[signal.Signals]
+    turn: Turn,
+    report: progress.Reporter,
+    tolerated: tuple[type[Exception], ...],
+    ended: Callable[[Config, int, Path], None],
+    signals: list[signal.Signals],
 ) -> str:
     """Train one run; a line if it failed in a way that is tolerated."""
     experiment, seed, folder = turn
@@ -63,7 +71,9 @@ def _train(
             raise
         except tolerated as error:
             run_dir.fail(folder, error)
+            ended(experiment.config, seed, folder)
             return f"{folder}: {error}"
+        ended(experiment.config, seed, folder)
     return ""
 
 

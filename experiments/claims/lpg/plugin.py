@@ -9,15 +9,12 @@ cross-entropy, LDAM (margins up to 2 logits), logit adjustment, SAM at radius 0.
 with LPG by `long_tail`, whose edit is around the host's loss and, for SAM and PUGD, on both of their gradients. LPG
 adds no gradient evaluation.
 
-**Hyperparameters.** Each variant has two learning rates and two values of a hyperparameter of its own (weight decay
-alone, strength with LPG), chosen by accuracy on 2000 balanced and clean validation images, one seed of its own. The
-settings were fixed beforehand.
+**Hyperparameters.** Learning rate and weight decay of each variant, and LPG's strength.
 
 **Success criteria.** For each of the five hosts: with LPG the test accuracy is above that without.
 """
 
 import dataclasses
-from collections.abc import Mapping
 
 import numpy as np
 
@@ -28,16 +25,14 @@ from experiments.claims.lpg.common import (
     FASHION,
     PARTS,
     SMOKE,
-    hyperparameters,
     lpg,
     part,
-    plain,
+    small,
     table,
 )
+from experiments.claims.setting import Setting, Variant, rates
 from experiments.claims.study import Outcome, Study
 from experiments.claims.variants import method
-from experiments.claims.workspace import Setting
-from experiments.config.schema import Config
 from experiments.report.stats import below, show
 
 _TAIL = dataclasses.replace(FASHION, train_size=10_000, imbalance="exp:100")
@@ -46,19 +41,19 @@ SETTINGS: dict[Scale, tuple[Setting, ...]] = {
         Setting(
             "long-tailed digits",
             dataclasses.replace(SMOKE, imbalance="exp:10"),
-            seeds=2,
-            choosing_seeds=1,
-            candidates=1,
+            (rates(0.03),),
+            most_seeds=2,
+            tiny=True,
         ),
     ),
-    "full": (Setting("hosts, ratio 100", _TAIL, seeds=6, choosing_seeds=1, candidates=4),),
+    "full": (small("ratio 100", _TAIL),),
     "paper": (
         Setting(
             "CIFAR-10, ratio 100",
             dataclasses.replace(CIFAR10, imbalance="exp:100"),
-            seeds=3,
+            (),
             choosing_seeds=1,
-            candidates=2,
+            most_seeds=3,
         ),
     ),
 }
@@ -68,18 +63,16 @@ LOSSES = {"cross-entropy": "cross_entropy", "LDAM": "ldam:2:1", "logit adjustmen
 METHODS = {"SAM": ("sam", 0.05), "PUGD": ("pugd", 1.0)}
 
 
-def candidates(setting: Setting, chosen: Mapping[str, Config]) -> dict[str, list[Config]]:
+def variants(setting: Setting) -> dict[str, Variant]:
     """A host, then the same with LPG; two hosts where nothing is chosen."""
-    del chosen
-    variants: dict[str, list[Config]] = {}
-    hosts = slice(1 if setting.candidates == 1 else None)
+    base, found, hosts = setting.base, {}, slice(1 if setting.tiny else None)
     for host, loss in list(LOSSES.items())[hosts]:
-        config = dataclasses.replace(setting.base, loss=loss)
-        variants |= {host: plain(setting, config), host + WITH: lpg(setting, config, rule="long_tail")}
+        config = dataclasses.replace(base, loss=loss)
+        found |= {host: Variant(config), host + WITH: lpg(config, rule="long_tail")}
     for host, (name, radius) in list(METHODS.items())[hosts]:
-        alone = plain(setting, method(setting.base, name, radius=radius))
-        variants |= {host: alone, host + WITH: lpg(setting, rule="long_tail", inner=f"{name}:{radius}")}
-    return variants
+        alone = Variant(method(base, name, radius=radius))
+        found |= {host: alone, host + WITH: lpg(base, rule="long_tail", inner=f"{name}:{radius}")}
+    return found
 
 
 def _hosts(outcome: Outcome) -> list[str]:
@@ -107,7 +100,7 @@ def _panels(outcome: Outcome) -> list[Panel]:
 def _summary(outcome: Outcome) -> str:
     gains = {host: outcome[host + WITH].accuracy - outcome[host].accuracy for host in _hosts(outcome)}
     said = ", ".join(f"{host} {show(gain)}" for host, gain in gains.items())
-    return f"LPG adds to {said} points.{_without_gain(outcome)} Hyperparameters: {hyperparameters(outcome)}."
+    return f"LPG adds to {said} points.{_without_gain(outcome)}"
 
 
 def _without_gain(outcome: Outcome) -> str:
@@ -124,4 +117,4 @@ def _without_gain(outcome: Outcome) -> str:
     return said
 
 
-STUDY = Study(SETTINGS, (candidates,), _conditions, _panels, _summary, lambda outcome: table(outcome, "cross-entropy"))
+STUDY = Study(SETTINGS, variants, _conditions, _panels, _summary, lambda outcome: table(outcome, "cross-entropy"))

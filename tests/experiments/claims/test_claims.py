@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from experiments.claims import catalog, command, page
-from experiments.claims.claim import Finding, Line, Panel, Saved, Trainings, load, save
+from experiments.claims.claim import Choice, Finding, Line, Panel, Power, Saved, Trainings, load, save
 from experiments.claims.conditions import exact, judge
 from experiments.config.errors import UsageError
 from experiments.report.stats import below, interval, show
@@ -103,7 +103,11 @@ def made() -> Saved:
     finding = Finding({"r": {"c": [1.0, 3.0]}}, [Panel("t", "x", "y", [line])], [exact("so", 1.5)], "Read.")
     about = {"packages": {"jax": "1.2.3"}, "device": "1 x cpu (cpu)", "cores": 2, "commit": "0123456789abcdef"}
     trained = Trainings(12, 34.5, ["abc"])
-    return Saved("pegr.signal", "command", "full", 1.0, trained, about, finding)
+    choice = Choice("data", "SGD", {"rate": [0.1, 0.3]}, {"rate": 0.3}, ["rate"], [90.0, 92.0])
+    power = Power("data", 2.0, 64, 30)
+    return Saved(
+        "pegr.signal", "command", "full", 1.0, trained, about, finding._replace(choices=[choice], powers=[power])
+    )
 
 
 def test_saved_finding_comes_back(tmp_path):
@@ -119,6 +123,9 @@ def test_page_is_written_from_what_was_saved(tmp_path):
     assert "- holds (paper): so (1.5; asked: above 0; exact)" in text
     assert "PEGR learns the signal" in text
     assert "2 ± 13" in text
+    assert "| data: SGD | 0.1 **0.3** | 91 ± 13 |" in text
+    assert "On an edge of the grid all the same: data, SGD: rate." in text
+    assert "asks for 64 seeds; at most 30 were taken" in text
     assert "12 trainings, 34 s, at commit abc; JAX 1.2.3, 1 x cpu (cpu), 2 cores, commit 0123456789ab." in text
     assert (tmp_path / "pegr.signal.png").stat().st_size > 1000
 
@@ -164,7 +171,8 @@ def test_a_claim_leaves_finding_page_and_provenance(tmp_path, capsys):
         command.main(command.Options("lpg.balanced", "smoke", FRESH, tmp_path), Console(width=200))
     saved = load(tmp_path / "lpg.balanced.json")
     assert saved.command == f"python -m experiments claims lpg.balanced --scale smoke --first-seed {FRESH}"
-    assert saved.trainings.count == len(list(tmp_path.rglob("result.json"))) == 8
+    lines = (tmp_path / "ledger" / "lpg.balanced.jsonl").read_text().splitlines()
+    assert saved.trainings.count == len(lines) == 8
     assert saved.trainings.commits == [saved.environment["commit"]]
     assert f"{saved.trainings.count} trainings" in (tmp_path / "results.md").read_text()
     assert "lpg.balanced: " in capsys.readouterr().out

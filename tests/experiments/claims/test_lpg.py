@@ -8,7 +8,9 @@ import pytest
 from rich.console import Console
 
 from experiments.claims import catalog
+from experiments.claims.ledger import Ledger
 from experiments.claims.lpg import balanced, common, longtail, noisy, plugin
+from experiments.claims.setting import at
 from experiments.claims.workspace import Workspace
 from experiments.data import Dataset, Examples
 from experiments.training import experiment
@@ -20,7 +22,7 @@ CLAIMS = {"balanced": balanced, "longtail": longtail, "noisy": noisy, "plugin": 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CLAIMS)
 def test_claim_at_smoke_scale(name, tmp_path):
-    workspace = Workspace(tmp_path, None, Console(quiet=True))
+    workspace = Workspace(tmp_path, Ledger(tmp_path / "ledger", name), None, Console(quiet=True))
     with jax.numpy_rank_promotion("allow"):
         finding = catalog.find(f"lpg.{name}", "smoke", FRESH, workspace)
     assert finding.conditions
@@ -52,7 +54,8 @@ def test_variant_of_paper_scale_is_built_and_traced(name, monkeypatch):
     setting = CLAIMS[name].STUDY.settings["paper"][0]
     examples = Examples(np.zeros((10_000, 32, 32, 3), np.uint8), (np.arange(10_000) % 10).astype(np.int32))
     monkeypatch.setattr(experiment, "load", lambda *_: Dataset(examples, examples, 10, "crop_flip"))
-    config = list(CLAIMS[name].candidates(setting, {}).values())[1][-1]
+    variant = list(CLAIMS[name].STUDY.variants(setting).values())[1]
+    config = at(variant.config, variant.own, [axis.values[-1] for axis in variant.own])
     prepared = experiment.prepare(dataclasses.replace(config, val_size=1000, devices=1))
     assert prepared.config.epochs == 200
     assert prepared.steps_per_epoch > 1

@@ -1,0 +1,119 @@
+"""The ledger: a line for every finished run of a claim, so that no run is trained twice, on any machine.
+
+    <folder>/<claim>.jsonl   {"key", "settings", "seed", "commit", "versions", "device", "result", "curve"} or
+                             {"key", ..., "error"} for a run that diverged
+
+`settings` are those that a result depends on and that differ from the defaults, `key` is their hash. A study reads the
+lines of all claims and appends its own as its runs end.
+"""
+
+import hashlib
+import json
+import threading
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments.config.errors import UsageError
+from experiments.config.schema import Config
+from experiments.files import sync
+from experiments.runs import records, run_dir
+
+POINTS = 40
+"""Epochs of a curve that are kept, the first and the last among them."""
+CURVES = (
+    *("epoch", "gradient_evaluations", "val_accuracy", "train_accuracy"),
+    *("cosine", "grad_norm", "perturbed_grad_norm"),
+)
+
+
+class Line(NamedTuple):
+    """A finished run; where it diverged, `error` says how and there is no result."""
+
+    key: str
+    settings: dict[str, Any]
+    seed: int
+    commit: str
+    versions: dict[str, str]
+    device: str
+    result: dict[str, Any]
+    curve: dict[str, list[float]]
+    error: str = ""
+
+
+class Ledger:
+    """The lines of all claims, and the file of one to which new ones go."""
+
+    def __init__(self, folder: Path, claim: str):
+        self.path = folder / f"{claim}.jsonl"
+        self._lock = threading.Lock()
+        self._lines = {(line.key, line.seed): line for path in sorted(folder.glob("*.jsonl")) for line in read(path)}
+
+    def find(self, config: Config, seed: int) -> Line | None:
+        """The run of these settings and that seed, if it has ended."""
+        return self._lines.get((key(config), seed))
+
+    def add(self, config: Config, seed: int, folder: Path) -> None:
+        """Append the run that has ended in a folder, unless it is known; it is on the disk when this returns."""
+        with self._lock:
+            if self.find(config, seed) is None:
+                line = _line(config, seed, folder)
+                _append(self.path, line)
+                self._lines[line.key, seed] = line
+
+
+def key(config: Config) -> str:
+    """A hash of the settings that a result depends on.
+
+    Example:
+      >>> key(Config(lr="0.1")) == key(Config(lr="0.1", label="another name", seeds=7)) != key(Config(lr="0.2"))
+      True
+    """
+    return hashlib.sha256(json.dumps(run_dir.identity(config), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read(path: Path) -> list[Line]:
+    """The lines of a file; an unfinished last line, of a process that was killed, is left out.
+
+    Raises:
+      UsageError: if another line is no record of a run.
+    """
+    *lines, _ = path.read_text().split("\n")
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(Line(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"{path}: line {number} is no record of a run ({error}); remove the line") from error
+    return found
+
+
+def _append(path: Path, line: Line) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    content = path.read_bytes()
+    with path.open("ab") as file:
+        file.truncate(content.rfind(b"\n") + 1)  # what a killed process left of its last line
+        file.write(json.dumps(line._asdict()).encode() + b"\n")
+        sync(file)
+
+
+def _line(config: Config, seed: int, folder: Path) -> Line:
+    about = records.about(folder)
+    versions = {name: version for name, version in about["packages"].items() if version}
+    origin = (key(config), run_dir.identity(config), seed, str(about["commit"]), versions, about["device"])
+    if (folder / "failure.json").exists():
+        return Line(*origin, {}, {}, json.loads((folder / "failure.json").read_text())["error"])
+    (run,) = records.read(folder)
+    metrics = [run.metrics[i] for i in np.unique(np.linspace(0, len(run.metrics) - 1, POINTS).astype(int))]
+    curve = {name: [_short(epoch[name]) for epoch in metrics] for name in CURVES if name in metrics[0]}
+    result = {name: _short(value) for name, value in run.result.items()} | {"steps": run.metrics[-1]["step"]}
+    return Line(*origin, result, {name: values for name, values in curve.items() if any(v is not None for v in values)})
+
+
+def _short(x: Any) -> Any:
+    """Five digits."""
+    if isinstance(x, list):
+        return [_short(v) for v in x]
+    return float(f"{x:.5g}") if isinstance(x, float) else x
