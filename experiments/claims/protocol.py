@@ -47,12 +47,13 @@ def choose(setting: Setting, variants: Mapping[str, Variant], workspace: Workspa
         if wider == axes or not left:
             break
         axes = wider
-    return {label: _choice(setting.name, label, axes[label], *found[label], wider[label]) for label in variants}
+    return {label: _choice(setting.name, label, axes[label], found[label], wider[label]) for label in variants}
 
 
 def _choice(
-    setting: str, label: str, axes: Sequence[Axis], point: Point, tried: Trained | None, wider: Sequence[Axis]
+    setting: str, label: str, axes: Sequence[Axis], found: tuple[Point, Trained | None], wider: Sequence[Axis]
 ) -> Choice:
+    point, tried = found
     return Choice(
         setting,
         label,
