@@ -3,10 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test mutants lint types bench docs address clean
+.PHONY: demo reproduce test mutants lint types bench docs address clean
 
 demo: $(VENV)/experiments  ## Train SGD, SAM, PUGD and RTS-PUGD on handwritten digits: table and plot
 	$(BIN)/python -m experiments demo
+
+reproduce: $(VENV)/experiments  ## Measure a number of the README again: make reproduce NUMBER=pugd
+	$(BIN)/python -m experiments reproduce $(NUMBER)
 
 test: $(VENV)/dev  ## The whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadgroup

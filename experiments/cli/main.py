@@ -19,6 +19,7 @@ COMMANDS = {
     "profile": "images a second, and a trace of the devices, with the options of `train`",
     "bench": "what a step and a run cost; `bench steps|fraction|growth` for one part",
     "claims": "the claims of the papers: table, picture and verdict of each",
+    "reproduce": "measure a number of the README again; `reproduce list` names them",
 }
 
 WORDS = {"presets": "[NAME]", "report": "FOLDER"}
@@ -74,7 +75,7 @@ def _partner_lost() -> str | None:
 def _dispatch(argv: list[str], console: Console) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: python -m experiments COMMAND [OPTIONS]\n")
-        print("\n".join(f"  {name:<8} {what}" for name, what in COMMANDS.items()))
+        print("\n".join(f"  {name:<9} {what}" for name, what in COMMANDS.items()))
         return 0 if argv else 2
     pick("command", argv[0], COMMANDS)
     if argv[0] in WORDS and {"-h", "--help"} & set(argv):
@@ -91,6 +92,7 @@ def _dispatch(argv: list[str], console: Console) -> int:
         "profile": _profile,
         "bench": _bench,
         "claims": _claims,
+        "reproduce": _reproduce,
     }
     return run[argv[0]](argv[1:], console)
 
@@ -211,6 +213,15 @@ def _claims(argv: list[str], console: Console) -> int:
     from experiments.claims import command
 
     command.main(parse(command.Options, argv, "claims"), console)
+    return 0
+
+
+def _reproduce(argv: list[str], console: Console) -> int:
+    from experiments.cli import cpu, reproduce
+
+    options = parse(reproduce.Options, argv, "reproduce")
+    cpu.settle(reproduce.demo.METHODS)
+    reproduce.main(options, console)
     return 0
 
 

@@ -81,6 +81,7 @@ STARTS = {
     "demo": "--epochs 1 --seeds 1",
     "presets": "pugd",
     "report": "nowhere",
+    "reproduce": "pugd",
 }
 
 

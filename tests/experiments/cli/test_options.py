@@ -18,6 +18,7 @@ INTRODUCTIONS = {
     "report": "rebuild tables",
     "profile": "Profile an epoch",
     "claims": "Run a claim of the papers",
+    "reproduce": "Measure a number of the README again",
     "bench": "Step costs, active fractions, growth",
 }
 

@@ -1,0 +1,85 @@
+"""Numbers of the README, measured again: `make reproduce NUMBER=pugd`.
+
+They are the rows of its table of the demo. A number agrees if the 95 % interval of the difference of the two means
+(Student's t of either, their squares added) holds 0.
+"""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import tyro
+from rich.console import Console
+from scipy import stats
+
+from experiments.cli import demo
+from experiments.config.errors import UsageError, pick
+from experiments.config.schema import Config
+from experiments.report.rows import Accuracy, rows
+from experiments.runs import records, run_dir
+from experiments.training import sweep
+
+README = Path(__file__).parents[2] / "README.md"
+SETTING = "noisy-labels"
+COLUMNS = ("chosen", "last epoch")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Measure a number of the README again and say whether the two agree."""
+
+    number: Annotated[str, tyro.conf.Positional] = "list"
+    """A row of the README's table, or `list`."""
+    out: Path = Path("runs/reproduce")
+    """Folder of the runs; what is there is replaced."""
+
+
+def main(options: Options, console: Console) -> None:
+    """Run the command."""
+    configs = {_name(config.label): config for config in demo.METHODS}
+    if options.number == "list":
+        return console.print("\n".join(configs))
+    config = pick("number", options.number, configs)
+    written = _written(config.label)
+    measured = _measured(dataclasses.replace(config, noise=demo.SETTINGS[SETTING]), options.out, console)
+    for column, old, new in zip(COLUMNS, written, measured, strict=True):
+        said = "agree" if _agree(old, new, config.seeds) else "DO NOT AGREE"
+        there, here = _shown(old, config.seeds), _shown(new, config.seeds)
+        line = f"{config.label}, {column}: README {there}, measured {here}: {said}"
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _name(label: str) -> str:
+    return re.sub(r"\W+", "-", label.lower())
+
+
+def _written(label: str) -> list[Accuracy]:
+    """Mean and standard deviation of each column, as the README has them."""
+    row = re.search(rf"^\| {re.escape(label)} \|(.+)$", README.read_text(), re.MULTILINE)
+    numbers = re.findall(r"([\d.]+) ± ([\d.]+)", row.group(1)) if row else []
+    if len(numbers) != len(COLUMNS):
+        raise UsageError(f"{README}: no row {label!r} with {' and '.join(COLUMNS)}; restore the table of the demo")
+    return [Accuracy(float(mean), float(std), 0.0) for mean, std in numbers]
+
+
+def _measured(config: Config, out: Path, console: Console) -> list[Accuracy]:
+    run_dir.remove(out / SETTING, config)
+    sweep.run([(out / SETTING, config)], console)
+    found = records.read(run_dir.folder_of(out / SETTING, config, 0).parent)
+    (row,) = rows({config.label: found})
+    return [row.test, row.last]
+
+
+def _half(accuracy: Accuracy, seeds: int) -> float:
+    """Half of the 95 % interval of the mean."""
+    return float(stats.t.ppf(0.975, seeds - 1) * accuracy.std / np.sqrt(seeds))
+
+
+def _agree(one: Accuracy, two: Accuracy, seeds: int) -> bool:
+    return abs(one.mean - two.mean) <= np.hypot(_half(one, seeds), _half(two, seeds))
+
+
+def _shown(accuracy: Accuracy, seeds: int) -> str:
+    return f"{accuracy.mean:.1f} ± {_half(accuracy, seeds):.1f}"
