@@ -33,7 +33,9 @@ class Trained(NamedTuple):
 
     def result(self, key: str) -> np.ndarray:
         """One number a run, [seeds], or several, [seeds, n]; NaN where it diverged."""
-        return np.array([run.result.get(key, np.nan) for run in self.runs], float)
+        known = [np.asarray(run.result[key], float) for run in self.runs if key in run.result]
+        blank = np.full_like(known[0], np.nan) if known else np.nan
+        return np.array([run.result.get(key, blank) for run in self.runs], float)
 
     def metric(self, key: str) -> np.ndarray:
         """One number an epoch of the curve and run, [epochs, seeds]; NaN where there is none."""
