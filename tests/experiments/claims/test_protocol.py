@@ -62,13 +62,13 @@ def test_a_stopped_variant_chooses_by_its_peak(workspace):
     assert choices["stopped"].chosen["rate"] < 0.03  # an edge, so the grid went on downwards
 
 
-@pytest.mark.parametrize(("at", "rate", "tried"), [(1.0, 0.9, 5), (0.0011, 0.00111, 5)])
-def test_a_choice_on_an_edge_extends_the_grid(workspace, monkeypatch, at, rate, tried):
+@pytest.mark.parametrize(("at", "rate"), [(1.0, 1.11), (0.0011, 0.00111)])
+def test_a_choice_on_an_edge_extends_the_grid(workspace, monkeypatch, at, rate):
     monkeypatch.setitem(best, "rate", at)
     choice = choose(SETTING, {"SGD": Variant(Config())}, workspace)["SGD"]
     np.testing.assert_allclose(choice.chosen["rate"], rate, rtol=0.02)
     assert choice.on_edge == []
-    assert len(choice.tried["rate"]) == tried + 1
+    assert len(choice.tried["rate"]) == 6
 
 
 def test_extensions_are_bounded_and_the_edge_is_named(workspace, monkeypatch):
