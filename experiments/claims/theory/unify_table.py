@@ -38,6 +38,8 @@ from pugd_optax.combines import cosine
 from pugd_optax.diagnostics import delta_report
 
 GIVEN: dict[str, Any] = {"total_steps": 200, "num_classes": 10, "strength": 0.01, "sigma": 0.01, "key": 0}
+GIVEN["counts"] = np.repeat([40, 10], 5)
+"""What methods ask for; counts as if half of the classes were a tail, for those that treat it apart."""
 CHOSEN: dict[str, dict[str, Any]] = {"sam_on": {"mask": lambda w: jax.tree.map(lambda x: x.ndim == 1, w)}}
 """The network has no normalisation layers: SAM-ON perturbs its biases."""
 RADII = tuple(float(f"{radius:.1g}") for radius in np.geomspace(1e-3, 1, 7))
