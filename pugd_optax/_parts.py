@@ -2,10 +2,26 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+
+from pugd_optax._checks import check_count, check_number
+
+Perturb = Literal["local", "global"]
+
+
+def check_options(perturb: str, groups: int, second_batch: float, aux_reduce: Any) -> None:
+    """Refuse what no front door can do."""
+    if perturb not in get_args(Perturb):
+        raise ValueError(f"perturb={perturb!r}: expected 'local' or 'global'.")
+    check_count("groups", groups, low=1, static=True)
+    check_number("second_batch", second_batch, low=0, high=1)
+    if second_batch == 0:
+        raise ValueError("second_batch=0: the second gradient needs examples. Fix: a share in (0, 1].")
+    if any(way not in ("mean", "sum", "first") for way in jax.tree.leaves(aux_reduce)):
+        raise ValueError(f"aux_reduce={aux_reduce!r}: expected 'mean', 'sum', 'first', or a tree of these.")
 
 
 def split(args: tuple[Any, ...], groups: int) -> list[tuple[Any, ...]]:

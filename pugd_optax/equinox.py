@@ -8,6 +8,7 @@ import jax
 import optax
 
 from pugd_optax import functional
+from pugd_optax._parts import Perturb, check_options
 
 try:
     import equinox as eqx
@@ -22,6 +23,8 @@ class PerturbedValueAndGrad:
     loss_fn: Callable[..., Any]
     tx: optax.GradientTransformationExtraArgs
     has_aux: bool
+    aux_reduce: Any = dataclasses.field(hash=False)
+    options: tuple[tuple[str, Any], ...]
 
     def init(self, model: Any) -> optax.OptState:
         """State of the perturbation for this model."""
@@ -39,15 +42,29 @@ class PerturbedValueAndGrad:
         """Value at `model`, perturbed gradient and next state; see `filter_value_and_grad`."""
         params, static = eqx.partition(model, eqx.is_inexact_array)
 
-        def loss_fn(params: Any) -> Any:
-            return self.loss_fn(eqx.combine(params, static), *args, **kwargs)
+        whole = {i: arg for i, arg in enumerate(args) if isinstance(arg, eqx.Module | eqx.nn.State)}
+        batch = [arg for i, arg in enumerate(args) if i not in whole]
 
-        vg = functional.value_and_grad(loss_fn, self.tx, has_aux=self.has_aux)
-        return vg(params, state, active=active, extra_args=extra_args)
+        def loss_fn(params: Any, *batch: Any) -> Any:
+            examples = iter(batch)
+            again = [whole[i] if i in whole else next(examples) for i in range(len(args))]
+            return self.loss_fn(eqx.combine(params, static), *again, **kwargs)
+
+        given = {"has_aux": self.has_aux, "aux_reduce": self.aux_reduce, **dict(self.options)}
+        vg = functional.value_and_grad(loss_fn, self.tx, **given)
+        return vg(params, state, *batch, active=active, extra_args=extra_args)
 
 
 def filter_value_and_grad(
-    loss_fn: Callable[..., Any], tx: optax.GradientTransformation, has_aux: bool = False
+    loss_fn: Callable[..., Any],
+    tx: optax.GradientTransformation,
+    has_aux: bool = False,
+    *,
+    axis_name: str | None = None,
+    perturb: Perturb = "local",
+    groups: int = 1,
+    second_batch: float = 1.0,
+    aux_reduce: Any = None,
 ) -> PerturbedValueAndGrad:
     r"""`eqx.filter_value_and_grad` with a perturbed gradient.
 
@@ -60,6 +77,13 @@ def filter_value_and_grad(
       loss_fn: `loss_fn(model, *args, **kwargs)` returns a scalar, or `(scalar, aux)` with `has_aux`.
       tx: a transformation of this package, or a chain that starts with one.
       has_aux: whether `loss_fn` returns auxiliary output.
+      axis_name: the mesh axis over which the batch is split; this and what follows as in `pugd_optax.value_and_grad`.
+      perturb: with `axis_name`, by the gradient of each device's own examples, `"local"`, or of all, `"global"`.
+      groups: m, groups that perturb with their own gradients: m-sharpness. The batch is `*args` without the modules
+        and `eqx.nn.State`s among them.
+      second_batch: share in (0, 1] of the batch that the second gradient is taken of.
+      aux_reduce: how auxiliary output becomes one over groups and devices: `"mean"`, `"sum"`, or `"first"`, which
+        suits an `eqx.nn.State` with flags. It holds arrays alone where there are groups.
 
     Returns:
       A callable with `init(model) -> state` and
@@ -68,6 +92,9 @@ def filter_value_and_grad(
 
       where `value` is the loss, or `(loss, aux)`, and `grads` is a model of gradients, as Equinox returns it: `None`
       beside the floating-point arrays. `active` overrides the gate, `extra_args` are extra arguments of `tx.update`.
+
+    Raises:
+      ValueError, TypeError: if an argument is out of its range; in a call, if m does not divide the examples.
 
     Example:
       >>> import equinox as eqx, jax, jax.numpy as jnp, optax, pugd_optax
@@ -91,4 +118,6 @@ def filter_value_and_grad(
       Kidger and Garcia, Equinox: neural networks in JAX via callable PyTrees and filtered transformations,
       https://arxiv.org/abs/2111.00254
     """
-    return PerturbedValueAndGrad(loss_fn, optax.with_extra_args_support(tx), has_aux)
+    check_options(perturb, groups, second_batch, aux_reduce)
+    options = (("axis_name", axis_name), ("perturb", perturb), ("groups", groups), ("second_batch", second_batch))
+    return PerturbedValueAndGrad(loss_fn, optax.with_extra_args_support(tx), has_aux, aux_reduce, options)

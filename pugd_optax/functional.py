@@ -2,17 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from pugd_optax._checks import check_count, check_number
 from pugd_optax._frameworks import explained, refuse_model
-from pugd_optax._parts import over_axis, over_groups, share_of, split, varying, ways
-
-Perturb = Literal["local", "global"]
+from pugd_optax._parts import Perturb, check_options, over_axis, over_groups, share_of, split, varying, ways
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +23,7 @@ class PerturbedValueAndGrad:
     perturb: Perturb = "local"
     groups: int = 1
     second_batch: float = 1.0
-    aux_reduce: Any = None
+    aux_reduce: Any = dataclasses.field(default=None, hash=False)
 
     def init(self, params: optax.Params) -> optax.OptState:
         """State of the perturbation for these parameters."""
@@ -110,8 +107,9 @@ def value_and_grad(
         and keys go to every group; `kwargs` are not split. The step is compiled once a group.
       second_batch: share in (0, 1] of the examples that the second gradient is taken of, evenly spread over `args`: at
         0.25 a step costs about 1.25 gradients. The first gradient, the loss and the running statistics use all.
-      aux_reduce: how auxiliary output becomes one over groups and devices: `"mean"`, `"sum"`, or a tree of these for
-        the leading part of its structure. Default: floats are averaged, whole numbers and bools are summed.
+      aux_reduce: how auxiliary output becomes one over groups and devices: `"mean"`, `"sum"`, `"first"` for what is the
+        same in all of them, or a tree of these for the leading part of its structure. Default: floats are averaged,
+        whole numbers and bools are summed.
 
     Returns:
       A callable with `init(params) -> state` and
@@ -140,14 +138,7 @@ def value_and_grad(
     References:
       m-sharpness: Foret et al., https://arxiv.org/abs/2010.01412, section 4.1
     """
-    if perturb not in get_args(Perturb):
-        raise ValueError(f"perturb={perturb!r}: expected 'local' or 'global'.")
-    check_count("groups", groups, low=1, static=True)
-    check_number("second_batch", second_batch, low=0, high=1)
-    if second_batch == 0:
-        raise ValueError("second_batch=0: the second gradient needs examples. Fix: a share in (0, 1].")
-    if any(way not in ("mean", "sum") for way in jax.tree.leaves(aux_reduce)):
-        raise ValueError(f"aux_reduce={aux_reduce!r}: expected 'mean', 'sum', or a tree of these.")
+    check_options(perturb, groups, second_batch, aux_reduce)
     return PerturbedValueAndGrad(
         loss_fn, optax.with_extra_args_support(tx), has_aux, axis_name, perturb, groups, second_batch, aux_reduce
     )

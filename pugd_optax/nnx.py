@@ -5,9 +5,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from pugd_optax import functional
+from pugd_optax._parts import Perturb, check_options
 
 try:
     from flax import nnx
@@ -23,6 +25,8 @@ class PerturbedValueAndGrad:
     tx: optax.GradientTransformationExtraArgs
     has_aux: bool
     wrt: Callable[[Any, Any], bool]
+    aux_reduce: Any = dataclasses.field(hash=False)
+    options: tuple[tuple[str, Any], ...]
 
     def init(self, model: nnx.Module) -> optax.OptState:
         """State of the perturbation for this model."""
@@ -38,19 +42,24 @@ class PerturbedValueAndGrad:
         **kwargs: Any,
     ) -> tuple[Any, Any, optax.OptState]:
         """Value at `model`, perturbed gradient and next state; see `value_and_grad`."""
-        live = (model, args, kwargs)
+        modules = {i: arg for i, arg in enumerate(args) if _holds_variables(arg)}
+        batch = [arg for i, arg in enumerate(args) if i not in modules]
+        live = (model, modules, kwargs)
         graphdef, (params, moving, rest) = _split(live, self._of_model)
 
-        def loss_fn(params: Any, moving: Any) -> tuple[Any, Any]:
+        def loss_fn(params: Any, *batch: Any) -> tuple[Any, Any]:
             copies = nnx.merge(graphdef, nnx.State({0: params}), moving, rest, copy=True)
-            out = self.loss_fn(copies[0], *copies[1], **copies[2])
+            examples = iter(batch)
+            again = [copies[1][i] if i in modules else next(examples) for i in range(len(args))]
+            out = self.loss_fn(copies[0], *again, **copies[2])
             loss, aux = out if self.has_aux else (out, None)
-            return loss, (aux, _split(copies, self._of_model)[1][1])
+            return loss, (aux, _metrics(jnp.subtract, _split(copies, self._of_model)[1][1], moving))
 
-        vg = functional.value_and_grad(loss_fn, self.tx, has_aux=True)
+        reduce = (self.aux_reduce, jax.tree.map(_way, moving, is_leaf=_is_variable))
+        vg = functional.value_and_grad(loss_fn, self.tx, has_aux=True, aux_reduce=reduce, **dict(self.options))
         pure = nnx.to_pure_dict(params[0])
-        (loss, (aux, moved)), grads, state = vg(pure, state, moving, active=active, extra_args=extra_args)
-        nnx.update(live, moved)
+        (loss, (aux, moved)), grads, state = vg(pure, state, *batch, active=active, extra_args=extra_args)
+        nnx.update(live, _metrics(jnp.add, moved, moving))
         grads = jax.tree.unflatten(jax.tree.structure(params[0]), jax.tree.leaves(grads))
         return (loss, aux) if self.has_aux else loss, grads, state
 
@@ -64,6 +73,11 @@ def value_and_grad(
     has_aux: bool = False,
     *,
     argnums: int | nnx.DiffState = 0,
+    axis_name: str | None = None,
+    perturb: Perturb = "local",
+    groups: int = 1,
+    second_batch: float = 1.0,
+    aux_reduce: Any = None,
 ) -> PerturbedValueAndGrad:
     r"""`nnx.value_and_grad` with a perturbed gradient.
 
@@ -80,6 +94,13 @@ def value_and_grad(
       has_aux: whether `loss_fn` returns auxiliary output.
       argnums: 0, or `nnx.DiffState(0, filter)` for the variables to differentiate. Default: `nnx.Param`. Give the
         filter to `nnx.Optimizer` as `wrt` too.
+      axis_name: the mesh axis over which the batch is split; this and what follows as in `pugd_optax.value_and_grad`.
+      perturb: with `axis_name`, by the gradient of each device's own examples, `"local"`, or of all, `"global"`.
+      groups: m, groups that perturb with their own gradients: m-sharpness. The batch is what of `*args` holds no
+        variables. Of the variables that the loss changes, floats are then averaged, metrics add up, and random
+        counters and other whole numbers, which are the same in all groups, move once.
+      second_batch: share in (0, 1] of the batch that the second gradient is taken of.
+      aux_reduce: how auxiliary output becomes one over groups and devices: `"mean"`, `"sum"` or `"first"`.
 
     Returns:
       A callable with `init(model) -> state` and
@@ -90,7 +111,7 @@ def value_and_grad(
       `nnx.value_and_grad` returns it. `active` overrides the gate, `extra_args` are extra arguments of `tx.update`.
 
     Raises:
-      ValueError: if `argnums` is not 0.
+      ValueError, TypeError: if `argnums` is not 0, or an argument is out of its range.
 
     Example:
       >>> import jax.numpy as jnp, optax, pugd_optax
@@ -115,10 +136,36 @@ def value_and_grad(
     argnum, wrt = (argnums.argnum, argnums.filter) if isinstance(argnums, nnx.DiffState) else (argnums, nnx.Param)
     if argnum != 0:
         raise ValueError(f"argnums={argnums}: expected the model to come first. Fix: loss_fn(model, *args), argnums=0.")
-    return PerturbedValueAndGrad(loss_fn, optax.with_extra_args_support(tx), has_aux, nnx.filterlib.to_predicate(wrt))
+    check_options(perturb, groups, second_batch, aux_reduce)
+    options = (("axis_name", axis_name), ("perturb", perturb), ("groups", groups), ("second_batch", second_batch))
+    predicate = nnx.filterlib.to_predicate(wrt)
+    return PerturbedValueAndGrad(loss_fn, optax.with_extra_args_support(tx), has_aux, predicate, aux_reduce, options)
 
 
 def _split(live: Any, of_model: Callable[..., bool]) -> tuple[Any, tuple[Any, Any, Any]]:
     """Graph, and the states of the parameters, of all other variables, and of arrays."""
     graphdef, params, moving, rest = nnx.split(live, of_model, nnx.Variable, ...)
     return graphdef, (params, moving, rest)
+
+
+def _is_variable(x: Any) -> bool:
+    return isinstance(x, nnx.Variable)
+
+
+def _holds_variables(arg: Any) -> bool:
+    is_node = lambda x: isinstance(x, nnx.Variable | nnx.Object)
+    return any(is_node(x) for x in jax.tree.leaves(arg, is_leaf=is_node))
+
+
+def _way(variable: nnx.Variable) -> str:
+    """How a variable that the loss changed becomes one over groups and devices."""
+    if isinstance(variable, nnx.metrics.MetricState):
+        return "sum"
+    return "mean" if jnp.issubdtype(variable[...].dtype, jnp.inexact) else "first"
+
+
+def _metrics(move: Callable[..., Any], moved: Any, before: Any) -> Any:
+    """The totals of metrics less those before the step, or those before it added again."""
+    is_metric = lambda x: isinstance(x, nnx.metrics.MetricState)
+    each = lambda x, y: jax.tree.map(move, x, y) if is_metric(x) else x
+    return jax.tree.map(each, moved, before, is_leaf=_is_variable)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import Mesh, PartitionSpec as P
 
 import pugd_optax
 
@@ -77,6 +78,31 @@ def test_gates_and_extra_arguments():
     assert_close(idle, eqx.filter_grad(loss_fn)(MODEL, X, Y))
     _, active, _ = vg(MODEL, state, X, Y, active=True, extra_args=losses)
     assert_close(active, by_hand(MODEL))
+
+
+@pytest.mark.parametrize("where", ["groups", "devices"])
+def test_parts_of_the_batch_perturb_apart(where):
+    vg = pugd_optax.equinox.filter_value_and_grad(loss_fn, SAM)
+    each = [vg(MODEL, vg.init(MODEL), X[i : i + 4], Y[i : i + 4])[1] for i in (0, 4)]
+    expected = jax.tree.map(lambda *g: sum(g) / 2, *each)
+    if where == "groups":
+        vg = pugd_optax.equinox.filter_value_and_grad(loss_fn, SAM, groups=2)
+        _, grads, _ = eqx.filter_jit(vg)(MODEL, vg.init(MODEL), X, Y)
+    else:
+        vg = pugd_optax.equinox.filter_value_and_grad(loss_fn, SAM, axis_name="d")
+        inside = lambda params, x, y: vg(eqx.combine(params, STATIC), vg.init(MODEL), x, y)[1]
+        mesh = Mesh(np.array(jax.devices()[:2]), ("d",))
+        split = jax.shard_map(inside, mesh=mesh, in_specs=(P(), P("d"), P("d")), out_specs=P())
+        grads = jax.jit(split)(PARAMS, X, Y)
+    assert_close(grads, expected)
+
+
+def test_the_second_gradient_may_be_of_a_part_of_the_batch():
+    vg = pugd_optax.equinox.filter_value_and_grad(loss_fn, SAM, second_batch=0.5)
+    _, grads, _ = vg(MODEL, vg.init(MODEL), X, Y)
+    g = eqx.filter_grad(loss_fn)(MODEL, X, Y)
+    away = eqx.apply_updates(MODEL, jax.tree.map(lambda x: 0.3 * x / optax.tree.norm(g), g))
+    assert_close(grads, eqx.filter_grad(loss_fn)(away, X[::2], Y[::2]))
 
 
 def test_auxiliary_output_may_be_anything():

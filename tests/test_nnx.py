@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from jax.sharding import Mesh, PartitionSpec as P
 
 import pugd_optax
 
@@ -138,6 +139,65 @@ def test_metrics_count_a_batch_once():
     loss, _, _ = vg(model, vg.init(model), metrics)
     np.testing.assert_allclose(metrics.compute()["loss"], loss, rtol=1e-6)
     assert int(metrics.loss.count[...]) == 1
+
+
+def by_parts(model, x, y, parts):
+    """The mean of SAM's gradients of equal parts of the batch, each by its own perturbation."""
+    vg, n = pugd_optax.nnx.value_and_grad(fit, SAM), len(x) // parts
+    gradient = nnx.jit(lambda model, x, y: vg(model, vg.init(model), x, y)[1])
+    each = [gradient(nnx.clone(model), x[i : i + n], y[i : i + n]) for i in range(0, len(x), n)]
+    return jax.tree.map(lambda *g: sum(g) / parts, *each)
+
+
+def fit(model, x, y, metrics=None, rngs=None):
+    loss = jnp.mean((model(x) - y) ** 2)
+    if metrics is not None and rngs is not None:
+        metrics.update(loss=loss)
+        rngs.dropout()
+    return loss
+
+
+def test_groups_perturb_apart_and_variables_move_once():
+    """Statistics are the mean of those of the groups, metrics count every group, random counters one step."""
+    model, metrics = Network(nnx.Rngs(0), rate=0.0), nnx.MultiMetric(loss=nnx.metrics.Average("loss"))
+    expected, means, rngs = by_parts(model, X, Y, 2), jnp.mean(model.first(X), axis=0), nnx.Rngs(dropout=5)
+    vg = pugd_optax.nnx.value_and_grad(fit, SAM, groups=2)
+    step = nnx.jit(lambda model, *args: vg(model, vg.init(model), *args))
+    loss, grads, _ = step(model, X, Y, metrics, rngs)
+    assert_close(grads, expected, atol=1e-4)  # a bias before BatchNorm has gradient 0 up to rounding
+    assert_close(model.norm.mean[...], 0.1 * means)
+    assert int(metrics.loss.count[...]) == 2
+    np.testing.assert_allclose(metrics.compute()["loss"], loss, rtol=1e-5)
+    assert int(rngs.dropout.count[...]) == 1
+
+
+def test_the_second_gradient_of_a_part_of_the_batch():
+    model = Network(nnx.Rngs(0), rate=0.0)
+    g = nnx.grad(fit)(nnx.clone(model), X, Y)
+    away = nnx.clone(model)
+    eps = jax.tree.map(lambda x: 0.3 * x / optax.tree.norm(g), g)
+    nnx.update(away, jax.tree.map(jnp.add, nnx.state(model, nnx.Param), eps))
+    vg = pugd_optax.nnx.value_and_grad(fit, SAM, second_batch=0.5)
+    _, grads, _ = vg(model, vg.init(model), X, Y)
+    assert_close(grads, nnx.grad(fit)(away, X[::2], Y[::2]), atol=1e-4)
+
+
+def test_devices_perturb_apart():
+    model = Network(nnx.Rngs(0), rate=0.0)
+    expected = by_parts(model, X, Y, 2)
+    graphdef, variables = nnx.split(model)
+    vg = pugd_optax.nnx.value_and_grad(fit, SAM, axis_name="d")
+
+    def inside(variables, x, y):
+        model = nnx.merge(graphdef, variables)
+        loss, grads, _ = vg(model, vg.init(model), x, y)
+        return loss, grads, nnx.state(model)
+
+    mesh = Mesh(np.array(jax.devices()[:2]), ("d",))
+    split = jax.shard_map(inside, mesh=mesh, in_specs=(P(), P("d"), P("d")), out_specs=P())
+    _, grads, moved = jax.jit(split)(variables, X, Y)
+    assert_close(grads, expected, atol=1e-4)  # a bias before BatchNorm has gradient 0 up to rounding
+    assert_close(moved.norm.mean[...], 0.1 * jnp.mean(model.first(X), axis=0))
 
 
 def update_by(grad_fn, own=False, method=SAM):
