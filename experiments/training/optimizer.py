@@ -15,6 +15,7 @@ from experiments.config.errors import UsageError, pick
 from experiments.config.schema import Config
 from experiments.config.specs import Functions, Literal, Spec, named
 from experiments.training.gate_plan import cost, plan
+from experiments.training.microbatches import part_by_part
 from experiments.training.second_batch import SecondBatch, second_batch
 from pugd_optax import classes, logits, per_example
 
@@ -24,7 +25,8 @@ METHODS: dict[str, Callable[..., Any]] = {
 }
 RULES = {"balanced": classes.balanced, "long_tail": classes.long_tail, "confusion": classes.confusion}
 EDITS = {"multiplicative": logits.multiplicative, "additive": logits.additive}
-PENALTIES = {"ghost": lambda: per_example.ghost, "signs": per_example.signs, "reference": lambda: per_example.reference}
+GHOST = part_by_part(per_example.ghost)
+PENALTIES = {"ghost": lambda: GHOST, "signs": per_example.signs, "reference": lambda: per_example.reference}
 UNFIT = {
     **dict.fromkeys(("lbfgs", "sophia"), "needs the loss as a function, which a step does not hand it"),
     **dict.fromkeys(
@@ -96,6 +98,7 @@ def build(
 
 def _method(config: Config, steps: int, steps_per_epoch: int, counts: np.ndarray, axis_name: str | None) -> Any:
     fills = {"total_steps": steps, "num_classes": len(counts), "key": 0, "axis_name": axis_name, "report": True}
+    fills |= {"penalty": GHOST} if config.accumulate > 1 else {}
     lr = schedules.rate(config.parts.lr, steps)
     build = functools.partial(_build, steps=steps, fills=fills)
     readers = {

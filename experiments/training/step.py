@@ -13,6 +13,7 @@ from experiments.config.errors import UsageError
 from experiments.data.batch import Augment, Data
 from experiments.runs.state import State
 from experiments.training.gate_plan import reevaluations
+from experiments.training.microbatches import Losses, split
 from experiments.training.objective import CROSS_ENTROPY, Criterion
 from experiments.training.second_batch import SecondBatch
 from pugd_optax.reevaluate import Report
@@ -47,10 +48,10 @@ def forward_factory(graphdef: nnx.GraphDef, model_state: Any, images: jax.Array,
         if microbatches == 1:
             after, logits = microbatch(params, model_state, images)
             return logits, after
-        # Every microbatch takes rows from all over the batch, so that each device finds its share among its own rows.
-        parts = images.reshape(-1, microbatches, *images.shape[1:]).swapaxes(0, 1)
         after, logits = jax.lax.scan(
-            jax.checkpoint(functools.partial(microbatch, params), prevent_cse=False), model_state, parts
+            jax.checkpoint(functools.partial(microbatch, params), prevent_cse=False),
+            model_state,
+            split(images, microbatches),
         )
         return logits.swapaxes(0, 1).reshape(len(images), -1), after
 
@@ -93,6 +94,10 @@ def make_step(
         forward = forward_factory(graphdef, state.model_state, images, microbatches)
         logits_fn = lambda p: forward(p)[0]
         losses_fn = lambda p: criterion.losses(logits_fn(p), labels, state.step)
+        if microbatches > 1:
+            one = functools.partial(forward_factory, graphdef, state.model_state)
+            of_part = lambda p, part: criterion.losses(one(part[0])(p)[0], part[1], state.step)
+            losses_fn = Losses(losses_fn, of_part, (split(images, microbatches), split(labels, microbatches)))
         logit_loss = lambda logits: criterion.mean(logits, labels, state.step)
         # The pass through the network is split at the logits, for methods that edit the gradient there.
         logits, pullback, model_state = jax.vjp(forward, state.params, has_aux=True)

@@ -5,6 +5,7 @@ several ways. The gradient of one example by it is known in full, $a d^\\top$, a
 the function's own derivative.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ def general_norms(given: Sequence[Met], leaves: list[jax.Array], values_of: Call
 
     As many gradients are held at once as need no more memory than the taps.
     """
-    met = [m._replace(site=m.site._replace(operand=m.site.operand.general)) for m in given]
+    met = [dataclasses.replace(m, site=m.site._replace(operand=m.site.operand.general)) for m in given]
     read = sorted(frozenset[int]().union(*(m.site.operand.leaves for m in met)))
     matrices, pull = jax.vjp(_matrices(met, read, leaves, values_of), *(leaves[k] for k in read))
     parts = [(m.rows, m.columns) for m in met]

@@ -1,8 +1,10 @@
 """What met the parameters at their sites, in the form of the products whose sums are the per-example gradients."""
 
+import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,8 @@ from pugd_optax._ghost.sites import Site
 from pugd_optax._norms import widen
 
 
-class Met(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Met:
     """A site with the data there, and the gradient of the summed losses by what came out; a broadcast has no data."""
 
     site: Site
@@ -25,9 +28,20 @@ class Met(NamedTuple):
         if site.operand.labels is None or site.product.reading is None:
             return None
         repeated = tuple(label is None for label in site.operand.loops)
-        return site.data, site.product.reading, site.steps, repeated, self.columns.shape[:3]
+        return site.data, site.product.reading, site.steps, repeated, self.shape[:3]
 
     @property
+    def is_vector(self) -> bool:
+        """Whether the gradient of an example is $a d^\\top$ with a single row a, and d is all of the tap."""
+        whole = self.shape[1:3] == (1, 1) and math.prod(self.shape) == self.tap.size
+        return whole and self.site.operand.scale == 1
+
+    @functools.cached_property
+    def shape(self) -> tuple[int, ...]:
+        """That of the columns, which a site may have no use for."""
+        return jax.eval_shape(self._columns).shape
+
+    @functools.cached_property
     def rows(self) -> jax.Array:
         """[batch, *steps, ...]."""
         rows = in_each_step(self.site.product.rows_of, self.site.steps)(self.data)
@@ -41,9 +55,12 @@ class Met(NamedTuple):
         ids = in_each_step(self.site.product.ids_of, self.site.steps)(self.data)
         return _merged(ids[..., None, :, None], self.site.operand.loops)[:, 0, :, 0]
 
-    @property
+    @functools.cached_property
     def columns(self) -> jax.Array:
         """[batch, group, position, column]."""
+        return self._columns()
+
+    def _columns(self) -> jax.Array:
         operand = self.site.operand
         columns = in_each_step(self.site.product.columns_of, self.site.steps)(widen(self.tap))
         return _merged(columns if operand.scale == 1 else operand.scale * columns, operand.loops)

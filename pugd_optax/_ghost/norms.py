@@ -1,5 +1,7 @@
 """Losses and squared gradient norms of all examples, from one forward and one backward pass."""
 
+import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,8 +36,8 @@ def tapped_norms(losses_fn: Callable[[optax.Params], jax.Array], params: optax.P
         else:
             joint = _joint_norms(group)
             norms.append(general_norms(group, leaves, values_of) if joint is None else joint)
-    norms += _side_by_side(alone)
-    return losses, sum(norms, start=jnp.zeros(batch, jnp.float32))
+    norms += _of_vectors([m for m in alone if m.is_vector]) + _side_by_side([m for m in alone if not m.is_vector])
+    return losses, _sum(norms) if norms else jnp.zeros(batch, jnp.float32)
 
 
 def _meet(run: Callable[..., Any], sites: list[Site]) -> tuple[jax.Array, list[Met]]:
@@ -61,6 +63,29 @@ def _connected(met: list[Met]) -> list[list[Met]]:
         near = [group for group in groups if any(m.site.operand.overlaps(x.site.operand) for x in group)]
         groups = [group for group in groups if group not in near] + [[*(x for group in near for x in group), m]]
     return groups
+
+
+def _of_vectors(alone: list[Met]) -> list[jax.Array]:
+    r"""Squared norms $\|a_i\|^2 \|d_i\|^2$ of sites with one row and one column.
+
+    Those of one tap, as a kernel and its bias, whose a is the number one, share its d.
+    """
+    of_one_tap: dict[Any, list[Met]] = {}
+    for m in alone:
+        of_one_tap.setdefault(m.site.tapped, []).append(m)
+    return [_square(some[0].columns) * _sum([_row_norms(m) for m in some]) for some in of_one_tap.values()]
+
+
+def _row_norms(m: Met) -> Any:
+    return 1.0 if m.site.data is None else _sum([_square(x) for x in m.unfold(m.rows)])
+
+
+def _square(x: jax.Array) -> jax.Array:
+    return jnp.sum(x**2, axis=range(1, x.ndim))
+
+
+def _sum(parts: Sequence[Any]) -> Any:
+    return functools.reduce(operator.add, parts)
 
 
 def _side_by_side(alone: list[Met]) -> list[jax.Array]:

@@ -63,7 +63,8 @@ def esam(
       whole tensors and takes the norm over those kept.
 
       The subset alone saves no time under XLA. The paper's other half, the second gradient on those examples only whose
-      loss the perturbation raised most, does: it belongs into `grad_fn`, which alone knows the batch.
+      loss the perturbation raised most, does: it belongs into `grad_fn`, which alone knows the batch. The page "Methods
+      in a few lines" of the documentation writes it, `--second-batch raised:0.5` of the trainer is it.
     """
     check_number("beta", beta, low=0, high=1)
     if isinstance(beta, int | float) and beta == 0:

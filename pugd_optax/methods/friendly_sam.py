@@ -8,7 +8,8 @@ import optax
 from pugd_optax._checks import check_number
 from pugd_optax._running_mean import RunningMean, moved, started_from
 from pugd_optax._typing import Mask
-from pugd_optax.ascents import normalize, restrict
+from pugd_optax._unit_ascent import unit_ascent
+from pugd_optax.ascents import restrict
 from pugd_optax.combines import replace, weighted_sum
 from pugd_optax.reevaluate import reevaluate
 from pugd_optax.schedules import Radius
@@ -35,6 +36,7 @@ def friendly_sam(
     sigma: float = 1.0,
     decay: float = 0.9,
     *,
+    adaptive: bool = False,
     when: When = None,
     mask: Mask | None = None,
     report: bool = False,
@@ -51,6 +53,8 @@ def friendly_sam(
       radius: $\rho \ge 0$; a number or a schedule.
       sigma: $\sigma$, how much of the running mean is taken away.
       decay: $\lambda$ in [0, 1]; 0.9 is the default of the authors' class, their runs take 0.95.
+      adaptive: whether the ball scales with the parameters, as that of `pugd_optax.asam` with $\eta = 0$:
+        $\epsilon = \rho\, w^2 \odot d / \|w \odot d\|$.
       when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm is over these alone.
         Default: all.
@@ -78,7 +82,7 @@ def friendly_sam(
         return weighted_sum(1.0, updates, -sigma, extra_args["mean"]), state
 
     center = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), subtract_mean)
-    ascent = restrict(normalize(center), mask)
+    ascent = restrict(unit_ascent(adaptive, center), mask)
     inner = reevaluate(ascent, replace, radius=radius, when=when, report=report)
 
     def init(params: optax.Params) -> FriendlySAMState:

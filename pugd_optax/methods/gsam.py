@@ -3,7 +3,8 @@
 import optax
 
 from pugd_optax._typing import Mask
-from pugd_optax.ascents import normalize, restrict
+from pugd_optax._unit_ascent import unit_ascent
+from pugd_optax.ascents import restrict
 from pugd_optax.combines import decompose
 from pugd_optax.reevaluate import reevaluate
 from pugd_optax.schedules import Radius
@@ -14,6 +15,7 @@ def gsam(
     radius: Radius = 0.05,
     alpha: optax.ScalarOrSchedule = 0.4,
     *,
+    adaptive: bool = False,
     when: When = None,
     mask: Mask | None = None,
     report: bool = False,
@@ -29,6 +31,8 @@ def gsam(
     Args:
       radius: $\rho \ge 0$; a number or a schedule. The paper lets it follow the learning rate linearly.
       alpha: $\alpha \ge 0$, the strength of the gap term; a number or a schedule.
+      adaptive: whether the ball scales with the parameters, as that of `pugd_optax.asam` with $\eta = 0$:
+        $\epsilon = \rho\, w^2 \odot g / \|w \odot g\|$.
       when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
         over these alone. Default: all.
@@ -49,4 +53,4 @@ def gsam(
       Zhuang et al., Surrogate Gap Minimization Improves Sharpness-Aware Training, ICLR 2022,
       https://arxiv.org/abs/2203.08065
     """
-    return reevaluate(restrict(normalize(), mask), decompose(alpha), radius=radius, when=when, report=report)
+    return reevaluate(restrict(unit_ascent(adaptive), mask), decompose(alpha), radius=radius, when=when, report=report)

@@ -1,5 +1,6 @@
 """LookSAM: SAM every k steps, its sharpness direction reused in between."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -7,9 +8,10 @@ import jax.numpy as jnp
 import optax
 
 from pugd_optax._checks import check_count, check_number
-from pugd_optax._norms import Norms, cast_like, finite_or, inverse, norm, widen
+from pugd_optax._norms import AxisName, Norms, cast_like, finite_or, inverse, norm, widen
 from pugd_optax._typing import Mask
-from pugd_optax.ascents import normalize, restrict
+from pugd_optax._unit_ascent import unit_ascent
+from pugd_optax.ascents import restrict
 from pugd_optax.combines import StatefulCombine, weighted_sum
 from pugd_optax.reevaluate import reevaluate
 from pugd_optax.schedules import Radius
@@ -22,11 +24,12 @@ class LookSAMState(NamedTuple):
     Attributes:
       direction: $g_v$; 0 before the first active step.
       length: $\|g_v\|$; 0 where there is no direction to reuse: before the first active step, after one whose
-        gradients were not finite, and where $g^*$ is parallel to $g$ up to rounding errors.
+        gradients were not finite, and where $g^*$ is parallel to $g$ up to rounding errors. With `per_tensor` a tree,
+        one length for each tensor.
     """
 
     direction: optax.Updates
-    length: jax.Array
+    length: Any
 
 
 def looksam(
@@ -34,6 +37,8 @@ def looksam(
     alpha: optax.ScalarOrSchedule = 0.7,
     every: int = 10,
     *,
+    per_tensor: bool = False,
+    adaptive: bool = False,
     when: When = None,
     mask: Mask | None = None,
     report: bool = False,
@@ -50,6 +55,10 @@ def looksam(
       radius: $\rho \ge 0$; a number or a schedule.
       alpha: $\alpha \ge 0$, the weight of the reused direction; a number or a schedule.
       every: $k \ge 1$, the period of SAM steps.
+      per_tensor: take the two cases of $u$ tensor by tensor, with lengths and inner products of their own, as
+        pytorch_optimizer does, instead of over all parameters as the formula reads. The ascent is global in both.
+      adaptive: whether the ball scales with the parameters, as that of `pugd_optax.asam` with $\eta = 0$:
+        $\epsilon = \rho\, w^2 \odot g / \|w \odot g\|$.
       when: another gate (see `pugd_optax.timing`) in place of `timing.every(every)`.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm is over these alone.
         Default: all.
@@ -71,35 +80,44 @@ def looksam(
       https://arxiv.org/abs/2203.02714
 
     Notes:
-      The projection is that of the whole gradient. Public implementations differ: some project tensor by tensor.
+      The authors' code is not public. `per_tensor=True` was checked against pytorch_optimizer 4.1.0.
     """
     check_number("alpha", alpha, low=0, schedule=True)
     check_count("every", every, low=1)
+    over = jax.tree.map if per_tensor else lambda function, *trees: function(*trees)
 
     def remember(g, g_star, norms: Norms, state: Any) -> tuple[optax.Updates, LookSAMState]:
-        along = finite_or(0, norms.dot * inverse(norms.g) * inverse(norms.g))
-        direction = weighted_sum(1.0, g_star, -along, g)
-        length = norms.of(direction)
-        real = jnp.isfinite(length) & (length > _resolution(g_star) * norms.g_star)
-        length = jnp.where(real, length, 0).astype(state.length.dtype)
-        return g_star, LookSAMState(cast_like(direction, state.direction), length)
+        parts = over(functools.partial(_orthogonal, norms.axis_name), g, g_star)
+        direction, length = jax.tree.transpose(jax.tree.structure(g), None, parts) if per_tensor else parts
+        return g_star, LookSAMState(cast_like(direction, state.direction), cast_like(length, state.length))
 
     def reuse(g, step: jax.Array, norms: Norms, state: LookSAMState) -> optax.Updates:
         at = jnp.asarray(alpha(step) if callable(alpha) else alpha)
-        weight = at * norms.g * inverse(state.length)
-        return weighted_sum(1.0, g, weight, state.direction)
+        add = lambda g, direction, length: weighted_sum(1.0, g, at * norms.of(g) * inverse(length), direction)
+        return over(add, g, state.direction, state.length)
 
     def init(params: optax.Params) -> LookSAMState:
-        return LookSAMState(jax.tree.map(jnp.zeros_like, params), jnp.zeros((), jax.eval_shape(norm, params).dtype))
+        zero = lambda w: jnp.zeros((), jax.eval_shape(norm, w).dtype)
+        return LookSAMState(jax.tree.map(jnp.zeros_like, params), over(zero, params))
 
     return reevaluate(
-        restrict(normalize(), mask),
+        restrict(unit_ascent(adaptive), mask),
         StatefulCombine(init, remember),
         radius=radius,
         when=every_k(every) if when is None else when,
         idle=reuse,
         report=report,
     )
+
+
+def _orthogonal(axis_name: AxisName, g: optax.Updates, g_star: optax.Updates) -> tuple[optax.Updates, jax.Array]:
+    """The part of `g_star` orthogonal to `g`, and its length; 0 where that is not finite or a rounding error."""
+    norms = Norms(g, g_star, axis_name)
+    along = finite_or(0, norms.dot * inverse(norms.g) * inverse(norms.g))
+    direction = weighted_sum(1.0, g_star, -along, g)
+    length = norms.of(direction)
+    real = jnp.isfinite(length) & (length > _resolution(g_star) * norms.g_star)
+    return direction, jnp.where(real, length, 0)
 
 
 def _resolution(tree: optax.Updates) -> float:

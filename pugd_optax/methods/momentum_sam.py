@@ -63,7 +63,8 @@ def momentum_sam(
     Notes:
       Every command in the authors' repository, https://github.com/MarlonBecker/MSAM, takes $\rho = 3$, for SGD and for
       AdamW. Their direction is the buffer of the base optimizer, with weight decay in it, and for AdamW its first
-      moment; the one here is of the gradients alone.
+      moment; the one here is of the gradients alone. The page "Methods in a few lines" of the documentation perturbs
+      along the buffer of the base optimizer instead.
     """
     check_number("decay", decay, low=0, below=1)
 

@@ -8,7 +8,8 @@ from pugd_optax._checks import check_number
 from pugd_optax._norms import AxisName
 from pugd_optax._running_mean import moved, started_from
 from pugd_optax._typing import Mask
-from pugd_optax.ascents import normalize, restrict
+from pugd_optax._unit_ascent import unit_ascent
+from pugd_optax.ascents import restrict
 from pugd_optax.combines import replace
 from pugd_optax.reevaluate import reevaluate
 from pugd_optax.schedules import Radius
@@ -19,6 +20,7 @@ def vasso(
     radius: Radius = 0.05,
     theta: float = 0.4,
     *,
+    adaptive: bool = False,
     when: When = None,
     mask: Mask | None = None,
     report: bool = False,
@@ -34,6 +36,8 @@ def vasso(
     Args:
       radius: $\rho \ge 0$; a number or a schedule.
       theta: $\theta$ in [0, 1], the weight of the new gradient.
+      adaptive: whether the ball scales with the parameters, as that of `pugd_optax.asam` with $\eta = 0$:
+        $\epsilon = \rho\, w^2 \odot d / \|w \odot d\|$.
       when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
         over these alone. Default: all.
@@ -74,4 +78,5 @@ def vasso(
         return state.mean, state
 
     mean = optax.GradientTransformationExtraArgs(started_from, follow)
-    return reevaluate(restrict(normalize(mean), mask), replace, radius=radius, when=when, report=report)
+    ascent = restrict(unit_ascent(adaptive, mean), mask)
+    return reevaluate(ascent, replace, radius=radius, when=when, report=report)

@@ -4,7 +4,8 @@ import optax
 
 from pugd_optax._checks import check_number
 from pugd_optax._typing import Mask
-from pugd_optax.ascents import normalize, restrict
+from pugd_optax._unit_ascent import unit_ascent
+from pugd_optax.ascents import restrict
 from pugd_optax.combines import mix
 from pugd_optax.reevaluate import reevaluate
 from pugd_optax.schedules import Radius
@@ -15,6 +16,7 @@ def wsam(
     radius: Radius = 0.05,
     gamma: optax.ScalarOrSchedule = 0.9,
     *,
+    adaptive: bool = False,
     when: When = None,
     mask: Mask | None = None,
     report: bool = False,
@@ -29,6 +31,8 @@ def wsam(
     Args:
       radius: $\rho \ge 0$; a number or a schedule.
       gamma: $\gamma \in [0, 1)$, useful from 0.8 to 0.95 in the paper; a number or a schedule.
+      adaptive: whether the ball scales with the parameters, as that of `pugd_optax.asam` with $\eta = 0$:
+        $\epsilon = \rho\, w^2 \odot g / \|w \odot g\|$.
       when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
         over these alone. Default: all.
@@ -50,10 +54,12 @@ def wsam(
       https://arxiv.org/abs/2305.15817
 
     Notes:
-      This is the coupled form. The paper's other form sends only $g$ through the base optimizer and adds the sharpness
-      term after it.
+      This is the coupled form. The paper's other form, its authors' default, sends only $g$ through the base optimizer
+      and adds the sharpness term after it. It needs the base optimizer and its rate, so it is two transformations whose
+      updates are added: the page "Methods in a few lines" of the documentation has it.
     """
     check_number("gamma", gamma, low=0, below=1, schedule=True)
     weight = (lambda step: gamma(step) / (1 - gamma(step))) if callable(gamma) else gamma / (1 - gamma)
     rest = (lambda step: 1 - weight(step)) if callable(weight) else 1 - weight
-    return reevaluate(restrict(normalize(), mask), mix(rest, weight), radius=radius, when=when, report=report)
+    ascent = restrict(unit_ascent(adaptive), mask)
+    return reevaluate(ascent, mix(rest, weight), radius=radius, when=when, report=report)

@@ -9,10 +9,10 @@ import optax
 import pytest
 
 from pugd_optax import looksam, sam, timing
-from tests.problems import START, assert_follows, assert_same, gradient, path, unit
+from tests.problems import START, B, W, assert_follows, assert_same, gradient, path, unit
 
 
-def looksam_rule(radius, alpha, active):
+def looksam_rule(radius, alpha, active, tensors=(slice(None),)):
     g_v = np.zeros_like(START)
 
     def rule(t, w, grad):
@@ -20,9 +20,11 @@ def looksam_rule(radius, alpha, active):
         g = grad(w)
         if active(t):
             g_star = grad(w + radius * unit(g))
-            g_v = g_star - (g_star @ g) / (g @ g) * g
+            for s in tensors:
+                g_v[s] = g_star[s] - (g_star[s] @ g[s]) / (g[s] @ g[s]) * g[s]
             return g_star
-        return g + alpha(t) * np.linalg.norm(g) * unit(g_v) if g_v.any() else g
+        reused = np.concatenate([np.linalg.norm(g[s]) * unit(g_v[s]) for s in tensors]) if g_v.any() else 0
+        return g + alpha(t) * reused
 
     return rule
 
@@ -37,6 +39,11 @@ def test_other_gates_and_alpha_schedules():
     """Before the first active step nothing can be reused."""
     tx = looksam(0.3, lambda t: 0.125 * t, when=timing.between(2, 4))
     assert_follows(tx, looksam_rule(0.3, lambda t: 0.125 * t, lambda t: 2 <= t < 4), steps=8, rtol=1e-6)
+
+
+def test_tensor_by_tensor():
+    rule = looksam_rule(0.3, lambda t: 0.4, lambda t: t % 3 == 0, (B, W))
+    assert_follows(looksam(0.3, 0.4, 3, per_tensor=True), rule, steps=8)
 
 
 def test_every_step_is_sam():

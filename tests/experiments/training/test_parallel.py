@@ -153,6 +153,7 @@ def test_a_run_goes_on_in_the_middle_of_a_call():
         pytest.param({"model": "resnet8"}, marks=pytest.mark.slow),
         {"method": "lpg"},
         {"flooding": "flood:1.0"},
+        {"method": "pegr", "method_options": (("strength", "0.1"),)},
         {"devices": 2, "parallel": "shard_map"},
     ],
     ids=str,
@@ -179,7 +180,10 @@ def test_evaluation_on_several_devices_covers_every_example_once():
         ({"devices": 9}, r"--devices 9: there are 8"),
         ({"devices": 4, "accumulate": 3}, r"--accumulate 3: does not divide the 4 examples of each device"),
         ({"method": "ae_sam", "devices": 2, "parallel": "shard_map"}, r"--parallel jit"),
-        ({"method": "pegr", "method_options": (("strength", "0.1"),), "accumulate": 2}, r"ghost norms cannot follow"),
+        (
+            {"method": "pegr", "method_options": (("strength", "0.1"), ("group_size", "2")), "accumulate": 2},
+            r"ghost norms cannot follow",
+        ),
         (
             {
                 **{"model": "resnet8", "norm": "batch", "accumulate": 2, "method": "pegr"},
