@@ -81,7 +81,7 @@ def _row_norms(m: Met) -> Any:
 
 
 def _square(x: jax.Array) -> jax.Array:
-    return jnp.sum(x**2, axis=range(1, x.ndim))
+    return jnp.sum(x**2, axis=tuple(range(1, x.ndim)))
 
 
 def _sum(parts: Sequence[Any]) -> Any:

@@ -154,6 +154,7 @@ def test_a_run_goes_on_in_the_middle_of_a_call():
         {"method": "lpg"},
         {"flooding": "flood:1.0"},
         {"method": "pegr", "method_options": (("strength", "0.1"),)},
+        {"method": "pegr", "method_options": (("strength", "0.1"), ("group_size", "4"))},
         {"devices": 2, "parallel": "shard_map"},
     ],
     ids=str,
@@ -181,7 +182,7 @@ def test_evaluation_on_several_devices_covers_every_example_once():
         ({"devices": 4, "accumulate": 3}, r"--accumulate 3: does not divide the 4 examples of each device"),
         ({"method": "ae_sam", "devices": 2, "parallel": "shard_map"}, r"--parallel jit"),
         (
-            {"method": "pegr", "method_options": (("strength", "0.1"), ("group_size", "2")), "accumulate": 2},
+            {"method": "pegr", "method_options": (("strength", "0.1"), ("group_size", "2")), "accumulate": 4},
             r"ghost norms cannot follow",
         ),
         (
