@@ -154,7 +154,9 @@ def test_a_run_goes_on_in_the_middle_of_a_call():
         {"method": "lpg"},
         {"flooding": "flood:1.0"},
         {"method": "pegr", "method_options": (("strength", "0.1"),)},
-        {"method": "pegr", "method_options": (("strength", "0.1"), ("group_size", "4"))},
+        pytest.param(
+            {"method": "pegr", "method_options": (("strength", "0.1"), ("group_size", "4"))}, marks=pytest.mark.slow
+        ),
         {"devices": 2, "parallel": "shard_map"},
     ],
     ids=str,
