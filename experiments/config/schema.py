@@ -13,7 +13,7 @@ from experiments.config.specs import Spec, dotted, spec, value
 Options = tuple[tuple[str, str], ...]
 ELSEWHERE = (
     *("preset", "seeds", "first_seed", "out", "resume", "data_dir"),
-    *("checkpoint_every", "checkpoint_minutes", "tensorboard"),
+    *("checkpoint_every", "checkpoint_minutes", "tensorboard", "tracker", "sharpness"),
     *("devices", "distributed", "jobs"),
 )
 """Settings that a result does not depend on, beyond the rounding of sums over devices; on `devices` it does where each
@@ -137,7 +137,12 @@ class Config:
     checkpoint_minutes: float = 10.0
     """Minutes of training after which a checkpoint is made within an epoch too (unless --checkpoint-every is 0)."""
     tensorboard: bool = True
-    """Write the numbers of every epoch for TensorBoard too, beside metrics.jsonl."""
+    """Write the numbers of every epoch for TensorBoard too, beside metrics.jsonl, and the settings with the result."""
+    tracker: Literal["none", "wandb", "trackio", "mlflow"] = "none"
+    """Send the same to a tracker whose package is installed, configured as its own documentation says."""
+    sharpness: int = 0
+    """Epochs between measurements of the largest eigenvalue of the Hessian, on 256 training examples; 0 for none. One
+    costs about 50 gradients on these."""
 
     out: Path | None = None
     """Run folder. Default: runs/<time>-<dataset>-<model>-<method>."""
@@ -162,6 +167,8 @@ class Config:
             raise UsageError(f"--first-seed {self.first_seed}: expected a whole number from 0 to 2**31 - 1")
         if self.checkpoint_every < 0:
             raise UsageError(f"--checkpoint-every {self.checkpoint_every}: expected a number of epochs, or 0")
+        if self.sharpness < 0:
+            raise UsageError(f"--sharpness {self.sharpness}: expected a number of epochs, or 0")
         if not self.checkpoint_minutes > 0:
             raise UsageError(f"--checkpoint-minutes {self.checkpoint_minutes}: expected a number > 0")
         if self.distributed and self.out is None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from experiments.report.plotting import DPI, GRID, STYLE, styles
+from experiments.report.plotting import DPI, GRID, STYLE, plain, styles
 from experiments.report.rows import describe
 from experiments.report.stats import interval
 from experiments.runs.run_dir import Run
@@ -28,17 +28,12 @@ def draw(groups: dict[str, dict[str, list[Run]]], path: Path) -> Path:
             for panel, (key, label) in zip(line, AXES, strict=True):
                 _panel(panel, methods, key, label)
             line[0].set_ylabel("validation accuracy %\nmean and 95 % confidence interval")
-            line[0].set_title(_plain(f"{setting}: {describe(methods)}".removeprefix(": ")), fontweight="bold")
+            line[0].set_title(plain(f"{setting}: {describe(methods)}".removeprefix(": ")), fontweight="bold")
         handles, labels = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=min(4, len(labels)), frameon=False)
         figure.savefig(path, dpi=DPI)
         plt.close(figure)
     return path
-
-
-def _plain(text: str) -> str:
-    """The text without what Matplotlib reads into it: formulas between dollars, and lines to hide."""
-    return text.replace("$", r"\$").removeprefix("_")
 
 
 def _panel(panel: Axes, methods: dict[str, list[Run]], key: str, label: str) -> None:
@@ -49,7 +44,7 @@ def _panel(panel: Axes, methods: dict[str, list[Run]], key: str, label: str) -> 
         mean, half, _ = np.array([interval(values) for values in y.T]).T
         colour, line = style[title]
         marker = "o" if len(x) < 4 else None
-        panel.plot(x, mean, color=colour, linestyle=line, label=_plain(title), linewidth=1.8, marker=marker)
+        panel.plot(x, mean, color=colour, linestyle=line, label=plain(title), linewidth=1.8, marker=marker)
         panel.fill_between(x, mean - half, mean + half, color=colour, alpha=0.13, linewidth=0)
         ends.append(mean[-1])
         lowest = min(lowest, mean.min())

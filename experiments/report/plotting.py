@@ -53,6 +53,11 @@ def method_of(label: str) -> str | None:
     return None
 
 
+def plain(text: str) -> str:
+    """The text without what Matplotlib reads into it: formulas between dollars, and lines to hide."""
+    return text.replace("$", r"\$").removeprefix("_")
+
+
 def styles(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
     """The colour and the line style of each line of a panel.
 

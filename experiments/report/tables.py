@@ -1,4 +1,4 @@
-"""Tables and curves from run folders alone: on the terminal, as Markdown, as CSV, as PNG."""
+"""Tables and figures from run folders alone: on the terminal, as Markdown, as CSV, as PNG."""
 
 import csv
 import io
@@ -62,7 +62,7 @@ def markdown(sorted_out: dict[str, dict[str, list[Run]]], missing: list[str]) ->
     parts = ["# Runs", "Written by `python -m experiments report`; do not edit."]
     for setting, methods in sorted_out.items():
         parts += [f"## {title(setting, methods)}", markdown_table(cells(rows(methods)))]
-    parts += [NOTE[0].upper() + NOTE[1:], "![learning curves](curves.png)"]
+    parts += [NOTE[0].upper() + NOTE[1:], "![learning curves](curves.png)", "![how training went](course.png)"]
     parts += ["Not in these tables:\n\n" + "\n".join(f"- {line}" for line in missing)] if missing else []
     return "\n\n".join(parts) + "\n"
 
@@ -93,8 +93,8 @@ def comma_separated(sorted_out: dict[str, dict[str, list[Run]]]) -> str:
 
 
 def show(root: Path, console: Console) -> None:
-    """Print the tables of a folder of runs; write `report.md`, `report.csv` and `curves.png` beside them."""
-    from experiments.report.curves import draw  # Matplotlib takes a second to import
+    """Print the tables of a folder of runs; write `report.md`, `report.csv` and the figures beside them."""
+    from experiments.report import course, curves  # Matplotlib takes a second to import
 
     sorted_out, missing = groups(read(root)), unfinished(root)
     for setting, methods in sorted_out.items():
@@ -104,8 +104,9 @@ def show(root: Path, console: Console) -> None:
         console.print(f"not in the table: {line}", highlight=False, markup=False)
     write_text(root / "report.md", markdown(sorted_out, missing))
     write_text(root / "report.csv", comma_separated(sorted_out))
-    draw(sorted_out, root / "curves.png")
-    made = f"written to {root}: report.md, report.csv, curves.png"
+    curves.draw(sorted_out, root / "curves.png")
+    course.draw(sorted_out, root / "course.png")
+    made = f"written to {root}: report.md, report.csv, curves.png, course.png"
     console.print(made, soft_wrap=True, highlight=False, markup=False)
 
 

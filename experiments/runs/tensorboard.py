@@ -1,22 +1,32 @@
-"""The lines of `metrics.jsonl` as TensorBoard scalars."""
+"""The lines of `metrics.jsonl` as TensorBoard scalars; at the end the settings and the scores as its HPARAMS."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from tensorboardX import SummaryWriter
+from tensorboardX.summary import hparams
+
+from experiments.runs.observer import Observer, numbers
 
 
 @contextlib.contextmanager
-def scalars(folder: Path, first_epoch: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """A function that writes the numbers of an epoch; earlier values from `first_epoch` on are purged."""
+def scalars(folder: Path, first_epoch: int, settings: dict[str, Any]) -> Iterator[Observer]:
+    """Writes the numbers of every epoch and the result; earlier values from `first_epoch` on are purged."""
     with SummaryWriter(str(folder), purge_step=first_epoch if first_epoch > 1 else None) as writer:
+        file = writer.file_writer
+        assert file is not None
 
-        def show(line: dict[str, Any]) -> None:
-            for name, value in line.items():
-                if name != "epoch" and value is not None:
-                    writer.add_scalar(name, value, line["epoch"])
+        def write(found: dict[str, float], step: int) -> None:
+            for name, value in found.items():
+                writer.add_scalar(name, value, step)
             writer.flush()
 
-        yield show
+        def result(found: dict[str, Any]) -> None:
+            scores = {f"result/{name}": value for name, value in numbers(found).items()}
+            for summary in hparams(settings, scores):
+                file.add_summary(summary)
+            write(scores, settings["epochs"])
+
+        yield Observer(lambda line: write(numbers(line), line["epoch"]), result)

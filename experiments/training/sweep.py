@@ -11,7 +11,7 @@ from rich.console import Console
 
 from experiments.config.errors import Stopped, UsageError
 from experiments.config.schema import Config
-from experiments.runs import checkpoint, progress, records, run_dir
+from experiments.runs import checkpoint, progress, records, run_dir, tracker
 from experiments.runs.lock import held
 from experiments.runs.signals import graceful_shutdown
 from experiments.training import trainer
@@ -89,8 +89,9 @@ def _workers(todo: Sequence[Turn]) -> int:
 
 def _todo(experiments: Sequence[tuple[Path, Config]]) -> tuple[list[Turn], list[str]]:
     """Experiment, seed and folder of every run that is not complete, one seed after the other; and what is broken."""
-    for root, _ in experiments:
+    for root, config in experiments:
         run_dir.refuse_unwritable(root)
+        tracker.refuse_missing(config.tracker)
     prepared = [(root, prepare(config)) for root, config in experiments]
     turns = [
         (experiment, seed, run_dir.folder_of(root, experiment.config, seed))

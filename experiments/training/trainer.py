@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,16 +14,19 @@ import numpy as np
 from experiments.config.errors import Stopped
 from experiments.data.pipeline import Source, channels
 from experiments.data.split import split
-from experiments.runs import checkpoint, run_dir
+from experiments.runs import checkpoint, observer, run_dir
 from experiments.runs.distributed import any_process, is_first
+from experiments.runs.observer import Observer
 from experiments.runs.progress import Reporter, silent
 from experiments.runs.signals import graceful_shutdown
 from experiments.runs.state import Progress, Snapshot
 from experiments.runs.tensorboard import scalars
+from experiments.runs.tracker import tracked
 from experiments.training.epoch import compile_steps, copied, run_epoch
 from experiments.training.evaluate import evaluate, evaluate_each
 from experiments.training.experiment import Experiment
 from experiments.training.metrics import check_finite, record, summary
+from experiments.training.sharpness import sharpness
 
 SECONDS_BETWEEN_REPORTS = 0.5
 EXAMPLES_A_CALL = (100, 1000)
@@ -43,7 +46,8 @@ class Training:
     report: Reporter
     now: Snapshot
     chunk: int
-    show: Callable[[dict[str, Any]], None] = lambda line: None
+    observed: Source
+    observers: list[Observer] = dataclasses.field(default_factory=list)
     saved: float = dataclasses.field(default_factory=time.monotonic)
 
     @property
@@ -101,11 +105,20 @@ class Training:
         if accuracy > at.best_accuracy:  # a copy: the state itself is donated to the next step
             at.best_epoch, at.best_accuracy = at.epoch, accuracy
             self.now = self.now._replace(best=copied((state.params, state.model_state)))
-        line = record(self.experiment, at) | {"val_loss": loss, "val_accuracy": accuracy}
+        line = record(self.experiment, at) | {"val_loss": loss, "val_accuracy": accuracy} | self._sharpness()
         run_dir.append(self.folder, line)
-        self.show(line)
+        for watching in self.observers:
+            watching.epoch(line)
         self.report(self.name, 1, summary(line))
         at.epoch, at.within, at.val_loss, at.metrics = at.epoch + 1, 0, loss, {}
+
+    def _sharpness(self) -> dict[str, float]:
+        """Where it is due."""
+        every, (state, _, at) = self.experiment.config.sharpness, self.now
+        if not every or at.epoch % every:
+            return {}
+        graphdef = self.experiment.network.graphdef
+        return {"sharpness": sharpness(graphdef, state.params, state.model_state, self.observed)}
 
     def _due(self) -> bool:
         """Whether a checkpoint is due by the interval of epochs, by the clock, or because the run has ended."""
@@ -155,22 +168,35 @@ def run(experiment: Experiment, seed: int, folder: Path, report: Reporter = sile
     parts = split(experiment.config, experiment.dataset, seed)
     scale = channels(parts.train.images)
     train = experiment.source(parts.train, scale)
-    val, test = (experiment.held_out(part, scale) for part in parts[1:])
+    observed, val, test = (experiment.held_out(part, scale) for part in parts)
     with graceful_shutdown() as signals, contextlib.ExitStack() as stack:
         chunk = int(np.clip(len(parts.val.labels), *EXAMPLES_A_CALL))
-        training = Training(experiment, seed, folder, train, val, signals, report, _fresh(experiment, seed), chunk)
+        training = Training(
+            experiment, seed, folder, train, val, signals, report, _fresh(experiment, seed), chunk, observed
+        )
         report(training.name, 0, "compiling")
         compile_seconds = compile_steps(experiment, training.now.state, train, jax.random.key(seed))
         training.now = _restore_or_start(training)
-        if experiment.config.tensorboard and is_first():
-            training.show = stack.enter_context(scalars(folder, training.now.progress.epoch))
+        training.observers = [stack.enter_context(observer) for observer in _observers(training)]
         while training.now.progress.epoch <= experiment.config.epochs:
             training.advance()
         result = _test(training, test) | {"compile_seconds": compile_seconds}
         run_dir.finish(folder, result)
+        for watching in training.observers:
+            watching.result(result)
         if any_process(bool(signals)):  # after the last look at them; the runs that would follow shall not begin
             training.stop()
     return result
+
+
+def _observers(training: Training) -> Sequence[contextlib.AbstractContextManager[Observer]]:
+    """Those that were asked for; of several processes the first has them."""
+    config, folder = training.experiment.config, training.folder
+    settings = observer.settings(dataclasses.asdict(config)) | {"seed": training.seed}
+    found = [scalars(folder, training.now.progress.epoch, settings)] if config.tensorboard else []
+    if config.tracker != "none":
+        found.append(tracked(config.tracker, training.name, settings, folder))
+    return found if is_first() else []
 
 
 def _fresh(experiment: Experiment, seed: int) -> Snapshot:

@@ -15,6 +15,7 @@ from experiments import data
 from experiments.cli import main as cli, options
 from experiments.config.errors import Diverged, UsageError
 from experiments.config.specs import spec
+from experiments.runs import tracker
 from experiments.training import experiment
 from experiments.training.metrics import check_finite
 from experiments.training.step import Metrics
@@ -45,6 +46,8 @@ CASES = [
     Case(command("train --weight-decay -1"), "--weight-decay", "-1.0", "expected a number >= 0"),
     Case(command("train --checkpoint-every -1"), "--checkpoint-every", "-1", "expected a number of epochs, or 0"),
     Case(command("train --checkpoint-minutes 0"), "--checkpoint-minutes", "0", "expected a number > 0"),
+    Case(command("train --sharpness -1"), "--sharpness", "-1", "expected a number of epochs, or 0"),
+    Case(lambda: tracker.refuse_missing("a_tracker"), "--tracker", "a_tracker", "Fix: pip install a_tracker"),
     Case(command("train --first-seed -1"), "--first-seed", "-1", "expected a whole number from 0"),
     Case(command("train --distributed"), "--distributed", "folder", "--out FOLDER"),
     Case(command("train --preset sma"), "preset", "'sma'", "Known:"),

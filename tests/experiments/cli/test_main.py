@@ -29,7 +29,8 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("method", ["none", *pugd_optax.methods.__all__])
 def test_every_method_trains(method, tmp_path, monkeypatch):
-    monkeypatch.setattr("experiments.report.curves.draw", lambda groups, path: path)
+    for figure in ("curves", "course"):
+        monkeypatch.setattr(f"experiments.report.{figure}.draw", lambda groups, path: path)
     light = ["--checkpoint-every", "0", "--no-tensorboard"]
     assert main(["train", "--method", method, *NEEDED.get(method, []), *SMALL, *light, "--out", "out"]) == 0
     (run,) = run_dir.read(tmp_path / "out")
@@ -59,12 +60,14 @@ def test_a_run_folder_tells_the_whole_story(tmp_path):
 def test_a_report_is_rebuilt_from_the_folders_alone(tmp_path, capsys):
     main(["train", "--method", "pugd", *SMALL, "--out", "out", "--seeds", "2"])
     printed = capsys.readouterr().out
-    (tmp_path / "out" / "curves.png").unlink()
+    figures = [tmp_path / "out" / name for name in ("curves.png", "course.png")]
+    for figure in figures:
+        figure.unlink()
     assert main(["report", "out"]) == 0
     rebuilt = capsys.readouterr().out
     assert "pugd" in rebuilt
     assert printed.endswith(rebuilt)
-    assert (tmp_path / "out" / "curves.png").stat().st_size > 10_000
+    assert all(figure.stat().st_size > 10_000 for figure in figures)
 
 
 def test_rows_are_means_and_deviations_over_seeds():
@@ -151,8 +154,14 @@ def test_a_folder_that_holds_checkpoints_is_not_overwritten_either(tmp_path, cap
 def test_scalars_for_tensorboard_are_those_of_the_lines(tmp_path):
     assert main(["train", *SMALL, "--epochs", "2", "--out", "out"]) == 0
     (path,) = (tmp_path / "out/none/seed0").glob("events.out.tfevents.*")
-    shown = {(value.tag, event.step): value.simple_value for event in events(path) for value in event.summary.value}
+    values = [(event.step, value) for event in events(path) for value in event.summary.value]
+    plugins = {value.tag: value.metadata.plugin_data for _, value in values if value.tag.startswith("_hparams_/")}
+    shown = {(value.tag, step): value.simple_value for step, value in values if value.tag not in plugins}
     (run,) = run_dir.read(tmp_path / "out")
+    assert b"mlp" in plugins["_hparams_/session_start_info"].content
+    assert b"result/test_accuracy" in plugins["_hparams_/experiment"].content
+    scores = {name: shown.pop((name, step)) for name, step in list(shown) if name.startswith("result/")}
+    assert scores["result/test_accuracy"] == pytest.approx(run.result["test_accuracy"])
     for line in run.metrics:
         for name, number in line.items():
             if name != "epoch" and number is not None:

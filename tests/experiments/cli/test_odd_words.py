@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from experiments.cli.main import main
-from experiments.report import curves, tables
+from experiments.report import course, curves, tables
 from experiments.runs import progress
 from experiments.runs.run_dir import Run
 
@@ -28,7 +28,8 @@ def test_labels_are_shown_as_they_are(label, tmp_path):
         with progress.reporter(Console(force_terminal=terminal, file=io.StringIO(), width=140), 1) as report:
             report(label, 1, "1.0")
     assert label in console.export_text()
-    assert curves.draw(runs(label, tmp_path), tmp_path / "curves.png").exists()
+    for figure in (curves, course):
+        assert figure.draw(runs(label, tmp_path), tmp_path / "figure.png").exists()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib import pyplot as plt
 
-from experiments.report import curves, rows
+from experiments.report import course, curves, rows
 from experiments.report.plotting import styles
 from experiments.runs.run_dir import Run
 
@@ -51,3 +51,36 @@ def test_variants_of_a_method_differ_by_line_style():
     made = styles(["LPG", "LPG, renormalised", "plain", "plain, rate as LPG"])
     assert len(set(made.values())) == 4
     assert len({colour for colour, _ in made.values()}) == 2
+
+
+def lines(values):
+    whole = {"train_loss": 1.0, "val_loss": 1.1, "grad_norm": 2.0, "perturbed_grad_norm": 2.1, "cosine": 0.9}
+    return [
+        whole | {"epoch": i + 1, "radius": radius, "active": share, "sharpness": 5.0 if i == 1 else None}
+        for i, (radius, share) in enumerate(values)
+    ]
+
+
+def test_the_course_shows_what_was_logged_and_no_empty_panel(tmp_path):
+    plain = [{"epoch": i, "train_loss": 1.0, "val_loss": 1.1, "radius": None, "active": 0.0} for i in (1, 2)]
+    sgd, sam = (run(0, [0.5, 0.9])._replace(title=name) for name in ("SGD", "SAM"))
+    groups = {"": {"SGD": [sgd._replace(metrics=plain)]}}
+    with plt.rc_context({"svg.fonttype": "none"}):
+        text = course.draw(groups, tmp_path / "plain.svg").read_text()
+        assert course.PANELS["loss"] in text
+        assert course.PANELS["radius"] not in text
+        groups[""]["SAM"] = [sam._replace(metrics=lines([(None, 0.0), (0.1, 0.5)]))]
+        text = course.draw(groups, tmp_path / "sam.svg").read_text()
+    assert all(title in text for title in course.PANELS.values())
+
+
+def test_what_was_not_measured_is_no_point_of_a_logarithmic_axis(tmp_path):
+    idle = [line | {"grad_norm": 0.0, "perturbed_grad_norm": 0.0} for line in lines([(0.0, 1.0), (0.0, 1.0)])]
+    assert course.draw({"": {"SGD": [run(0, [0.5, 0.9])._replace(metrics=idle)]}}, tmp_path / "idle.svg").exists()
+
+
+def test_a_radius_is_drawn_where_there_was_one(tmp_path):
+    found = [run(0, [0.5] * 3)._replace(metrics=lines([(None, 0.0), (0.1, 0.5), (0.2, 1.0)]))]
+    epochs, radii = course.series(found, lambda line: line["radius"])
+    np.testing.assert_array_equal(epochs, [1, 2, 3])
+    np.testing.assert_array_equal(radii, [[np.nan, 0.1, 0.2]])

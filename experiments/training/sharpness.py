@@ -1,0 +1,38 @@
+"""Sharpness while training: the largest eigenvalue of the Hessian of the loss on some of the training examples."""
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from flax import nnx
+
+from experiments.data.batch import Data, HostBatch
+from experiments.data.pipeline import Source
+from pugd_optax import diagnostics
+
+EXAMPLES = 256
+STEPS = 20
+"""Hessian-vector products, each about two gradients on these examples."""
+
+
+def sharpness(graphdef: nnx.GraphDef, params: Any, model_state: Any, examples: Source) -> float:
+    r"""$\lambda_{\max}(\nabla^2 L)$ by Lanczos, on the first training examples, not augmented, in evaluation mode."""
+    count = min(EXAMPLES, len(examples.data.labels))
+    feed = next(iter(examples.read([np.arange(count)])))
+    data = examples.data._replace(labels=feed.labels[:0]) if isinstance(feed, HostBatch) else examples.data
+    return float(_leading(graphdef, params, model_state, data, feed))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _leading(graphdef: nnx.GraphDef, params: Any, model_state: Any, data: Data, feed: Any) -> jax.Array:
+    images, labels = data.batch(feed)
+
+    def loss_fn(params: Any) -> jax.Array:
+        model = nnx.merge(graphdef, params, model_state)
+        model.eval()
+        logits = model(data.normalised(images))
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    return diagnostics.hessian_eigenvalues(loss_fn, params, k=1, steps=STEPS)[0]

@@ -1,0 +1,94 @@
+"""What a tracker is told of a run: its settings, every line of metrics.jsonl, the result, and that it has ended."""
+
+import dataclasses
+import importlib.machinery
+import sys
+import types
+from typing import Any
+
+import pytest
+
+from experiments.config.errors import UsageError
+from experiments.config.schema import Config
+from experiments.runs import run_dir, tracker
+from experiments.training import trainer
+from experiments.training.experiment import prepare
+
+SMALL = Config(
+    model="mlp", train_size=40, val_size=20, batch=20, epochs=2, devices=1, tensorboard=False, checkpoint_every=0
+)
+
+
+class FakeRun:
+    """Notes what it is told."""
+
+    def __init__(self, **given):
+        self.given, self.lines, self.ended = given, [], False
+
+    def log(self, line, step):
+        self.lines.append((step, line))
+
+    def finish(self):
+        self.ended = True
+
+
+class FakeClient:
+    """MLflow's client, of one run."""
+
+    run = FakeRun()
+
+    def create_run(self, experiment_id, run_name):
+        FakeClient.run = FakeRun(experiment=experiment_id, name=run_name, config={})
+        return types.SimpleNamespace(info=types.SimpleNamespace(run_id="1"))
+
+    def log_param(self, run_id, key, value):
+        self.run.given["config"][key] = value
+
+    def log_metric(self, run_id, key, value, step):
+        self.run.lines.append((step, {key: value}))
+
+    def set_terminated(self, run_id, status):
+        self.run.ended = status == "FINISHED"
+
+
+def install(monkeypatch, name):
+    """A module of that name, and a function that returns what its only run was told."""
+    made = []
+    fake: Any = types.ModuleType(name)
+    fake.__spec__ = importlib.machinery.ModuleSpec(name, None)
+    fake.init = lambda **given: made.append(FakeRun(**given)) or made[-1]
+    fake.MlflowClient = FakeClient
+    fake.set_experiment = lambda name: types.SimpleNamespace(experiment_id=name)
+    monkeypatch.setitem(sys.modules, name, fake)
+    return (lambda: FakeClient.run) if name == "mlflow" else (lambda: made[0])
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio", "mlflow"])
+def test_it_gets_settings_epochs_and_result(name, monkeypatch, tmp_path):
+    run = install(monkeypatch, name)
+    tracker.refuse_missing(name)
+    config = dataclasses.replace(SMALL, tracker=name, sharpness=2, method="sam")
+    result = trainer.run(prepare(config), 0, tmp_path / "run")
+    told = run()
+    assert told.ended
+    assert told.given["config"]["method"] == "sam"
+    assert told.given["config"]["seed"] == 0
+    (folder,) = run_dir.read(tmp_path)
+    seen = {(step, key): value for step, line in told.lines for key, value in line.items()}
+    for line in folder.metrics:
+        assert seen[line["epoch"], "val_accuracy"] == line["val_accuracy"]
+    assert [line.get("sharpness", 0) > 0 for line in folder.metrics] == [False, True]
+    assert seen[max(step for step, _ in seen), "test_accuracy"] == result["test_accuracy"]
+
+
+def test_a_run_that_breaks_is_ended_as_such(monkeypatch, tmp_path):
+    run = install(monkeypatch, "mlflow")
+    with pytest.raises(ZeroDivisionError), tracker.tracked("mlflow", "x", {"epochs": 1}, tmp_path):
+        raise ZeroDivisionError
+    assert not run().ended
+
+
+def test_a_package_that_is_missing_is_told_before_training(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"--tracker wandb: the package is not installed. Fix: pip install wandb"):
+        tracker.refuse_missing("wandb")
