@@ -12,8 +12,9 @@ from experiments.report.stats import show
 from experiments.report.tables import markdown_table
 
 CRITERIA = "**Success criteria.**"
-OLDER = """These runs are older than the protocol: a hyperparameter had two or three values and one or two choosing
-seeds, whose data recur in the verdict. They are to be run again.
+OLDER = """These runs are older than the protocol and than what is said above: 500 digits or 2500 images of CIFAR-10 for
+training, two or three values of a hyperparameter, one or two choosing seeds, whose data recur in the verdict. They are
+to be run again.
 """
 HEAD = """# Claims of the papers, and what was found here
 
@@ -54,7 +55,10 @@ def _overview(found: list[Saved]) -> str:
     ]
     verdicts = collections.Counter(verdict(s.finding.conditions) for s in found)
     tally = ", ".join(f"{name} {count}" for name, count in verdicts.most_common())
-    return f"Verdicts on {len(found)} claims: {tally}.\n\n{markdown_table(cells, numbers=False)}\n"
+    names = [saved.name for saved in found]
+    missing = ", ".join(f"`{name}`" for name in catalog.claims() if name not in names)
+    rest = f"Not run yet, each `python -m experiments claims NAME`: {missing}.\n" if missing else ""
+    return f"Verdicts on {len(found)} claims: {tally}.\n\n{markdown_table(cells, numbers=False)}\n\n{rest}"
 
 
 def _section(saved: Saved) -> str:
@@ -73,7 +77,7 @@ def _section(saved: Saved) -> str:
             f"**{verdict(finding.conditions)}.** {finding.reading}\n",
             markdown_table(table(finding.rows)) + "\n",
             f"![{saved.name}]({saved.name}.png)\n",
-            before,
+            f"{before.rstrip()}\n",
             *_chosen(saved),
             f"{criterion}\n",
             *criteria,

@@ -5,7 +5,7 @@ and judges them. Runs that a ledger holds are not trained again.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +38,10 @@ class Outcome:
     def only(self, *labels: str) -> dict[str, Trained]:
         """Some of the variants."""
         return {label: self.variants[label] for label in labels}
+
+    def among(self, labels: Iterable[str]) -> list[str]:
+        """Those labels that are variants of this setting."""
+        return [label for label in labels if label in self.variants]
 
     def named(self, statement: str) -> str:
         """The statement, named after the setting."""

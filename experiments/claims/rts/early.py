@@ -55,8 +55,7 @@ def _conditions(outcome: Outcome) -> list[Condition]:
         outcome.above("PUGD ends above SGD, equal gradient evaluations", "PUGD", LONGER, "extra"),
         *(
             outcome.above("PUGD ends above SGD, stopped early", "PUGD", label, "extra")
-            for label in (STOPPED,)
-            if label in outcome.variants
+            for label in outcome.among([STOPPED])
         ),
     ]
 

@@ -38,13 +38,14 @@ OTHERS = {"constant 0.5": "0.5", "constant 1.5": "1.5"}
 
 
 def variants(setting: Setting) -> dict[str, Variant]:
-    """PUGD with its constant radius, with a radius of mean 1 in every shape, and with two other constants."""
-    radii = {CONSTANT: "1.0"} | SCHEDULES | OTHERS
+    """PUGD with its constant radius, with every schedule of mean 1, and with two other constants; or one of each."""
+    shapes, others = ({k: kind[k] for k in list(kind)[: 1 if setting.tiny else None]} for kind in (SCHEDULES, OTHERS))
+    radii = {CONSTANT: "1.0"} | shapes | others
     return {label: Variant(method(setting.base, "pugd", radius=radius)) for label, radius in radii.items()}
 
 
 def _conditions(outcome: Outcome) -> list[Condition]:
-    schedule, rival = outcome.preferred(*SCHEDULES), outcome.preferred(*OTHERS)
+    schedule, rival = (outcome.preferred(*outcome.among(labels)) for labels in (SCHEDULES, OTHERS))
     return [
         outcome.above(f"{schedule}, above {CONSTANT}, of equal mean", schedule, CONSTANT),
         outcome.above(f"{schedule}, above {rival}", schedule, rival, "extra"),
@@ -53,8 +54,8 @@ def _conditions(outcome: Outcome) -> list[Condition]:
 
 def _panels(outcome: Outcome) -> list[Panel]:
     return [
-        outcome.curves("radius of mean 1", outcome.only(CONSTANT, *SCHEDULES)),
-        outcome.curves("constant radius", outcome.only(CONSTANT, *OTHERS)),
+        outcome.curves("radius of mean 1", outcome.only(CONSTANT, *outcome.among(SCHEDULES))),
+        outcome.curves("constant radius", outcome.only(CONSTANT, *outcome.among(OTHERS))),
     ]
 
 
