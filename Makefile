@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo reproduce test mutants lint types bench docs address clean
+.PHONY: demo reproduce test mutants lint types bench docs notebooks address clean
 
 demo: $(VENV)/experiments  ## Train SGD, SAM, PUGD and RTS-PUGD on handwritten digits: table and plot
 	$(BIN)/python -m experiments demo
@@ -29,6 +29,9 @@ bench: $(VENV)/experiments  ## Step costs against the floor and against peers
 
 docs: $(VENV)/dev  ## The documentation, in site/; no network needed
 	$(BIN)/mkdocs build --config-file docs/mkdocs.yml
+
+notebooks: $(VENV)/dev  ## Run every notebook in place; some minutes
+	$(BIN)/python .github/run_notebooks.py
 
 address:  ## Say where the repository is: make address TO=account/repository
 	$(PYTHON) .github/set_address.py '$(TO)'

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import latex2mathml.converter
+import lessons
 import nbconvert
 import nbformat
 from mkdocs.structure.files import File
@@ -19,6 +20,17 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 METHOD = re.compile(rf"^\| `({'|'.join(methods.__all__)})` \|", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#:\s]+)\)")
 EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+
+METHOD_PAGE = """::: pugd_optax.methods.{name}.{name}
+    options: {{heading_level: 1}}
+
+## Its path over the loss of two weights
+
+![Path of {name} beside that of gradient descent](paths/{name}.png)
+
+From one start, with the settings of [the first lesson](../notebooks/01_what_is_a_gradient_perturbation.md), whose
+cells drew it. The dashed valley is equally good everywhere, and flattest at the star.
+"""
 
 INLINE = re.compile(r"\\\((.*?)\\\)")
 BAR = re.compile(r"<mo[^>]*>(&#x0007C;|&#x02016;)</mo>")
@@ -35,8 +47,9 @@ def on_config(config):
 def on_files(files, config):
     """Add a page for each method, and the repository files that README and pages link to, at their paths."""
     for name in methods.__all__:
-        block = f"::: pugd_optax.methods.{name}.{name}\n    options: {{heading_level: 1}}\n"
-        files.append(File.generated(config, f"methods/{name}.md", content=block))
+        files.append(File.generated(config, f"methods/{name}.md", content=METHOD_PAGE.format(name=name)))
+    for file, picture in lessons.paths().items():
+        files.append(File.generated(config, f"methods/paths/{file}", content=picture))
     for file, content in _notebook_files().items():
         files.append(File.generated(config, f"notebooks/{file}", content=content))
     pages = (path.relative_to(ROOT) for path in (ROOT / "docs" / "pages").glob("*.md"))
@@ -47,7 +60,7 @@ def on_files(files, config):
 def on_page_markdown(markdown, page, **_):
     """Replace `{{ README.md ## Methods }}` by that section of that file, `{{ README.md }}` by all of it."""
     up = "../" * page.file.src_uri.count("/")
-    markdown = markdown.replace("](../../experiments/", "](experiments/")  # pages link as they lie in the repository
+    markdown = markdown.replace("](../../", "](").replace(".ipynb)", ".md)")  # pages link as they lie in the repository
     return INCLUDE.sub(lambda match: LINK.sub(rf"]({up}\1)", _included(match["path"], match["section"])), markdown)
 
 
@@ -61,7 +74,7 @@ def on_page_content(content, page, **_):
 
 def _notebook_files() -> dict[str, str | bytes]:
     """The notebooks as pages with their pictures, and a gallery of them."""
-    found: dict[str, str | bytes] = {}
+    found: dict[str, str | bytes] = dict(lessons.player())
     gallery = [
         "# Notebooks\n",
         "Each runs on Colab as it is, and is run by the tests.\n",
@@ -69,12 +82,21 @@ def _notebook_files() -> dict[str, str | bytes]:
     ]
     for path in NOTEBOOKS:
         names = {"unique_key": path.stem, "output_files_dir": ""}
-        body, resources = nbconvert.MarkdownExporter().from_filename(str(path), resources=names)
+        body, resources = nbconvert.MarkdownExporter().from_notebook_node(_readable(path), resources=names)
         pictures = {name.lstrip("/"): data for name, data in resources["outputs"].items()}
         body = BADGE.sub(r"[\1]", body).replace("](../docs/pages/", "](../").replace(".ipynb)", ".md)")
         found |= {f"{path.stem}.md": body, **pictures}
         gallery.append(f"[![]({list(pictures)[-1]}) {_title(path)}]({path.stem}.md)\n")
     return found | {"index.md": "\n".join([*gallery, "</div>"])}
+
+
+def _readable(path: Path) -> nbformat.NotebookNode:
+    """The notebook, with its player where the page has one."""
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.id == "show":
+            cell.outputs = [nbformat.v4.new_output("display_data", {"text/html": lessons.FRAME})]
+    return notebook
 
 
 def _title(notebook: Path) -> str:

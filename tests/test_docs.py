@@ -1,6 +1,7 @@
 """The documentation builds without a warning, its examples run, and its page on a new method is followed literally."""
 
 import doctest
+import json
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pugd_optax import methods
-from tests.conftest import CACHE
+from tests.conftest import CACHE, KEPT
 
 pytestmark = pytest.mark.xdist_group("docs")  # what the module builds is built once
 ROOT = Path(__file__).parents[1]
@@ -52,7 +53,7 @@ def site(tmp_path_factory):
         out,
     ]
     nowhere = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "NO_MKDOCS_2_WARNING": "1"}
-    built = subprocess.run(command, capture_output=True, text=True, env=os.environ | nowhere)
+    built = subprocess.run(command, capture_output=True, text=True, env=os.environ | nowhere | KEPT)
     assert built.returncode == 0, built.stderr
     assert "WARNING" not in built.stderr
     return out
@@ -94,6 +95,54 @@ def test_pages_load_nothing_from_elsewhere(site):
     for page in pages:
         outside = [link for link in Links(page).found if re.match(r"https?:|//", link)]
         assert not outside, page
+
+
+@pytest.mark.slow
+def test_every_method_has_a_picture_of_its_path(site):
+    for name in methods.__all__:
+        (picture,) = [link for link in Links(site / "methods" / f"{name}.html").found if link.startswith("paths/")]
+        assert (site / "methods" / picture).read_bytes().startswith(b"\x89PNG")
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVE = """<script>
+const look = () => ({ path: [...plot.data[7].x], climb: [...plot.data[2].x], said: shown.radius.textContent });
+const turn = (name, to) => { sliders[name].value = to; sliders[name].dispatchEvent(new Event("input")); };
+addEventListener("load", () => setTimeout(() => {
+  const seen = { first: look() };
+  for (const [name, to] of [["radius", 0], ["step", 60], ["timing", 2], ["method", 0]]) {
+    turn(name, to);
+    seen[name] = look();
+  }
+  document.body.textContent = JSON.stringify(seen);
+}, 1000));
+</script>"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt install chromium")
+def test_the_sliders_of_the_player_move_the_path(site, tmp_path):
+    """In a browser without a network, from a file: every slider that is turned shows other numbers of the library."""
+    shutil.copy(site / "notebooks" / "plotly.min.js", tmp_path)
+    page = tmp_path / "player.html"
+    page.write_text((site / "notebooks" / "player.html").read_text() + DRIVE)
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--virtual-time-budget=20000",
+        f"--user-data-dir={tmp_path}",
+    ]
+    nowhere = ["--proxy-server=127.0.0.1:9", "--dump-dom", page.as_uri()]
+    shown = subprocess.run([str(CHROMIUM), *flags, *nowhere], capture_output=True, text=True, timeout=300).stdout
+    seen = json.loads(re.findall(r"<body[^>]*>(.*?)</body>", shown, flags=re.DOTALL)[0])
+    assert seen["first"]["said"] == "0.8"
+    assert seen["radius"]["said"] == "0.05"
+    assert abs(seen["radius"]["path"][-1] - seen["first"]["path"][-1]) > 0.1
+    assert seen["step"]["path"] == seen["radius"]["path"]
+    assert seen["step"]["climb"] != seen["radius"]["climb"]
+    assert seen["timing"]["path"] != seen["step"]["path"]
+    assert seen["method"]["climb"] == []
 
 
 @pytest.mark.parametrize("page", sorted(EXAMPLES), ids=lambda page: page.stem)

@@ -1,13 +1,22 @@
 """The notebooks run from a clean kernel without a warning, are committed with what they show, and define no method."""
 
+import base64
+import importlib.util
+import io
 import re
 from pathlib import Path
 
 import nbclient
 import nbformat
+import numpy as np
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+from PIL import Image
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+from tests.conftest import KEPT
+
+ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 LARGEST = 500_000
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -26,13 +35,15 @@ def complaints(notebook):
     return [o for o in outputs(notebook) if o.output_type == "error" or o.get("name") == "stderr"]
 
 
-def test_there_are_five():
-    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05"]
+def test_they_are_numbered():
+    assert [int(path.stem[:2]) for path in NOTEBOOKS] == list(range(len(NOTEBOOKS)))
 
 
 @pytest.mark.slow
 @each_notebook
-def test_runs_from_a_clean_kernel(path, tmp_path):
+def test_runs_from_a_clean_kernel(path, tmp_path, monkeypatch):
+    for name, value in KEPT.items():
+        monkeypatch.setenv(name, value)
     notebook = nbformat.read(path, as_version=4)
     for cell in code_cells(notebook):
         cell.outputs = []
@@ -77,3 +88,28 @@ def test_defines_no_method(path):
     source = "\n".join(cell.source for cell in code_cells(nbformat.read(path, as_version=4)))
     assert "import pugd_optax" in source
     assert not [word for word in ("GradientTransformation", "optax.stateless", "def update(") if word in source]
+
+
+def test_what_is_kept_of_outputs():
+    """`make notebooks`: what was printed in one piece, pictures that look the same, nothing that needs a browser."""
+    spec = importlib.util.spec_from_file_location("run_notebooks", ROOT / ".github" / "run_notebooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    picture = np.zeros((20, 30, 3), np.uint8) + np.arange(30, dtype=np.uint8)[:, None]
+    png = io.BytesIO()
+    Image.fromarray(picture).save(png, format="png")
+    image = {"image/png": base64.b64encode(png.getvalue()).decode(), "text/plain": "<Figure size 1x1>"}
+    shown = [new_output("stream", name="stdout", text=text) for text in ("one\n", "two\n")]
+    shown += [new_output("display_data", image), new_output("display_data", {"text/html": "<p>"})]
+    notebook = new_notebook(cells=[new_code_cell("", outputs=shown, metadata={"execution": {}})])
+    tool.keep(notebook)
+    (cell,) = notebook.cells
+    assert not cell.metadata
+    assert [output.output_type for output in cell.outputs] == ["stream", "display_data"]
+    assert cell.outputs[0].text == "one\ntwo\n"
+    data = cell.outputs[1].data
+    assert data["text/plain"] == "<Figure>"
+    kept = Image.open(io.BytesIO(base64.b64decode(data["image/png"])))
+    np.testing.assert_array_equal(np.asarray(kept.convert("RGB")), picture)

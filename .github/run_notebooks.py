@@ -1,0 +1,60 @@
+"""Run notebooks in place and keep of what they show what a reader sees: `make notebooks`, or with the paths of some.
+
+Pictures are stored with 256 colours, a third of the size; what only a browser with a kernel can show is left out.
+"""
+
+import base64
+import io
+import sys
+import tempfile
+from pathlib import Path
+
+import nbclient
+import nbformat
+from PIL import Image
+
+
+def run(path: Path) -> None:
+    """Execute from a clean kernel, in an empty folder."""
+    notebook = nbformat.read(path, as_version=4)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = {"kernel_name": "python3", "resources": {"metadata": {"path": folder}}}
+        nbclient.NotebookClient(notebook, timeout=900, **settings).execute()
+    keep(notebook)
+    nbformat.write(notebook, path)
+
+
+def keep(notebook: nbformat.NotebookNode) -> None:
+    """Leave out when cells ran; join what was printed; make pictures small."""
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = _joined([output for output in cell.outputs if "text/html" not in output.get("data", {})])
+            for output in cell.outputs:
+                _shrink(output.get("data", {}))
+
+
+def _joined(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Consecutive pieces of one stream as one."""
+    joined: list[nbformat.NotebookNode] = []
+    for output in outputs:
+        if joined and output.output_type == "stream" and output.name == joined[-1].get("name"):
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    return joined
+
+
+def _shrink(data: dict) -> None:
+    if "image/png" in data:
+        picture = Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("RGB")
+        out = io.BytesIO()
+        picture.quantize(256, dither=Image.Dither.NONE).save(out, format="png", optimize=True)
+        data |= {"image/png": base64.b64encode(out.getvalue()).decode(), "text/plain": "<Figure>"}
+
+
+if __name__ == "__main__":
+    everyone = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+    for path in map(Path, sys.argv[1:] or everyone):
+        run(path)
+        print(f"{path}: {path.stat().st_size / 1000:.0f} kB")

@@ -1,0 +1,60 @@
+"""What pages show of the notebooks: their own cells run here, so that nothing is computed in two places."""
+
+import contextlib
+import functools
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import nbformat
+from plotly.offline import get_plotlyjs
+
+matplotlib.use("agg")
+from matplotlib import pyplot as plt
+
+from experiments.report.plotting import DPI, METHODS
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+PLAYER, PATHS = "00_step_by_step", "01_what_is_a_gradient_perturbation"
+FRAME = '<iframe src="player.html" title="The player" width="100%" height="640" style="border: 0"></iframe>'
+
+
+def player() -> dict[str, str]:
+    """The interactive page of the first notebook and plotly.js beside it: nothing comes from a network."""
+    names = run(PLAYER, ("imports", "model", "knobs", "walk", "page"))
+    return {"player.html": names["page"].replace(names["PLOTLY"], "plotly.min.js"), "plotly.min.js": get_plotlyjs()}
+
+
+@functools.cache
+def paths() -> dict[str, bytes]:
+    """For each method its path over the loss of two weights, beside that of gradient descent, as PNG."""
+    names = run(PATHS, ("imports", "model", "draw-landscape", "methods"))
+    return {f"{name}.png": _picture(name, names) for name in names["METHODS"]}
+
+
+def run(notebook: str, cells: tuple[str, ...]) -> dict[str, Any]:
+    """The names that these cells of a notebook define."""
+    names: dict[str, Any] = {"__name__": notebook}
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "FigureCanvasAgg is non-interactive")
+        for cell in nbformat.read(NOTEBOOKS / f"{notebook}.ipynb", as_version=4).cells:
+            if cell.id in cells:
+                exec(compile(cell.source, f"{notebook}: {cell.id}", "exec"), names)  # noqa: S102, the repository's own
+    plt.close("all")
+    return names
+
+
+def _picture(name: str, names: dict[str, Any]) -> bytes:
+    figure, axes = plt.subplots(figsize=(4.6, 4), layout="constrained")
+    names["draw_landscape"](axes)
+    for label, colour, width in (("gradient descent", "black", 2.5), (name, METHODS.get(name, "#D55E00"), 1.5)):
+        w = names["paths"][label]
+        axes.plot(w["a"], w["b"], color=colour, linewidth=width)
+        axes.plot(w["a"][-1], w["b"][-1], "o", color=colour, markeredgecolor="white", markersize=8, label=label)
+    axes.legend(loc="upper right", frameon=True, fontsize=8)
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=DPI)
+    plt.close(figure)
+    return out.getvalue()
