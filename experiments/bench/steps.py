@@ -44,12 +44,14 @@ class Options:
 
 
 def main(options: Options, console: Console) -> None:
-    """Run the benchmark of every problem and write `steps.json` and `steps.png`."""
+    """Run the benchmark of every problem; `steps.json` and `steps.png` grow with each."""
     check(options)
     keep_freed()
     peers = _peers(console) if options.torch else None
-    results = [_measure(named_problem(text), options, peers, console) for text in options.problems]
-    write(options, "steps", results, _plot(results), console)
+    results = []
+    for text in options.problems:
+        results.append(_measure(named_problem(text), options, peers, console))
+        write(options, "steps", results, _plot(results), console)  # what comes next may be stopped
 
 
 def _peers(console: Console) -> Peers | None:
@@ -130,10 +132,12 @@ def _table(title: str, rows: list[dict]) -> Table:
 
 
 def _plot(results: list[dict]):
-    height = 1.5 + 0.34 * max(len(result["rows"]) for result in results)
-    size = (6 * len(results), height)
-    figure, axes = plt.subplots(1, len(results), figsize=size, squeeze=False, layout="constrained")
-    for axis, result in zip(axes[0], results, strict=True):
+    rows, columns = -(-len(results) // 3), min(len(results), 3)
+    size = (6 * columns, rows * (1.5 + 0.34 * max(len(result["rows"]) for result in results)))
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    for axis in axes.flat[len(results) :]:
+        axis.set_axis_off()
+    for axis, result in zip(axes.flat, results, strict=False):
         rows = result["rows"][::-1]
         ratios = np.array([row["ratio"] for row in rows])
         spread = np.abs(np.array([row["quartiles"] for row in rows]).T - ratios)
