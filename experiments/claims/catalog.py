@@ -34,6 +34,11 @@ def trained(name: str) -> bool:
     return hasattr(_module(name), "STUDY")
 
 
+def reads_data(name: str) -> bool:
+    """Whether a claim may read data files: its `run` takes `data_dir`, or it trains networks."""
+    return trained(name) or "data_dir" in inspect.signature(_module(name).run).parameters
+
+
 def note(name: str) -> str:
     """The lab note of a claim: statement, paper, setting, hyperparameters, success criteria, observations."""
     return inspect.getdoc(_module(name)) or ""
@@ -49,7 +54,8 @@ def find(name: str, scale: Scale, first_seed: int, workspace: Workspace) -> Find
     module = _module(name)
     if trained(name):
         return study.run(module.STUDY, scale, first_seed, workspace)
-    return module.run("full" if scale == "paper" else scale, first_seed)
+    files = {"data_dir": workspace.data_dir} if reads_data(name) else {}
+    return module.run("full" if scale == "paper" else scale, first_seed, **files)
 
 
 def _module(name: str) -> ModuleType:

@@ -62,7 +62,7 @@ def main(options: Options, console: Console) -> None:
 def _check(names: Sequence[str], options: Options) -> None:
     """Fail on what can be known before anything is computed."""
     refuse_unwritable(options.out)
-    if options.first_seed < FRESH_SEED and any(map(catalog.trained, names)):
+    if options.first_seed < FRESH_SEED and any(map(catalog.reads_data, names)):
         what = f"hyperparameters are chosen on seeds below {FRESH_SEED}; name one from {FRESH_SEED} on"
         raise UsageError(f"--first-seed {options.first_seed}: {what}")
     for path in (options.out / f"{name}.json" for name in names):
@@ -82,7 +82,7 @@ def _ledger(options: Options) -> Path:
 
 def _command(name: str, options: Options) -> str:
     """The command that repeats the claim, with a placeholder for the data folder where one was used."""
-    data = " --data-dir DATA" if catalog.trained(name) and _data_dir(options) else ""
+    data = " --data-dir DATA" if catalog.reads_data(name) and _data_dir(options) else ""
     return f"python -m experiments claims {name} --scale {options.scale} --first-seed {options.first_seed}{data}"
 
 

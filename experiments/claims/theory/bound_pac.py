@@ -66,8 +66,8 @@ def run(scale: Scale, first_seed: int = 200) -> Finding:
     size, data = SIZES[scale], digits.load()
     outcomes = over_seeds(lambda key: _train(key, data, size), first_seed, size.seeds)
     found = {name: jax.tree.map(lambda x: x[:, i], outcomes) for i, name in enumerate(METHODS)}
-    bounds = {name: _bounds(outcome, len(data.train[1]), size.draws) for name, outcome in found.items()}
-    rows = {name: _columns(found[name], bounds[name]) for name in METHODS}
+    bounds = {name: all_bounds(outcome, len(data.train[1]), size.draws) for name, outcome in found.items()}
+    rows = {name: columns(found[name], bounds[name]) for name in METHODS}
     by_radius = lambda values: [list(v) for v in values.T]
     first = found["SGD"]
     curves = {"bound": bounds["SGD"], "test risk": first.test_risk, "training risk": first.train_risk}
@@ -101,20 +101,20 @@ def _train(key: jax.Array, data: digits.Digits, size: Size) -> Outcome:
     trained = [descend(optax.chain(tx, optax.sgd(0.5)), losses_fn, start, size.steps)[0] for tx in METHODS.values()]
 
     def measure(params) -> Outcome:
-        (train_error, train_risk), (test_error, test_risk) = (_risks(part, params, noise_key, size) for part in data)
+        (train_error, train_risk), (test_error, test_risk) = (risks(part, params, noise_key, size) for part in data)
         return Outcome(start, params, train_error, test_error, train_risk, test_risk)
 
     return jax.lax.map(measure, jax.tree.map(lambda *w: jnp.stack(w), *trained))
 
 
-def _risks(part: tuple[np.ndarray, np.ndarray], params, key: jax.Array, size: Size) -> tuple[jax.Array, jax.Array]:
+def risks(part: tuple[np.ndarray, np.ndarray], params, key: jax.Array, size: Size) -> tuple[jax.Array, jax.Array]:
     """The error rate, and that under noise of every radius."""
     error_fn = lambda w: digits.error(w, *part)
     risk = lambda at: perturbed_risk(error_fn, params, at[0], at[1], samples=size.draws)
     return error_fn(params), jax.lax.map(risk, (jnp.array(RADII), jax.random.split(key, len(RADII))))
 
 
-def _bounds(outcome: Outcome, examples: int, draws: int) -> np.ndarray:
+def all_bounds(outcome: Outcome, examples: int, draws: int) -> np.ndarray:
     """Bounds [seeds, radii] that hold for all radii together."""
     one = lambda start, params, risk: pac_bayes_bound(risk, params, start, np.array(RADII), examples, samples=draws)
     seeds = range(len(outcome.train_risk))
@@ -122,7 +122,8 @@ def _bounds(outcome: Outcome, examples: int, draws: int) -> np.ndarray:
     return np.stack([one(*at(seed)) for seed in seeds])
 
 
-def _columns(outcome: Outcome, bounds: np.ndarray) -> dict[str, list[float]]:
+def columns(outcome: Outcome, bounds: np.ndarray) -> dict[str, list[float]]:
+    """What the table says of networks: errors, distance, and what there is at the best radius."""
     best = bounds.argmin(axis=1)
     take = lambda values: list(np.take_along_axis(values, best[:, None], axis=1)[:, 0])
     moved = jax.tree.map(lambda a, b: np.sum((a - b).reshape(len(a), -1) ** 2, axis=1), outcome.params, outcome.start)

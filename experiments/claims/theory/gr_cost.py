@@ -53,7 +53,7 @@ def run(scale: Scale, first_seed: int = 200) -> Finding:
     problems |= {"ResNet-8": image_model("resnet8", 64)} if size.resnet else {}
     rows: Rows = {}
     for name, problem in problems.items():
-        rows |= {f"{name}, {scheme}": row for scheme, row in _measure(problem, size.repeats).items()}
+        rows |= {f"{name}, {scheme}": row for scheme, row in measure(problem, size.repeats).items()}
     swept = [f"MLP {width}" for width in size.widths]
     widths = [float(width) for width in size.widths]
     lines = {what: _lines(rows, swept, widths, what) for what in ("FLOPs", "time")}
@@ -73,7 +73,8 @@ def _count(width: int, first: int, other: int) -> float:
     return (first * inputs + other * rest) / (2 * inputs + 3 * rest)
 
 
-def _measure(problem: Problem, repeats: int) -> dict[str, dict[str, list[float]]]:
+def measure(problem: Problem, repeats: int) -> dict[str, dict[str, list[float]]]:
+    """FLOPs and times of every scheme, over those of SGD."""
     batch = len(problem.labels)
     regularized = lambda scheme: lambda: pugd_optax.gradient_regularization(0.01, 0.01, scheme)
     makers = {

@@ -23,7 +23,8 @@ noise on all weights and at most threefold under layer-wise noise. All in paired
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,13 +37,24 @@ from experiments.claims.theory.descent import descend, over_seeds
 from experiments.report.stats import show
 from pugd_optax import layerwise_noise, noise_injection
 
-EXAMPLES, TEST, INPUTS, SIGMA, RATE, POINTS = 40, 1000, 20, 0.05, 0.02, 200
+EXAMPLES, TEST, INPUTS, RATE, POINTS = 40, 1000, 20, 0.02, 200
 MARGIN = 0.05
 METHODS = {
-    "gradient descent": lambda key: optax.identity(),
-    "all weights": lambda key: noise_injection(SIGMA / np.sqrt(2), key),
-    "layer by layer": lambda key: layerwise_noise(SIGMA, key),
+    "gradient descent": lambda sigma, key: optax.identity(),
+    "all weights": lambda sigma, key: noise_injection(sigma / np.sqrt(2), key),
+    "layer by layer": layerwise_noise,
 }
+
+
+class Kind(NamedTuple):
+    """A network's output `(x, weights) -> [n]`, its noise, and the part of the product of two noises that it passes."""
+
+    output: Callable[[jax.Array, Any], jax.Array]
+    sigma: float
+    part: float
+
+
+LINEAR = Kind(lambda x, w: x @ (w["first"] @ w["second"]), 0.05, 1.0)
 
 
 class Size(NamedTuple):
@@ -69,11 +81,15 @@ class Outcome(NamedTuple):
 
 
 def run(scale: Scale, first_seed: int = 200) -> Finding:
-    """Sweep the width."""
-    size = SIZES[scale]
+    """Sweep the width of linear networks."""
+    return sweep(LINEAR, SIZES[scale], first_seed)
+
+
+def sweep(kind: Kind, size: Size, first_seed: int) -> Finding:
+    """Train networks of every width with every method."""
     rows: Rows = {}
     for width in size.widths:
-        train = lambda key: {name: _train(name, key, width, size.steps) for name in METHODS}
+        train = lambda key: {name: _train(name, kind, key, width, size.steps) for name in METHODS}
         for name, outcome in over_seeds(train, first_seed, size.seeds).items():
             rows[f"{name}, width {width}"] = _columns(outcome)
     rows = {f"{name}, width {width}": rows[f"{name}, width {width}"] for name in METHODS for width in size.widths}
@@ -81,7 +97,7 @@ def run(scale: Scale, first_seed: int = 200) -> Finding:
         if name.startswith("gradient descent"):  # it has no noise to stand under
             del rows[name]["loss under noise"], rows[name]["standard deviation"]
     noisy = list(METHODS)[1:]
-    product = [[INPUTS * width * (SIGMA**2 / 2) ** 2 / 2] for width in size.widths]
+    product = [[kind.part * INPUTS * width * (kind.sigma**2 / 2) ** 2 / 2] for width in size.widths]
     theory = Line("product of the layers' noise, theory", [float(width) for width in size.widths], product)
     means = [*_lines(rows, size, noisy, "loss under noise"), theory]
     panels = [
@@ -94,7 +110,7 @@ def run(scale: Scale, first_seed: int = 200) -> Finding:
     return Finding(rows, panels, _conditions(rows, size), _reading(rows, size))
 
 
-def _train(name: str, key: jax.Array, width: int, steps: int) -> Outcome:
+def _train(name: str, kind: Kind, key: jax.Array, width: int, steps: int) -> Outcome:
     data_key, test_key, first_key, second_key, noise_key, eval_key = jax.random.split(key, 6)
     truth = jax.random.normal(jax.random.fold_in(key, 1), (INPUTS,)) / np.sqrt(INPUTS)
     x, y = _data(data_key, EXAMPLES, truth)
@@ -102,11 +118,11 @@ def _train(name: str, key: jax.Array, width: int, steps: int) -> Outcome:
         "first": jax.random.normal(first_key, (INPUTS, width)) / np.sqrt(width),
         "second": jax.random.normal(second_key, (width,)) / np.sqrt(width),
     }
-    losses = lambda w, x, y: 0.5 * (x @ (w["first"] @ w["second"]) - y) ** 2
-    method = METHODS[name](noise_key)
+    losses = lambda w, x, y: 0.5 * (kind.output(x, w) - y) ** 2
+    method = METHODS[name](kind.sigma, noise_key)
     w, _ = descend(optax.chain(method, optax.sgd(RATE)), lambda w: losses(w, x, y), start, steps)
     # Other draws than those of the training, which the weights have moved along.
-    around = _around(METHODS[name](eval_key), w, lambda p: jnp.mean(losses(p, x, y)))
+    around = _around(METHODS[name](kind.sigma, eval_key), w, lambda p: jnp.mean(losses(p, x, y)))
     test = jnp.mean(losses(w, *_data(test_key, TEST, truth)))
     return Outcome(test, jnp.mean(losses(w, x, y)), jnp.mean(around), jnp.std(around))
 

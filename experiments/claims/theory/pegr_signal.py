@@ -29,7 +29,8 @@ import optax
 import pugd_optax
 from experiments.claims.claim import Finding, Line, Panel, Rows, Scale
 from experiments.claims.conditions import Condition, above
-from experiments.claims.theory.descent import descend, over_seeds
+from experiments.claims.theory import two_patches
+from experiments.claims.theory.descent import over_seeds
 from experiments.report.stats import below
 
 METHODS = {
@@ -39,7 +40,7 @@ METHODS = {
 }
 DESCENT, PEGR = list(METHODS)[:2]
 MARGIN, INSIDE = 0.05, 1.0
-EXAMPLES, TEST, FILTERS, RATE = 20, 1000, 10, 0.1
+TEST = 1000
 
 
 class Size(NamedTuple):
@@ -81,7 +82,7 @@ def run(scale: Scale, first_seed: int = 200) -> Finding:
     rows |= {f"{name}, 10 % flips": _columns(found[name], -1) for name in (DESCENT, PEGR)}
     clean = {name: Outcome(*(values[:, :-1] for values in outcome)) for name, outcome in found.items()}
     ratios = list(lengths[:-1] / np.sqrt(size.dimension))
-    title = f"{EXAMPLES} examples in {size.dimension} dimensions"
+    title = f"{two_patches.EXAMPLES} examples in {size.dimension} dimensions"
     panels = [
         Panel(title, "signal-to-noise ratio", "test error", _lines(ratios, clean, "test_error"), "x"),
         Panel("Inside the networks", "signal-to-noise ratio", "largest inner product", _inside(ratios, clean), "xy"),
@@ -91,36 +92,13 @@ def run(scale: Scale, first_seed: int = 200) -> Finding:
 
 def _train(method, key: jax.Array, mu: jax.Array, dimension: int, flips: jax.Array) -> Outcome:
     data_key, test_key, start_key, flip_key = jax.random.split(key, 4)
-    x, y = _data(data_key, EXAMPLES, mu, dimension)
-    flip = jnp.arange(EXAMPLES) < flips * EXAMPLES - 0.5
+    x, y = two_patches.examples(data_key, two_patches.EXAMPLES, mu, dimension)
+    flip = jnp.arange(two_patches.EXAMPLES) < flips * two_patches.EXAMPLES - 0.5
     labels = jnp.where(jax.random.permutation(flip_key, flip), -y, y)
-    start = 0.01 * jax.random.normal(start_key, (2, FILTERS, dimension))
-    losses_fn = lambda w: jax.nn.softplus(-labels * _network(w, x))
-    w, _ = descend(optax.chain(method, optax.sgd(RATE)), losses_fn, start, 1000)
-    test_x, test_y = _data(test_key, TEST, mu, dimension)
-    own = jnp.einsum("jrd,nd->njr", w, x[:, 1]) * ((1 + labels[:, None] * jnp.array([[1.0, -1.0]])) / 2)[:, :, None]
-    return Outcome(
-        _error(w, test_x, test_y), _error(w, x, labels), jnp.max(w[:, :, 0] * jnp.array([[mu], [-mu]])), jnp.max(own)
-    )
-
-
-def _data(key: jax.Array, n: int, mu: jax.Array, dimension: int) -> tuple[jax.Array, jax.Array]:
-    """Patches [n, 2, dimension], the signal along the first axis and the noise across it; labels -1 and 1."""
-    noise_key, label_key = jax.random.split(key)
-    y = jax.random.rademacher(label_key, (n,), float)
-    noise = jax.random.normal(noise_key, (n, dimension)).at[:, 0].set(0)
-    return jnp.stack([jnp.zeros_like(noise).at[:, 0].set(mu * y), noise], axis=1), y
-
-
-def _network(w: jax.Array, x: jax.Array) -> jax.Array:
-    by_class = jnp.mean(jnp.sum(jax.nn.relu(jnp.einsum("npd,jrd->npjr", x, w)) ** 3, axis=1), axis=-1)
-    return by_class[:, 0] - by_class[:, 1]
-
-
-def _error(w: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
-    # A network that has diverged answers nothing correctly: NaN, not 0.
-    f = _network(w, x)
-    return jnp.where(jnp.all(jnp.isfinite(f)), jnp.mean(y * f <= 0), jnp.nan)
+    w, _ = two_patches.train(method, two_patches.start(start_key, dimension), x, labels)
+    test = two_patches.examples(test_key, TEST, mu, dimension)
+    strongest = jnp.max(two_patches.signal(w, mu)), jnp.max(two_patches.noise(w, x, labels))
+    return Outcome(two_patches.error(w, *test), two_patches.error(w, x, labels), *strongest)
 
 
 def _columns(outcome: Outcome, i: int) -> dict[str, list[float]]:

@@ -68,10 +68,11 @@ def test_noise_is_a_group_norm():
     assert abs(found / theory - 1) < 0.1
 
 
-def test_noise_on_all_weights_grows_with_the_width():
-    deviation = functools.partial(mean, "noise.variance", column="standard deviation")
-    assert deviation("all weights, width 6000") > 1.5 * deviation("all weights, width 20")
-    assert deviation("all weights, width 6000") > 1.5 * deviation("layer by layer, width 6000")
+@pytest.mark.parametrize(("claim", "wide"), [("noise.variance", 6000), ("noise.relu", 1000)])
+def test_noise_on_all_weights_grows_with_the_width(claim, wide):
+    deviation = functools.partial(mean, claim, column="standard deviation")
+    assert deviation(f"all weights, width {wide}") > 1.5 * deviation("all weights, width 20")
+    assert deviation(f"all weights, width {wide}") > 1.5 * deviation(f"layer by layer, width {wide}")
 
 
 def test_order_of_regularisers():
@@ -85,17 +86,19 @@ def test_flooding_is_gradient_regularisation():
     assert judge(smoke("gr.flooding").conditions)[0].result == "holds"
 
 
-def test_difference_needs_fewer_operations():
-    flops = functools.partial(mean, "gr.cost", column="FLOPs")
-    assert flops("MLP 64, forward") < flops("MLP 64, double backpropagation")
+@pytest.mark.parametrize(("claim", "network"), [("gr.cost", "MLP 64"), ("gr.depth", "MLP 6 x 64")])
+def test_difference_needs_fewer_operations(claim, network):
+    flops = functools.partial(mean, claim, column="FLOPs")
+    assert flops(f"{network}, forward") < flops(f"{network}, double backpropagation")
 
 
 def test_delta_is_proportional_to_a_small_radius():
     assert all(c.estimate > 0 for c in smoke("unify.table").conditions if "slope" in c.statement)
 
 
-def test_bound_holds():
-    assert judge(smoke("bound.pac").conditions)[0].result == "holds"
+@pytest.mark.parametrize("claim", ["bound.pac", "bound.prior", "lpg.bound"])
+def test_bound_holds(claim):
+    assert judge(smoke(claim).conditions)[0].result == "holds"
 
 
 def made() -> Saved:
