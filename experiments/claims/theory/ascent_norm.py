@@ -62,7 +62,7 @@ class Size(NamedTuple):
 
 
 SIZES: dict[Scale, Size] = {
-    "smoke": Size("digits", 200, 2, (1.5, 2.0), (0.1,), (1e-4,), (0.1,), 1, 2),
+    "smoke": Size("digits", 200, 2, (2.0, math.inf), (0.1,), (1e-4,), (0.1,), 1, 2),
     "full": Size("fashion_mnist", 1000, 30, POWERS, RATES, (1e-4, 1e-3, 1e-2), (0.1, 0.2, 0.4, 0.8), 5, 30),
 }
 
@@ -121,11 +121,11 @@ def _chosen(size: Size, measures: dict) -> dict[str, Chosen]:
 
 def _off(p: float) -> float:
     """How far <g, eps> is from |g|_q and |eps|_p from 1, the largest relative error over ten vectors."""
+    g = np.random.default_rng(0).normal(size=(10, 1000))
     with jax.enable_x64(True):
-        g = jnp.asarray(np.random.default_rng(0).normal(size=(10, 1000)))
-        eps = jax.vmap(lambda g: dual_norm(p).update(g, optax.EmptyState())[0])(g)
+        eps = np.asarray(jax.vmap(lambda g: dual_norm(p).update(g, optax.EmptyState())[0])(jnp.asarray(g)))
     q = math.inf if p == 1 else 1.0 if math.isinf(p) else p / (p - 1)
-    rise = np.sum(np.asarray(g) * eps, axis=1) / np.linalg.norm(g, q, axis=1)
+    rise = np.sum(g * eps, axis=1) / np.linalg.norm(g, q, axis=1)
     return float(max(abs(rise - 1).max(), abs(np.linalg.norm(eps, p, axis=1) - 1).max()))
 
 
