@@ -88,9 +88,12 @@ def _solver(size: Size, seeds: range, parts: images.Parts):
 
         def one(run: images.Runs) -> Outcome:
             params, seen = images.fit(training, method, RATE, run, watch=lambda w: _jacobian(w, run.x))
-            risk = lambda part, radius: _risk(params, part, radius, run.key, size)
-            risks = jax.lax.map(lambda radius: risk((run.x, run.y), radius), jnp.array((RADIUS, *RADII)))
-            return Outcome(run.start, params, risks[0], risk(test, RADIUS), risks[1:], jnp.max(seen))
+            radii = jnp.array((RADIUS, *RADII))
+            keys = jax.random.split(run.key, len(radii))
+            risks = jax.lax.map(lambda at: _risk(params, (run.x, run.y), *at, size), (radii, keys))
+            return Outcome(
+                run.start, params, risks[0], _risk(params, test, RADIUS, keys[0], size), risks[1:], jnp.max(seen)
+            )
 
         return jax.lax.map(one, every)
 
