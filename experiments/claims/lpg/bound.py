@@ -19,7 +19,7 @@ from 0.3.
 """
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +90,7 @@ def _solver(size: Size, seeds: range, parts: images.Parts):
             params, seen = images.fit(training, method, RATE, run, watch=lambda w: _jacobian(w, run.x))
             radii = jnp.array((RADIUS, *RADII))
             keys = jax.random.split(run.key, len(radii))
-            risks = jax.lax.map(lambda at: _risk(params, (run.x, run.y), *at, size), (radii, keys))
+            risks = jax.lax.map(lambda at: _risk(params, (run.x, run.y), at[0], at[1], size), (radii, keys))
             return Outcome(
                 run.start, params, risks[0], _risk(params, test, RADIUS, keys[0], size), risks[1:], jnp.max(seen)
             )
@@ -101,7 +101,7 @@ def _solver(size: Size, seeds: range, parts: images.Parts):
     return lambda strength: jax.tree.map(np.asarray, solve(strength, *given))
 
 
-def _risk(params, part: tuple, radius: jax.typing.ArrayLike, key: jax.Array, size: Size) -> jax.Array:
+def _risk(params, part: tuple, radius: Any, key: jax.Array, size: Size) -> jax.Array:
     x, y = part
     error_fn = lambda w: jnp.mean(jnp.argmax(images.logits(w, x), axis=-1) != y)
     return perturbed_risk(error_fn, params, radius, key, samples=size.draws)
@@ -129,7 +129,7 @@ def _columns(found: Outcome, scaled: int, s: float, labels: np.ndarray, size: Si
         counts = np.bincount(y, minlength=CLASSES)
         beforehand.append(float(class_bound(float(found.train_risk[i]), counts, strength, **given).bound))
         params, start = (jax.tree.map(lambda x, i=i: x[i], tree) for tree in (found.params, found.start))
-        bounds = pac_bayes_bound(found.risks[i], params, start, RADII, EXAMPLES, samples=size.draws)
+        bounds = pac_bayes_bound(found.risks[i], params, start, np.array(RADII), EXAMPLES, samples=size.draws)
         afterwards.append(float(bounds.min()))
         squares = jax.tree.map(lambda a, b: np.sum((a - b) ** 2), params, start)
         moved.append(float(np.sqrt(sum(jax.tree.leaves(squares)))))
@@ -146,7 +146,7 @@ def _columns(found: Outcome, scaled: int, s: float, labels: np.ndarray, size: Si
 def _correlations(rows: Rows, column: str) -> list[float]:
     """Rank correlation with the gap over the strengths, one a seed."""
     values, gaps = (np.array([row[what] for row in rows.values()]) for what in (column, "gap"))
-    return [float(stats.spearmanr(v, g).statistic) for v, g in zip(values.T, gaps.T, strict=True)]
+    return [float(np.asarray(stats.spearmanr(v, g))[0]) for v, g in zip(values.T, gaps.T, strict=True)]
 
 
 def _panels(rows: Rows, size: Size) -> list[Panel]:

@@ -94,7 +94,8 @@ def _flops(rows: Rows, shape: Shape) -> float:
 
 
 def _time(rows: Rows, shape: Shape) -> np.ndarray:
-    return np.divide(*(rows[f"{shape.title}, {scheme}"]["time"] for scheme in (DOUBLE, FORWARD)))
+    double, forward = (np.array(rows[f"{shape.title}, {scheme}"]["time"]) for scheme in (DOUBLE, FORWARD))
+    return double / forward
 
 
 def _conditions(rows: Rows, size: Size) -> list[Condition]:

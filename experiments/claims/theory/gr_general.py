@@ -19,13 +19,13 @@ above plain SGD.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import optax
 
 from experiments.claims.claim import Finding, Line, Panel, Rows, Scale
-from experiments.claims.conditions import Condition, above, exact
+from experiments.claims.conditions import Condition, Kind, above, exact
 from experiments.claims.theory import images
 from experiments.claims.theory.tuning import Chosen, choose
 from pugd_optax import gradient_regularization
@@ -84,7 +84,7 @@ def run(scale: Scale, first_seed: int = 200, data_dir: Path | None = None) -> Fi
     return Finding(rows, _panels(found, size, measures, chosen), conditions, _reading(chosen), choices)
 
 
-def _maker(name: str):
+def _maker(name: Any):
     if name == PLAIN:
         return lambda key: optax.identity()
     return lambda key, strength, step=0.05: gradient_regularization(strength, step, name)
@@ -116,9 +116,10 @@ def _panels(
 
 
 def _conditions(found: dict[str, np.ndarray], chosen: dict[str, Chosen], size: Size) -> list[Condition]:
-    ahead = lambda other, kind="paper": above(
-        f"forward above {other}", found[FORWARD], found[other], margin=MARGIN, kind=kind, unit="points"
-    )
+    def ahead(other: str, kind: Kind = "paper") -> Condition:
+        statement = f"forward above {other}"
+        return above(statement, found[FORWARD], found[other], margin=MARGIN, kind=kind, unit="points")
+
     step = chosen[FORWARD].values[STEP]
     large = exact("the forward scheme chose more than the smallest step", step - min(size.steps))
     return [ahead(BACKWARD), ahead(EXACT), large, ahead(PLAIN, "extra")]

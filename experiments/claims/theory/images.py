@@ -63,7 +63,7 @@ def to_judge(dataset: str, data_dir: Path | None, seeds: Sequence[int], n: int) 
 
 def _drawn(pool: data.Examples, test: data.Examples, seeds: Sequence[int], n: int) -> Parts:
     rows = np.stack([np.random.default_rng([seed, 1]).permutation(len(pool.labels))[:n] for seed in seeds])
-    return Parts(pool.images[rows], pool.labels[rows], test.images, test.labels)
+    return Parts(np.asarray(pool.images[rows]), pool.labels[rows], np.asarray(test.images), test.labels)
 
 
 def flipped(parts: Parts, share: float, seeds: Sequence[int]) -> Parts:
@@ -117,10 +117,10 @@ class Runs(NamedTuple):
     """What the trainings of some seeds begin with, the seeds in front: weights, examples of each step, and a key."""
 
     start: Any
-    order: np.ndarray
+    order: Any
     key: jax.Array
-    x: np.ndarray
-    y: np.ndarray
+    x: Any
+    y: Any
 
 
 def runs(training: Training, parts: Parts, seeds: Sequence[int]) -> Runs:
@@ -141,7 +141,7 @@ def fit(
     rate: jax.typing.ArrayLike,
     run: Runs,
     *,
-    decay: jax.typing.ArrayLike = 0.0,
+    decay: float | jax.Array = 0.0,
     watch: Watch | None = None,
 ) -> tuple[Any, Any]:
     """Momentum SGD with a cosine learning rate behind a method, for one seed's run.
