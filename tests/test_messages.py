@@ -60,6 +60,7 @@ def curve(method=methods.sam, batches=(SIX,), **given):
 SIGNS = "Fix: penalty=pugd_optax.per_example.signs(key)"
 
 ARGUMENTS = [
+    Case(lambda: methods.gsam(adaptive=1), "adaptive", "1", "Fix: adaptive=True"),
     Case(lambda: methods.sam("big"), "radius", "'big'", "expected a number or a schedule"),
     Case(lambda: methods.sam(-1.0), "radius", "-1.0", "expected one finite number >= 0"),
     Case(lambda: jax.jit(lambda n: methods.amp(steps=n))(2), "steps", "traced", "Fix: optax.inject_hyperparams("),
