@@ -8,6 +8,22 @@ from typing import NamedTuple
 from experiments.config.schema import Config
 
 
+def beyond(values: tuple[float, ...], value: float, below: float = math.inf) -> tuple[float, ...]:
+    """Ascending values, with one more where `value` is on an edge, by the ratio of the two there; none from `below` on.
+
+    Example:
+      >>> beyond((0.1, 0.3), 0.3), beyond((1.0, 2.0, 4.0), 2.0)
+      ((0.1, 0.3, 0.9), (1.0, 2.0, 4.0))
+    """
+    if len(values) == 1 or value not in (values[0], values[-1]):
+        return values
+    lower = value == values[0]
+    new = float(f"{value * (values[0] / values[1] if lower else values[-1] / values[-2]):.3g}")
+    if not new < below:
+        return values
+    return (new, *values) if lower else (*values, new)
+
+
 class Axis(NamedTuple):
     """A hyperparameter: the values that are tried, ascending, how one is set, and a bound that none reaches."""
 
@@ -17,20 +33,8 @@ class Axis(NamedTuple):
     below: float = math.inf
 
     def beyond(self, value: float) -> "Axis":
-        """With another value where `value` is on an edge, as far from it as its neighbour is, by their ratio.
-
-        Example:
-          >>> Axis("rate", (0.1, 0.3), lambda config, rate: config).beyond(0.3).values
-          (0.1, 0.3, 0.9)
-        """
-        values = self.values
-        if len(values) == 1 or value not in (values[0], values[-1]):
-            return self
-        lower = value == values[0]
-        new = float(f"{value * (values[0] / values[1] if lower else values[-1] / values[-2]):.3g}")
-        if not new < self.below:
-            return self
-        return self._replace(values=(new, *values) if lower else (*values, new))
+        """With another value where `value` is on an edge."""
+        return self._replace(values=beyond(self.values, value, self.below))
 
 
 class Variant(NamedTuple):

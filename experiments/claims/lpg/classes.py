@@ -30,11 +30,11 @@ import optax
 import pugd_optax
 from experiments.claims.claim import Finding, Line, Panel, Rows, Scale
 from experiments.claims.conditions import Condition, above, within
-from experiments.claims.theory import images
+from experiments.claims.theory import images, tuning
 from experiments.claims.theory.tuning import Chosen, choose
 from experiments.report.stats import show
 
-CLASSES, CHOOSING, AT = 10, 100, 0.6
+CLASSES, AT = 10, 0.6
 
 
 class Size(NamedTuple):
@@ -52,8 +52,7 @@ class Size(NamedTuple):
     @property
     def training(self) -> images.Training:
         """Network and length."""
-        pixels = 64 if self.dataset == "digits" else 196
-        return images.Training(lambda key: images.mlp(key, (pixels, 64, 64, CLASSES)), self.epochs, 100)
+        return images.perceptron(self.dataset, (64, 64), self.epochs)
 
 
 SIZES: dict[Scale, Size] = {
@@ -62,8 +61,8 @@ SIZES: dict[Scale, Size] = {
         "fashion_mnist",
         1000,
         30,
-        (0.01, 0.02, 0.04, 0.08, 0.16),
-        (1e-4, 1e-3, 1e-2),
+        tuning.RATES,
+        tuning.DECAYS,
         (-0.9, -AT, -0.3, 0.0, 0.3, AT, 0.9),
         5,
         10,
@@ -85,9 +84,7 @@ class Outcome(NamedTuple):
 def run(scale: Scale, first_seed: int = 200, data_dir: Path | None = None) -> Finding:
     """Choose for plain SGD, then scale the gradients of one class at a time."""
     size = SIZES[scale]
-    choosing, fresh = (
-        range(first, first + n) for first, n in ((CHOOSING, size.choosing_seeds), (first_seed, size.seeds))
-    )
+    choosing, fresh = tuning.seeds(size.choosing_seeds, first_seed, size.seeds)
     tried = images.to_choose(size.dataset, data_dir, choosing, size.examples)
     measure = images.compiled(size.training, lambda key: optax.identity(), tried, choosing)
     chosen = choose(lambda **point: float(np.mean(measure(**point))), {"rate": size.rates, "decay": size.decays})

@@ -30,15 +30,14 @@ import optax
 
 from experiments.claims.claim import Finding, Line, Panel, Rows, Scale
 from experiments.claims.conditions import Condition, above, exact, within
-from experiments.claims.theory import images
+from experiments.claims.theory import images, tuning
 from experiments.claims.theory.tuning import Chosen, choose
 from pugd_optax import reevaluate
 from pugd_optax.ascents import dual_norm
 from pugd_optax.combines import replace
 
-PLAIN, WRONG, CHOOSING, MARGIN = "SGD", 0.2, 100, 0.5
+PLAIN, WRONG, MARGIN = "SGD", 0.2, 0.5
 POWERS = (1.0, 1.5, 2.0, 4.0, math.inf)
-RATES = (0.01, 0.02, 0.04, 0.08, 0.16)
 
 
 class Size(NamedTuple):
@@ -57,22 +56,19 @@ class Size(NamedTuple):
     @property
     def training(self) -> images.Training:
         """Network and length."""
-        pixels = 64 if self.dataset == "digits" else 196
-        return images.Training(lambda key: images.mlp(key, (pixels, 64, 64, 10)), self.epochs, 100)
+        return images.perceptron(self.dataset, (64, 64), self.epochs)
 
 
 SIZES: dict[Scale, Size] = {
     "smoke": Size("digits", 200, 2, (2.0, math.inf), (0.1,), (1e-4,), (0.1,), 1, 2),
-    "full": Size("fashion_mnist", 1000, 30, POWERS, RATES, (1e-4, 1e-3, 1e-2), (0.1, 0.2, 0.4, 0.8), 5, 30),
+    "full": Size("fashion_mnist", 1000, 30, POWERS, tuning.RATES, tuning.DECAYS, (0.1, 0.2, 0.4, 0.8), 5, 30),
 }
 
 
 def run(scale: Scale, first_seed: int = 200, data_dir: Path | None = None) -> Finding:
     """The identity; then choose for every p, and train what was chosen on fresh seeds."""
     size = SIZES[scale]
-    choosing, fresh = (
-        range(first, first + n) for first, n in ((CHOOSING, size.choosing_seeds), (first_seed, size.seeds))
-    )
+    choosing, fresh = tuning.seeds(size.choosing_seeds, first_seed, size.seeds)
     part = lambda drawn, seeds: images.flipped(drawn(size.dataset, data_dir, seeds, size.examples), WRONG, seeds)
     tried, final = part(images.to_choose, choosing), part(images.to_judge, fresh)
     units = {p: _unit(p, size, tried) for p in size.powers}

@@ -26,14 +26,12 @@ import optax
 
 from experiments.claims.claim import Finding, Line, Panel, Rows, Scale
 from experiments.claims.conditions import Condition, Kind, above, exact
-from experiments.claims.theory import images
+from experiments.claims.theory import images, tuning
 from experiments.claims.theory.tuning import Chosen, choose
 from pugd_optax import gradient_regularization
 
 PLAIN, FORWARD, BACKWARD, EXACT = "SGD", "forward", "backward", "exact"
-CHOOSING, MARGIN, STEP = 100, 0.5, "step"
-RATES = (0.01, 0.02, 0.04, 0.08, 0.16)
-DECAYS = (1e-4, 1e-3, 1e-2)
+MARGIN, STEP = 0.5, "step"
 Measure = Callable[..., np.ndarray]
 
 
@@ -53,22 +51,21 @@ class Size(NamedTuple):
     @property
     def training(self) -> images.Training:
         """Network and length."""
-        pixels = 64 if self.dataset == "digits" else 196
-        return images.Training(lambda key: images.mlp(key, (pixels, 64, 64, 10)), self.epochs, 100)
+        return images.perceptron(self.dataset, (64, 64), self.epochs)
 
 
 SIZES: dict[Scale, Size] = {
     "smoke": Size("digits", 200, 2, (0.1,), (1e-4,), (0.01,), (0.05,), 1, 2),
-    "full": Size("fashion_mnist", 1000, 30, RATES, DECAYS, (0.01, 0.03, 0.1, 0.3), (0.05, 0.15, 0.5), 5, 30),
+    "full": Size(
+        "fashion_mnist", 1000, 30, tuning.RATES, tuning.DECAYS, (0.01, 0.03, 0.1, 0.3), (0.05, 0.15, 0.5), 5, 30
+    ),
 }
 
 
 def run(scale: Scale, first_seed: int = 200, data_dir: Path | None = None) -> Finding:
     """Choose for every scheme, then train what was chosen on fresh seeds."""
     size = SIZES[scale]
-    choosing, fresh = (
-        range(first, first + n) for first, n in ((CHOOSING, size.choosing_seeds), (first_seed, size.seeds))
-    )
+    choosing, fresh = tuning.seeds(size.choosing_seeds, first_seed, size.seeds)
     tried = images.to_choose(size.dataset, data_dir, choosing, size.examples)
     measures = {
         n: images.compiled(size.training, _maker(n), tried, choosing) for n in (PLAIN, FORWARD, BACKWARD, EXACT)

@@ -24,7 +24,7 @@ import optax
 
 from experiments.claims.claim import Finding, Line, Panel, Rows, Scale
 from experiments.claims.conditions import above
-from experiments.claims.theory import images
+from experiments.claims.theory import images, tuning
 from experiments.claims.theory.tuning import Chosen, choose
 from pugd_optax import layerwise_noise, noise_injection
 
@@ -34,7 +34,7 @@ MAKERS = {
     LAYER: lambda key, sigma: layerwise_noise(sigma, key),
     ALL: lambda key, sigma: noise_injection(sigma / np.sqrt(TENSORS), key),
 }
-CHOOSING, MARGIN = 100, 0.5
+MARGIN = 0.5
 
 
 class Size(NamedTuple):
@@ -53,15 +53,13 @@ class Size(NamedTuple):
     @property
     def training(self) -> images.Training:
         """Network and length."""
-        pixels = 64 if self.dataset == "digits" else 196
-        sizes = (pixels, self.width, self.width, 10)
-        return images.Training(lambda key: images.mlp(key, sizes), self.epochs, 100)
+        return images.perceptron(self.dataset, (self.width, self.width), self.epochs)
 
 
 SIZES: dict[Scale, Size] = {
     "smoke": Size("digits", 200, 2, 16, (0.1,), (1e-4,), (0.01,), 1, 2),
     "full": Size(
-        *("fashion_mnist", 1000, 30, 256, (0.005, 0.01, 0.02, 0.04, 0.08), (1e-4, 1e-3, 1e-2), (0.01, 0.03, 0.1), 5, 20)
+        *("fashion_mnist", 1000, 30, 256, (0.005, 0.01, 0.02, 0.04, 0.08), tuning.DECAYS, (0.01, 0.03, 0.1), 5, 20)
     ),
 }
 
@@ -69,9 +67,7 @@ SIZES: dict[Scale, Size] = {
 def run(scale: Scale, first_seed: int = 200, data_dir: Path | None = None) -> Finding:
     """Choose for either noise, then train what was chosen on fresh seeds."""
     size = SIZES[scale]
-    choosing, fresh = (
-        range(first, first + n) for first, n in ((CHOOSING, size.choosing_seeds), (first_seed, size.seeds))
-    )
+    choosing, fresh = tuning.seeds(size.choosing_seeds, first_seed, size.seeds)
     tried = images.to_choose(size.dataset, data_dir, choosing, size.examples)
     final = images.to_judge(size.dataset, data_dir, fresh, size.examples)
     chosen = _chosen(size, {n: images.compiled(size.training, m, tried, choosing) for n, m in MAKERS.items()})

@@ -31,7 +31,7 @@ import optax
 import pugd_optax
 from experiments.claims.claim import Finding, Line, Panel, Rows, Scale
 from experiments.claims.conditions import Condition, above
-from experiments.claims.theory import images
+from experiments.claims.theory import images, tuning
 from experiments.claims.theory.tuning import Chosen, choose
 
 PLAIN, DECAY, BATCH, PEGR = "SGD", "weight decay", "whole-batch GR", "PEGR"
@@ -40,7 +40,7 @@ MAKERS: dict[str, Callable[..., optax.GradientTransformation]] = {
     BATCH: lambda key, strength: pugd_optax.gradient_regularization(strength, scheme="exact"),
     PEGR: lambda key, strength: pugd_optax.pegr(strength),
 }
-FILTERS, CHOOSING, MARGIN = 10, 100, 1.0
+FILTERS, MARGIN = 10, 1.0
 
 
 class Task(NamedTuple):
@@ -104,9 +104,7 @@ def run(scale: Scale, first_seed: int = 200, data_dir: Path | None = None) -> Fi
 
 def _solve(task: Task, size: Size, first_seed: int, data_dir: Path | None) -> tuple[dict, dict[str, Chosen]]:
     """Test accuracies of the methods, [seeds], and what was chosen."""
-    choosing, fresh = (
-        range(first, first + n) for first, n in ((CHOOSING, size.choosing_seeds), (first_seed, size.seeds))
-    )
+    choosing, fresh = tuning.seeds(size.choosing_seeds, first_seed, size.seeds)
     tried = _beside_noise(images.to_choose(task.dataset, data_dir, choosing, size.examples), choosing)
     final = _beside_noise(images.to_judge(task.dataset, data_dir, fresh, size.examples), fresh)
     training = _training(task, size, tried.x.shape[-1])

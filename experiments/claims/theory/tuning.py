@@ -7,6 +7,11 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.claims.claim import Choice
+from experiments.claims.protocol import CHOOSING_SEED, EXTENSIONS
+from experiments.claims.setting import beyond
+
+RATES = (0.01, 0.02, 0.04, 0.08, 0.16)
+DECAYS = (1e-4, 1e-3, 1e-2)
 
 
 class Chosen(NamedTuple):
@@ -27,9 +32,12 @@ class Chosen(NamedTuple):
         return Choice(setting, variant, self.tried, self.values, self.ends, [self.score])
 
 
-def choose(
-    score: Callable[..., float], grid: Mapping[str, Sequence[float]], *, fixed: Sequence[str] = (), reach: int = 3
-) -> Chosen:
+def seeds(choosing: int, first: int, fresh: int) -> tuple[range, range]:
+    """Seeds to choose hyperparameters by, and from `first` on those of the verdict."""
+    return range(CHOOSING_SEED, CHOOSING_SEED + choosing), range(first, first + fresh)
+
+
+def choose(score: Callable[..., float], grid: Mapping[str, Sequence[float]], *, reach: int = EXTENSIONS) -> Chosen:
     """The point of a grid with the highest score; an axis whose edge wins is continued by its last ratio.
 
     Of a single point no score is taken.
@@ -37,8 +45,7 @@ def choose(
     Args:
       score: `(**point) -> score`; NaN loses against everything.
       grid: the values of each axis, rising.
-      fixed: axes that are not continued.
-      reach: by how many values an axis may grow on either side.
+      reach: how often the grid is continued at most.
 
     Returns:
       The winner.
@@ -47,32 +54,23 @@ def choose(
       >>> print(choose(lambda a: -abs(a - 8.0), {"a": (1.0, 2.0)}))
       a 8
     """
-    axes = {name: list(values) for name, values in grid.items()}
+    axes = {name: tuple(values) for name, values in grid.items()}
     if all(len(values) == 1 for values in axes.values()):
-        return Chosen({name: values[0] for name, values in axes.items()}, np.nan, axes, [])
-    left = {(name, end): 0 if name in fixed else reach for name in axes for end in (0, -1)}
+        return Chosen({name: values[0] for name, values in axes.items()}, np.nan, _listed(axes), [])
     scores: dict[tuple[float, ...], float] = {}
-    while True:
+    for left in reversed(range(reach + 1)):
         for point in itertools.product(*axes.values()):
             if point not in scores:
                 found = score(**dict(zip(axes, point, strict=True)))
                 scores[point] = found if np.isfinite(found) else -np.inf
         best = max(scores, key=scores.__getitem__)
         values = dict(zip(axes, best, strict=True))
-        if not _grow(axes, values, left):
-            open_axes = [n for n in axes if n not in fixed and len(axes[n]) > 1]
-            ends = [n for n in open_axes if values[n] in (axes[n][0], axes[n][-1])]
-            return Chosen(values, scores[best], axes, ends)
+        wider = {name: beyond(axis, values[name]) for name, axis in axes.items()}
+        if wider == axes or not left:
+            break
+        axes = wider
+    return Chosen(values, scores[best], _listed(axes), [name for name in axes if wider[name] != axes[name]])
 
 
-def _grow(axes: dict[str, list[float]], best: Mapping[str, float], left: dict[tuple[str, int], int]) -> bool:
-    """Continue the axes on whose edge the best point lies; False where there is none."""
-    grown = False
-    for (name, end), times in left.items():
-        values = axes[name]
-        if times and len(values) > 1 and best[name] == values[end]:
-            beyond = values[end] * values[end] / values[1 if end == 0 else -2]
-            values.insert(0 if end == 0 else len(values), beyond)
-            left[name, end] = times - 1
-            grown = True
-    return grown
+def _listed(axes: Mapping[str, tuple[float, ...]]) -> dict[str, list[float]]:
+    return {name: list(values) for name, values in axes.items()}
