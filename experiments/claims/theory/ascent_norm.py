@@ -56,7 +56,7 @@ class Size(NamedTuple):
     @property
     def training(self) -> images.Training:
         """Network and length."""
-        return images.perceptron(self.dataset, (64, 64), self.epochs)
+        return images.classifier(self.dataset, (64, 64), self.epochs)
 
 
 SIZES: dict[Scale, Size] = {

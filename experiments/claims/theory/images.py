@@ -110,7 +110,7 @@ class Training(NamedTuple):
         return self.epochs * (examples // self.batch)
 
 
-def perceptron(dataset: str, hidden: Sequence[int], epochs: int) -> Training:
+def classifier(dataset: str, hidden: Sequence[int], epochs: int) -> Training:
     """An MLP with ReLU on the images of a data set, 100 examples a step."""
     sizes = (64 if dataset == "digits" else 196, *hidden, 10)
     return Training(lambda key: mlp(key, sizes), epochs, 100)

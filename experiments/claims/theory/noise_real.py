@@ -53,7 +53,7 @@ class Size(NamedTuple):
     @property
     def training(self) -> images.Training:
         """Network and length."""
-        return images.perceptron(self.dataset, (self.width, self.width), self.epochs)
+        return images.classifier(self.dataset, (self.width, self.width), self.epochs)
 
 
 SIZES: dict[Scale, Size] = {
