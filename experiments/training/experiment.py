@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -31,6 +31,7 @@ class Experiment:
     """One experiment, ready to train any number of seeds; nothing compiles again from seed to seed.
 
     `start` is `(params, model_state, seed) -> state`, compiled. Whoever compiles the step holds the lock `compiling`.
+    Both may be of an experiment that differs in numbers which the step reads from its state: see `Optimizer.data`.
     """
 
     config: Config
@@ -56,6 +57,10 @@ class Experiment:
         if self.optimizer.plan is not None:
             epochs = np.sort(np.unique(self.optimizer.plan.reshape(-1, self.steps_per_epoch), True, axis=0)[1])
         return list(dict.fromkeys(chunk.program for i in epochs for chunk in self.chunks(int(i) + 1)))
+
+    def begin(self, seed: int) -> State:
+        """The state before the first step, on every device."""
+        return self.place(self.optimizer.own(self.start(*self.network.init(seed), seed)))
 
     def source(self, examples: data.Examples, scale: tuple[np.ndarray, np.ndarray]) -> Source:
         """The examples ready to be read: on every device, or streamed to them."""
@@ -105,30 +110,54 @@ def _prepare(config: Config) -> Experiment:
     if config.batch > len(train.labels):
         raise UsageError(f"--batch {config.batch}: larger than the {len(train.labels)} training examples")
     net = network(config.model, train.images.shape[1:], dataset.num_classes, config.norm, config.dtype)
-    shared = (field.name for field in dataclasses.fields(config) if field.name not in OF_RUNS)
-    key = (net, *(getattr(config, name) for name in shared))
+    key = _key(config, net, OF_RUNS)
     found = _known.get(key)
     if found is None or found.dataset is not dataset:
-        found = _known[key] = _made(config, dataset, net, train)
+        layout = parallel.layout(config.parallel, config.batch, config.devices, config.accumulate)
+        optimizer = _optimizer(config, dataset, len(train.labels) // config.batch, layout)
+        of_step = _key(config, net, (*OF_RUNS, *optimizer.data))
+        twin = _known.get(of_step)
+        if twin is None or twin.dataset is not dataset:
+            twin = _made(config, dataset, net, train, layout, optimizer)
+        found = _known[of_step] = _known[key] = dataclasses.replace(twin, optimizer=optimizer)
         while len(_known) > KEPT:
             _known.pop(next(iter(_known)))
     return dataclasses.replace(found, config=config)
 
 
-def _made(config: Config, dataset: data.Dataset, net: Network, train: data.Examples) -> Experiment:
-    """The experiment, its step traced."""
-    steps_per_epoch, classes = len(train.labels) // config.batch, dataset.num_classes
+def _key(config: Config, net: Network, free: Sequence[str]) -> tuple[Any, ...]:
+    """What two experiments must have in common to share what they compile; settings named in `free` may differ."""
+    return net, *(
+        (field.name, getattr(config, field.name)) for field in dataclasses.fields(config) if field.name not in free
+    )
+
+
+def _optimizer(config: Config, dataset: data.Dataset, steps_per_epoch: int, layout: parallel.Layout) -> Optimizer:
     if config.epochs * steps_per_epoch >= 2**31:
         raise UsageError(f"--epochs {config.epochs}: {config.epochs * steps_per_epoch} steps, expected less than 2**31")
-    layout = parallel.layout(config.parallel, config.batch, config.devices, config.accumulate)
-    counts = class_counts(config, dataset)
-    made = build(
-        config, steps_per_epoch=steps_per_epoch, num_classes=classes, counts=counts, axis_name=layout.axis_name
+    return build(
+        config,
+        steps_per_epoch=steps_per_epoch,
+        num_classes=dataset.num_classes,
+        counts=class_counts(config, dataset),
+        axis_name=layout.axis_name,
     )
-    make = functools.partial(_step, config, dataset, net, made, layout, config.epochs * steps_per_epoch)
+
+
+def _made(
+    config: Config,
+    dataset: data.Dataset,
+    net: Network,
+    train: data.Examples,
+    layout: parallel.Layout,
+    optimizer: Optimizer,
+) -> Experiment:
+    """The experiment, its step traced."""
+    steps_per_epoch = len(train.labels) // config.batch
+    make = functools.partial(_step, config, dataset, net, optimizer, layout, config.epochs * steps_per_epoch)
     step = layout.compiled(make(microbatches=config.accumulate))
-    start = jax.jit(functools.partial(initial, made.tx))
-    experiment = Experiment(config, dataset, net, made, steps_per_epoch, layout, step, start)
+    start = jax.jit(functools.partial(initial, optimizer.tx))
+    experiment = Experiment(config, dataset, net, optimizer, steps_per_epoch, layout, step, start)
     if config.accumulate > 1:  # a method cannot look into the loop over microbatches for what couples the examples
         _trace(experiment, layout.compiled(make(microbatches=1)).trace, train)
     _trace(experiment, step.trace, train)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -14,8 +15,10 @@ from experiments.config import schedules
 from experiments.config.errors import UsageError, pick
 from experiments.config.schema import Config
 from experiments.config.specs import Functions, Literal, Spec, named
+from experiments.runs.state import State
 from experiments.training.gate_plan import cost, plan
 from experiments.training.microbatches import part_by_part
+from experiments.training.rates import Tabulated, tabulated
 from experiments.training.second_batch import SecondBatch, second_batch
 from pugd_optax import classes, logits, per_example
 
@@ -57,7 +60,9 @@ class Optimizer(NamedTuple):
       lr: learning rate of each step, [steps].
       plan: bool [steps], whether the gradient is evaluated again on a step; None where it is not known ahead.
       cost: gradient evaluations of an idle and of an active step.
+      weight_decay: for the optimizers that have none of their own.
       second: the examples that the second gradient is evaluated on; None for the whole batch.
+      data: the settings that the compiled step reads from its state, so that one program serves every value of them.
     """
 
     method: optax.GradientTransformation
@@ -65,12 +70,21 @@ class Optimizer(NamedTuple):
     lr: np.ndarray
     plan: np.ndarray | None
     cost: tuple[float, float]
+    weight_decay: float
     second: SecondBatch | None = None
+    data: tuple[str, ...] = ()
 
     @property
     def tx(self) -> optax.GradientTransformationExtraArgs:
         """Both in one."""
         return optax.chain(self.method, self.base)
+
+    def own(self, state: State) -> State:
+        """A state before the first step, made by the program of another optimizer, with the numbers of this one."""
+        method, base = state.opt_state
+        if isinstance(base, Tabulated):
+            base = base._replace(rates=jnp.asarray(self.lr), weight_decay=jnp.asarray(self.weight_decay, jnp.float32))
+        return state._replace(opt_state=(method, base))
 
 
 def build(
@@ -83,8 +97,10 @@ def build(
     """
     steps = config.epochs * steps_per_epoch
     counts = np.ones(num_classes) if counts is None else counts
-    make = functools.partial(_method, config, steps, steps_per_epoch, counts)
-    lr, alone = schedules.rate(config.parts.lr, steps), make(None)
+    lr = schedules.rate(config.parts.lr, steps)
+    followed, watched = _watched(lr)
+    make = functools.partial(_method, config, steps, steps_per_epoch, counts, watched)
+    alone = make(None)
     rates = np.asarray(jax.jit(jax.vmap(lr))(np.arange(steps))) if callable(lr) else np.full(steps, lr)
     second = second_batch(config.parts.second_batch)
     spent = cost(alone, num_classes, 1.0 if second is None else second.cost)
@@ -93,13 +109,43 @@ def build(
             f"--second-batch {config.second_batch}: --method {config.method} evaluates no second gradient; "
             "name a method that does, such as sam or pugd"
         )
-    return Optimizer(make(axis_name), _base(config, lr, steps), rates, plan(alone, steps, num_classes), spent, second)
+    planned, base = plan(alone, steps, num_classes), _base(config, lr, rates, steps)
+    data = _data(config, callable(lr), bool(followed))
+    return Optimizer(make(axis_name), base, rates, planned, spent, config.weight_decay, second, data)
 
 
-def _method(config: Config, steps: int, steps_per_epoch: int, counts: np.ndarray, axis_name: str | None) -> Any:
+def _watched(lr: optax.ScalarOrSchedule) -> tuple[list[bool], optax.ScalarOrSchedule]:
+    """The schedule, and a list that is no longer empty once a method has asked it."""
+    followed: list[bool] = []
+
+    def schedule(step: Any) -> Any:
+        followed.append(True)
+        return lr(step)  # pyright: ignore[reportCallIssue]
+
+    return followed, schedule if callable(lr) else lr
+
+
+def _data(config: Config, scheduled: bool, followed: bool) -> tuple[str, ...]:
+    """See `Optimizer.data`: a rate that a gate follows too, and a decay inside of the optimizer, are compiled in."""
+    lr = ("lr",) if scheduled and not followed else ()
+    return (*lr, "weight_decay") if scheduled and not _decays(config) else lr
+
+
+def _decays(config: Config) -> bool:
+    """Whether the base optimizer has a weight decay of its own."""
+    return "weight_decay" in inspect.signature(OPTIMIZERS[config.parts.optimizer.name]).parameters
+
+
+def _method(
+    config: Config,
+    steps: int,
+    steps_per_epoch: int,
+    counts: np.ndarray,
+    lr: optax.ScalarOrSchedule,
+    axis_name: str | None,
+) -> Any:
     fills = {"total_steps": steps, "num_classes": len(counts), "key": 0, "axis_name": axis_name, "report": True}
     fills |= {"penalty": GHOST} if config.accumulate > 1 else {}
-    lr = schedules.rate(config.parts.lr, steps)
     build = functools.partial(_build, steps=steps, fills=fills)
     readers = {
         "when": lambda x: schedules.gate(x, steps, steps_per_epoch, lr),
@@ -117,16 +163,23 @@ def _build(x: Literal | Spec, kind: str, known: Functions, *, steps: int, fills:
     return named(x, f"--method.{kind}").build(kind, known, steps=steps, fills=fills)
 
 
-def _base(config: Config, lr: optax.ScalarOrSchedule, steps: int) -> optax.GradientTransformation:
-    made = config.parts.optimizer
-    if made.name in UNFIT:
-        raise UsageError(f"{made}: {UNFIT[made.name]}; choose another, such as sgd or adamw")
+def _base(config: Config, lr: optax.ScalarOrSchedule, rates: np.ndarray, steps: int) -> optax.GradientTransformation:
+    _refuse_unfit(config)
+    read = lambda name, x: schedules.number(x, steps)
+
+    def made(lr: optax.ScalarOrSchedule, weight_decay: Any) -> optax.GradientTransformation:
+        fills = {"learning_rate": lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
+        base = config.parts.optimizer.build("optimizer", OPTIMIZERS, steps=steps, fills=fills, read=read)
+        return base if _decays(config) else optax.chain(optax.add_decayed_weights(weight_decay), base)
+
+    plain = made(lr, config.weight_decay)  # raises what is wrong with the options
+    return tabulated(made, rates, config.weight_decay) if callable(lr) else plain
+
+
+def _refuse_unfit(config: Config) -> None:
+    optimizer = config.parts.optimizer
+    if optimizer.name in UNFIT:
+        raise UsageError(f"{optimizer}: {UNFIT[optimizer.name]}; choose another, such as sgd or adamw")
     for name, text in config.optimizer_options:
         if name == "learning_rate":
             raise UsageError(f"--optimizer.learning_rate {text}: use --lr {text}")
-    fills = {"learning_rate": lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
-    read = lambda name, x: schedules.number(x, steps)
-    base = made.build("optimizer", OPTIMIZERS, steps=steps, fills=fills, read=read)
-    if "weight_decay" in inspect.signature(OPTIMIZERS[made.name]).parameters:
-        return base
-    return optax.chain(optax.add_decayed_weights(config.weight_decay), base)

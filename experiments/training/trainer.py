@@ -200,7 +200,7 @@ def _observers(training: Training) -> Sequence[contextlib.AbstractContextManager
 
 
 def _fresh(experiment: Experiment, seed: int) -> Snapshot:
-    state = experiment.place(experiment.start(*experiment.network.init(seed), seed))
+    state = experiment.begin(seed)
     return Snapshot(state, copied((state.params, state.model_state)), Progress())
 
 

@@ -5,6 +5,7 @@ import json
 import signal
 import threading
 import time
+from typing import Any
 from unittest import mock
 
 import jax
@@ -101,6 +102,20 @@ def test_what_no_program_depends_on_shares_one():
     assert noisy.step is plain.step
     assert (noisy.config.noise, plain.config.noise) == ("symmetric:0.2", "none")
     assert prepare(dataclasses.replace(SMALL, momentum=0.8)).step is not plain.step
+
+
+def test_one_program_serves_every_learning_rate_and_weight_decay():
+    one = prepare(dataclasses.replace(SMALL, lr="cosine:0.1:0.0"))
+    other = prepare(dataclasses.replace(SMALL, lr="linear:0.3:0.1", weight_decay=0.01))
+    assert other.step is one.step
+    base: Any = other.begin(0).opt_state[1]
+    np.testing.assert_allclose(base.rates, np.linspace(0.3, 0.1, len(base.rates), endpoint=False), rtol=1e-6)
+    assert float(base.weight_decay) == np.float32(0.01)
+    late = {"method": "sam", "method_options": (("when", "tail:0.5"),)}
+    gated = [prepare(dataclasses.replace(SMALL, lr=lr, **late)) for lr in ("cosine:0.1:0.0", "linear:0.3:0.1")]
+    assert gated[0].step is not gated[1].step  # the gate follows the rate
+    of_its_own = [prepare(dataclasses.replace(SMALL, optimizer="adamw", weight_decay=decay)) for decay in (0.0, 0.1)]
+    assert of_its_own[0].step is not of_its_own[1].step
 
 
 def test_one_program_evaluates_sets_of_any_size(monkeypatch):

@@ -1,0 +1,54 @@
+"""Learning rate and weight decay as data of the step: one compiled program serves every value of them."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+Make = Callable[[optax.Schedule, Any], optax.GradientTransformation]
+
+
+class Tabulated(NamedTuple):
+    """What the optimizer reads and keeps.
+
+    Attributes:
+      rates: the learning rate of each step, [steps].
+      weight_decay: a number.
+      inner: the state of the optimizer.
+    """
+
+    rates: jax.Array
+    weight_decay: jax.Array
+    inner: optax.OptState
+
+
+def tabulated(make: Make, rates: np.ndarray, weight_decay: float) -> optax.GradientTransformationExtraArgs:
+    """The optimizer `make(schedule, weight_decay)`, its schedule a table in its state.
+
+    A program reads the numbers of the state that it is given; those here are what the state begins with.
+
+    Example:
+      >>> tx = tabulated(lambda lr, decay: optax.sgd(lr), np.array([1.0, 0.5], np.float32), 0.0)
+      >>> state = tx.init(jnp.ones(1))
+      >>> for _ in range(2):
+      ...     update, state = tx.update(jnp.ones(1), state)
+      >>> print(update)
+      [-0.5]
+    """
+    start = jnp.asarray(rates, jnp.float32), jnp.asarray(weight_decay, jnp.float32)
+
+    def made(rates: jax.Array, weight_decay: jax.Array) -> optax.GradientTransformationExtraArgs:
+        return optax.with_extra_args_support(make(lambda step: jnp.take(rates, step, mode="clip"), weight_decay))
+
+    def init(params: optax.Params) -> Tabulated:
+        return Tabulated(*start, made(*start).init(params))
+
+    def update(updates: Any, state: Tabulated, params: Any = None, **extra_args: Any) -> tuple[Any, Tabulated]:
+        tx = made(state.rates, state.weight_decay)
+        updates, inner = tx.update(updates, state.inner, params, **extra_args)
+        return updates, state._replace(inner=inner)
+
+    return optax.GradientTransformationExtraArgs(init, update)
