@@ -114,7 +114,7 @@ def build(
     return Optimizer(make(axis_name), base, rates, planned, spent, config.weight_decay, second, data)
 
 
-def _watched(lr: optax.ScalarOrSchedule) -> tuple[list[bool], optax.ScalarOrSchedule]:
+def _watched(lr: float | optax.Schedule) -> tuple[list[bool], float | optax.Schedule]:
     """The schedule, and a list that is no longer empty once a method has asked it."""
     followed: list[bool] = []
 
@@ -141,7 +141,7 @@ def _method(
     steps: int,
     steps_per_epoch: int,
     counts: np.ndarray,
-    lr: optax.ScalarOrSchedule,
+    lr: float | optax.Schedule,
     axis_name: str | None,
 ) -> Any:
     fills = {"total_steps": steps, "num_classes": len(counts), "key": 0, "axis_name": axis_name, "report": True}
@@ -163,11 +163,11 @@ def _build(x: Literal | Spec, kind: str, known: Functions, *, steps: int, fills:
     return named(x, f"--method.{kind}").build(kind, known, steps=steps, fills=fills)
 
 
-def _base(config: Config, lr: optax.ScalarOrSchedule, rates: np.ndarray, steps: int) -> optax.GradientTransformation:
+def _base(config: Config, lr: float | optax.Schedule, rates: np.ndarray, steps: int) -> optax.GradientTransformation:
     _refuse_unfit(config)
     read = lambda name, x: schedules.number(x, steps)
 
-    def made(lr: optax.ScalarOrSchedule, weight_decay: Any) -> optax.GradientTransformation:
+    def made(lr: float | optax.Schedule, weight_decay: Any) -> optax.GradientTransformation:
         fills = {"learning_rate": lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
         base = config.parts.optimizer.build("optimizer", OPTIMIZERS, steps=steps, fills=fills, read=read)
         return base if _decays(config) else optax.chain(optax.add_decayed_weights(weight_decay), base)

@@ -46,7 +46,7 @@ def tabulated(make: Make, rates: np.ndarray, weight_decay: float) -> optax.Gradi
     def init(params: optax.Params) -> Tabulated:
         return Tabulated(*start, made(*start).init(params))
 
-    def update(updates: Any, state: Tabulated, params: Any = None, **extra_args: Any) -> tuple[Any, Tabulated]:
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> tuple[Any, Tabulated]:
         tx = made(state.rates, state.weight_decay)
         updates, inner = tx.update(updates, state.inner, params, **extra_args)
         return updates, state._replace(inner=inner)
