@@ -8,6 +8,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
+import re
 from types import ModuleType
 
 from experiments.claims import lpg, rts, study, theory
@@ -47,6 +48,13 @@ def note(name: str) -> str:
 def statement(name: str) -> str:
     """The first line of the note."""
     return note(name).partition("\n")[0]
+
+
+def setting(name: str) -> str:
+    """The first words of the setting of a claim: its data and network."""
+    _, _, after = note(name).partition("**Setting")
+    words = " ".join(after.partition("**")[2].split())
+    return re.split(r";|\.(?!\w)", words, maxsplit=1)[0].rstrip(".")
 
 
 def find(name: str, scale: Scale, first_seed: int, workspace: Workspace) -> Finding:

@@ -41,8 +41,9 @@ class Panel(NamedTuple):
 class Choice(NamedTuple):
     """What was chosen for a variant of a setting, from which grid, and what it was chosen by.
 
-    `on_edge` names the hyperparameters whose choice is on an edge of the grid all the same; `validation` holds the
-    accuracy of every choosing seed, in percent.
+    `on_edge` names the hyperparameters whose choice is on an edge of the grid all the same. `validation` holds the
+    accuracy of every choosing seed, in percent, and `by_rate` that of each learning rate with the others as chosen,
+    [rates][seeds]; a rate at which a run diverged has none.
     """
 
     setting: str
@@ -51,6 +52,7 @@ class Choice(NamedTuple):
     chosen: dict[str, float]
     on_edge: list[str]
     validation: list[float]
+    by_rate: Sequence[list[float]] = ()
 
 
 class Power(NamedTuple):

@@ -1,12 +1,12 @@
 """The results page, from the saved findings alone."""
 
-import collections
 from pathlib import Path
 
 from experiments.claims import catalog
 from experiments.claims.claim import Choice, Finding, Power, Rows, Saved, load
 from experiments.claims.conditions import judge, verdict
 from experiments.claims.figure import draw
+from experiments.claims.overview import older, overview, seeds
 from experiments.files import write_text
 from experiments.report.stats import show
 from experiments.report.tables import markdown_table
@@ -36,7 +36,7 @@ def write(folder: Path) -> Path:
     for saved in found:
         draw(saved.finding.panels, folder / f"{saved.name}.png")
     path = folder / "results.md"
-    write_text(path, "\n".join([HEAD, _overview(found), *map(_section, found)]))
+    write_text(path, "\n".join([HEAD, overview(found), *map(_section, found)]))
     return path
 
 
@@ -48,23 +48,9 @@ def table(rows: Rows) -> list[list[str]]:
     ]
 
 
-def _overview(found: list[Saved]) -> str:
-    cells = [["claim", "verdict", "statement"]]
-    cells += [
-        [f"[`{s.name}`](#{_anchor(s.name)})", verdict(s.finding.conditions), catalog.statement(s.name)] for s in found
-    ]
-    verdicts = collections.Counter(verdict(s.finding.conditions) for s in found)
-    tally = ", ".join(f"{name} {count}" for name, count in verdicts.most_common())
-    names = [saved.name for saved in found]
-    missing = ", ".join(f"`{name}`" for name in catalog.claims() if name not in names)
-    rest = f"Not run yet, each `python -m experiments claims NAME`: {missing}.\n" if missing else ""
-    return f"Verdicts on {len(found)} claims: {tally}.\n\n{markdown_table(cells, numbers=False)}\n\n{rest}"
-
-
 def _section(saved: Saved) -> str:
     """Verdict, table, figure, criteria, then the lab note, which ends with what was observed."""
     finding = saved.finding
-    count = max(len(values) for row in finding.rows.values() for values in row.values())
     criteria = [
         f"- {judged.result} ({judged.condition.kind}): {judged.condition.statement} ({judged.numbers})"
         for judged in judge(finding.conditions)
@@ -83,7 +69,8 @@ def _section(saved: Saved) -> str:
             *criteria,
             "",
             *(f"{paragraph}\n" for paragraph in observations),
-            f"Run: `{saved.command}`, {count} seeds, {saved.seconds:.0f} s{_trainings(saved)}; {_machine(saved)}.\n",
+            f"Run: `{saved.command}`, {seeds(saved)} seeds, {saved.seconds:.0f} s{_trainings(saved)}; "
+            f"{_machine(saved)}.\n",
         ]
     )
 
@@ -91,10 +78,10 @@ def _section(saved: Saved) -> str:
 def _chosen(saved: Saved) -> list[str]:
     """What was chosen from which grid, and how many seeds that asks for."""
     finding = saved.finding
-    if saved.trainings is None:
-        return []
-    if not finding.choices:
+    if older(saved):
         return [OLDER]
+    if not finding.choices:
+        return []
     lines = [_power(power) for power in finding.powers]
     edges = [f"{c.setting}, {c.variant}: {', '.join(c.on_edge)}" for c in finding.choices if c.on_edge]
     if edges:
@@ -141,7 +128,3 @@ def _machine(saved: Saved) -> str:
     return (
         f"JAX {about['packages']['jax']}, {about['device']}, {about['cores']} cores, commit {str(about['commit'])[:12]}"
     )
-
-
-def _anchor(name: str) -> str:
-    return name.replace(".", "")

@@ -27,6 +27,7 @@ FEWEST = 6
 
 
 Point = tuple[float, ...]
+Tried = dict[Point, Trained]
 
 
 def choose(setting: Setting, variants: Mapping[str, Variant], workspace: Workspace) -> dict[str, Choice]:
@@ -51,31 +52,33 @@ def choose(setting: Setting, variants: Mapping[str, Variant], workspace: Workspa
 
 
 def _choice(
-    setting: str, label: str, axes: Sequence[Axis], found: tuple[Point, Trained | None], wider: Sequence[Axis]
+    setting: str, label: str, axes: Sequence[Axis], found: tuple[Point, Tried], wider: Sequence[Axis]
 ) -> Choice:
     point, tried = found
+    beside = [(rate, *point[1:]) for rate in axes[0].values] if tried and axes else []
     return Choice(
         setting,
         label,
         tried={axis.name: list(axis.values) for axis in axes},
         chosen={axis.name: value for axis, value in zip(axes, point, strict=True)},
         on_edge=[axis.name for axis, more in zip(axes, wider, strict=True) if axis != more],
-        validation=[] if tried is None else list(tried.validation),
+        validation=list(tried[point].validation) if tried else [],
+        by_rate=[list(tried[other].validation) if other in tried else [] for other in beside],
     )
 
 
 def _best(
     setting: Setting, variants: Mapping[str, Variant], axes: Mapping[str, Sequence[Axis]], workspace: Workspace
-) -> dict[str, tuple[Point, Trained | None]]:
-    """The best point of every variant, and its runs."""
+) -> dict[str, tuple[Point, Tried]]:
+    """The best point of every variant, and the runs of all its points; those that diverged are left out."""
     points = {label: list(itertools.product(*(axis.values for axis in axes[label]))) for label in variants}
     if all(len(of_one) == 1 for of_one in points.values()):
-        return {label: (of_one[0], None) for label, of_one in points.items()}
+        return {label: (of_one[0], {}) for label, of_one in points.items()}
     seeds = range(CHOOSING_SEED, CHOOSING_SEED + setting.choosing_seeds)
     asked = [(label, point) for label in variants for point in points[label]]
     configs = [at(variants[label].config, axes[label], point) for label, point in asked]
     trained = workspace.train(setting, configs, "first", seeds)
-    best: dict[str, tuple[Point, Trained | None]] = {}
+    best: dict[str, tuple[Point, Tried]] = {}
     for label, variant in variants.items():
         tried = {
             point: found._replace(stopped=variant.stopped)
@@ -85,7 +88,7 @@ def _best(
         if not tried:
             raise Diverged(f"{setting.name}: {label} diverged at every point of its grid; use smaller learning rates")
         point = max(tried, key=lambda point: tried[point].validation.mean())
-        best[label] = point, tried[point]
+        best[label] = point, tried
     return best
 
 

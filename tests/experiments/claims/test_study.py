@@ -10,10 +10,11 @@ import pytest
 from rich.console import Console
 
 from experiments.claims import catalog, ledger, study
-from experiments.claims.ledger import Ledger
-from experiments.claims.rts import early, radius, settings, timing
+from experiments.claims.claim import Choice
+from experiments.claims.ledger import Ledger, Line
+from experiments.claims.rts import early, factorial, radius, settings, stability, timing
 from experiments.claims.setting import Setting, at, grid, rates
-from experiments.claims.workspace import Workspace
+from experiments.claims.workspace import Trained, Workspace
 from experiments.config import schedules
 from experiments.config.errors import UsageError
 from experiments.config.schema import Config
@@ -118,12 +119,44 @@ def test_longer_training_stretches_its_schedules():
     assert (longer.epochs, longer.lr) == (2 * sgd.epochs, sgd.lr)
 
 
+def outcome_of(curves, choices=None):
+    """Variants with these validation curves, [epochs][seeds]; the test accuracy is the last of the curve."""
+    variants = {}
+    for label, curve in curves.items():
+        columns = np.transpose(np.asarray(curve, float) / 100)
+        lines = [Line("", {}, 0, "", {}, "", {"last_test_accuracy": c[-1]}, {"val_accuracy": list(c)}) for c in columns]
+        variants[label] = Trained(Config(), lines)
+    return study.Outcome(SETTING, variants, choices or {}, None)
+
+
+def test_synergy_and_main_effects_of_known_gains():
+    gains = {"PUGD": 0, "R": 1, "T": 2, "S": 4, "RT": 3, "RS": 5, "TS": 9, "RTS": 20}
+    outcome = outcome_of({label: [[50 + gain, 60 + gain]] for label, gain in gains.items()})
+    np.testing.assert_allclose(factorial.synergy(outcome, "TS"), [3, 3], atol=1e-9)
+    np.testing.assert_allclose(factorial.synergy(outcome, "RTS"), [13, 13], atol=1e-9)
+    np.testing.assert_allclose(factorial.main_effect(outcome, "R"), [(1 + 1 + 1 + 11) / 4] * 2, atol=1e-9)
+
+
+def test_measures_of_stability_by_hand():
+    curve = [[0, 0], [50, 0], [40, 0], [60, 0], [58, 30], [58, 30], [60, 30], [62, 34]]
+    choice = Choice(
+        "", "SGD", {"rate": [0.1, 0.3, 1.0]}, {"rate": 1.0}, ["rate"], [90, 92], [[1, 1], [88, 91], [90, 92]]
+    )
+    outcome = outcome_of({"SGD": curve}, {"SGD": choice})
+    np.testing.assert_allclose(stability.over_seeds(outcome, "SGD"), [14, 14])
+    np.testing.assert_allclose(stability.over_epochs(outcome, "SGD"), [1, 2])
+    np.testing.assert_allclose(stability.largest_fall(outcome, "SGD"), [2, 0], atol=1e-9)
+    np.testing.assert_allclose(stability.off_the_rate(outcome, "SGD"), [2, 1])
+
+
 LAST = {
     "rts.early": "SGD, twice the epochs",
     "rts.radius": "half cosine, falls",
     "rts.timing": "late 0.25",
     "rts.scale": "s = cos(g, g*)",
     "rts.all": "RTS, paper's shapes",
+    "rts.factorial": "RTS",
+    "rts.stability": "RTS",
 }
 
 

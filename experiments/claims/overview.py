@@ -1,0 +1,89 @@
+"""The table of every statement of the papers: its verdict, where it was tested and how sure that is."""
+
+import collections
+from typing import NamedTuple
+
+from experiments.claims import catalog
+from experiments.claims.claim import Saved
+from experiments.claims.conditions import Result, judge, verdict
+from experiments.report.tables import markdown_table
+
+
+class Untested(NamedTuple):
+    """A statement without a claim: what testing it would take, and why that is not done here."""
+
+    statement: str
+    takes: str
+    why: str
+
+
+WORDS: dict[Result, str] = {"holds": "hold", "does not hold": "do not", "undecided": "undecided"}
+UNTESTED = (
+    Untested(
+        "RTS: 3.2 % on CIFAR-10, CIFAR-100 and Tiny ImageNet, networks of the ResNet family, 100 to 400 epochs.",
+        "`claims rts.all --scale paper`: CIFAR-10 and Tiny ImageNet, ResNet-18, 200 epochs, five seeds",
+        "days on CPU cores; wants an accelerator",
+    ),
+    Untested(
+        "PUGD: 99.13, 93.95, 91.02 and 90.74 % with vision transformers of public weights.",
+        "ViT and DeiT with ImageNet weights, fine-tuned at 224 x 224",
+        "weights and an accelerator",
+    ),
+    Untested(
+        "SAM: 1 to 2 points on ImageNet with ResNet-50 to 152, growing with the length of training.",
+        "ImageNet, 100 to 400 epochs",
+        "an accelerator for days",
+    ),
+    Untested(
+        "LPG: the tables of its paper, balanced, long-tailed and noisy.",
+        "its text beyond the abstract, from which the library's form was derived",
+        "the paper could not be read",
+    ),
+    Untested(
+        "Noise on one layer a step generalises better: ResNet-18 on CIFAR-10, VGG and MLP-Mixer.",
+        "`train --preset`s of ResNet-18 with `--method layerwise_noise`; `noise.real` is a small stand-in",
+        "an accelerator",
+    ),
+    Untested(
+        "Forward differences generalise better than backward ones and double backpropagation: WideResNet-28-10.",
+        "`train --model wrn28_10 --method gradient_regularization`; `gr.general` is a small stand-in",
+        "an accelerator",
+    ),
+)
+
+
+def overview(found: list[Saved]) -> str:
+    """How often each verdict was given, and a row for every statement, tested or not."""
+    verdicts = collections.Counter(verdict(s.finding.conditions) for s in found)
+    tally = ", ".join(f"{name} {count}" for name, count in verdicts.most_common())
+    names = [saved.name for saved in found]
+    cells = [["statement of the paper", "verdict", "where", "how sure"]]
+    cells += [_tested(saved) for saved in found]
+    cells += [_waiting(name) for name in catalog.claims() if name not in names]
+    cells += [[x.statement, "not tested here", x.takes, x.why] for x in UNTESTED]
+    return f"Verdicts on {len(found)} claims: {tally}.\n\n{markdown_table(cells, numbers=False)}\n"
+
+
+def older(saved: Saved) -> bool:
+    """Whether trainings were not chosen and judged by the protocol."""
+    return saved.trainings is not None and not saved.finding.choices
+
+
+def seeds(saved: Saved) -> int:
+    """Seeds behind the table of a finding."""
+    return max(len(values) for row in saved.finding.rows.values() for values in row.values())
+
+
+def _tested(saved: Saved) -> list[str]:
+    judged = [x for x in judge(saved.finding.conditions) if x.condition.kind == "paper"]
+    results = collections.Counter(x.result for x in judged)
+    sure = ", ".join(f"{count} {word}" for result, word in WORDS.items() if (count := results[result]))
+    where = f"[`{saved.name}`](#{saved.name.replace('.', '')}): {catalog.setting(saved.name)}"
+    protocol = "; not by the protocol, to be run again" if older(saved) else ""
+    seed = f"{seeds(saved)} seed{'s' if seeds(saved) > 1 else ''}"
+    return [catalog.statement(saved.name), verdict(saved.finding.conditions), where, f"{seed}: {sure}{protocol}"]
+
+
+def _waiting(name: str) -> list[str]:
+    command = f"`python -m experiments claims {name}`"
+    return [catalog.statement(name), "not run yet", f"`{name}`: {catalog.setting(name)}", command]
