@@ -43,7 +43,7 @@ def main(options: Options, console: Console) -> None:
         return console.print("\n".join(configs))
     config = pick("number", options.number, configs)
     written = _written(config.label)
-    measured = _measured(dataclasses.replace(config, noise=demo.SETTINGS[SETTING]), options.out, console)
+    measured = _measured(dataclasses.replace(config, noise=demo.NOISY[SETTING]), options.out, console)
     for column, old, new in zip(COLUMNS, written, measured, strict=True):
         said = "agree" if _agree(old, new, config.seeds) else "DO NOT AGREE"
         there, here = _shown(old, config.seeds), _shown(new, config.seeds)

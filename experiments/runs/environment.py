@@ -14,11 +14,16 @@ TRACKED = (":/", ":(top,exclude)experiments/results")
 PACKAGES = ("pugd_optax", "jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn", "torch")
 
 
-def environment() -> dict[str, Any]:
-    """Versions, commit and machine."""
+def now() -> str:
+    """The time, as a record has it."""
+    return datetime.datetime.now(datetime.UTC).isoformat()
+
+
+def environment(started: str = "") -> dict[str, Any]:
+    """Versions, commit and machine, and when the work was started; by default now."""
     device = jax.devices()[0]
     return {
-        "started": datetime.datetime.now(datetime.UTC).isoformat(),
+        "started": started or now(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "commit": _commit(),

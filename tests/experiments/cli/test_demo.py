@@ -13,7 +13,7 @@ from experiments.runs import run_dir
 def test_what_an_earlier_demo_left_is_replaced(tmp_path, monkeypatch):
     small = dataclasses.replace(demo.METHODS[0], model="mlp", tensorboard=False)
     monkeypatch.setattr(demo, "METHODS", (small,))
-    monkeypatch.setattr(demo, "SETTINGS", {"clean-labels": "none"})
+    monkeypatch.setattr(demo, "NOISY", {"clean-labels": "none"})
     for seeds, epochs in ((2, 1), (1, 2)):
         demo.main(demo.Options(seeds=seeds, epochs=epochs, out=tmp_path), Console(file=io.StringIO()))
     (row,) = rows.rows(rows.groups(run_dir.read(tmp_path))["clean-labels"])
