@@ -8,7 +8,8 @@ matter; the margin is stated before the runs. With the interval of the effect a 
     undecided       where it holds both.
 
 The levels of the intervals are Holm's over the conditions of a claim, so that a claim with no true effect finds one
-with a probability of at most 5 %. A value that was computed and not sampled has an interval of width 0.
+with a probability of at most 5 %. A value that was computed and not sampled has an interval of width 0. A seed at which
+a run diverged is left out; where more than a tenth of them did, the condition is undecided.
 
 References:
   Holm, *A Simple Sequentially Rejective Multiple Test Procedure*, Scandinavian Journal of Statistics 6, 1979.
@@ -21,6 +22,8 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.05
+DIVERGED = 0.1
+"""The share of the seeds that may have no number because a run diverged; beyond it a condition is undecided."""
 Kind = Literal["paper", "extra"]
 Result = Literal["holds", "does not hold", "undecided"]
 
@@ -37,6 +40,7 @@ class Condition(NamedTuple):
       least: what the effect must exceed.
       margin: by how much at least, for it to be of interest; 0 where `least` is itself that value.
       unit: of the effect.
+      diverged: seeds at which a run diverged, and all seeds; () where none did.
     """
 
     kind: Kind
@@ -47,6 +51,7 @@ class Condition(NamedTuple):
     least: float
     margin: float
     unit: str = ""
+    diverged: Sequence[int] = ()
 
 
 class Judged(NamedTuple):
@@ -60,12 +65,15 @@ class Judged(NamedTuple):
     @property
     def numbers(self) -> str:
         """The interval and what it was held against."""
-        _, _, estimate, error, _, least, margin, unit = self.condition
+        _, _, estimate, error, _, least, margin, unit, diverged = self.condition
+        asked = f"above {least:.3g}" + (f", of interest from {least + margin:.3g}" if margin else "")
+        if not np.isfinite(estimate):
+            return f"{diverged[0]} of {diverged[1]} seeds diverged; asked: {asked}" if diverged else f"asked: {asked}"
         about = "" if error == 0 else f" ± {self.half:.2g}" if np.isfinite(error) else " (no interval)"
         small = ", less than is of interest" if self.result == "holds" and estimate + self.half < least + margin else ""
-        asked = f"above {least:.3g}" + (f", of interest from {least + margin:.3g}" if margin else "")
         p = "exact" if error == 0 else f"p = {self.p:.2g}" if self.p >= 0.001 else "p < 0.001"
-        return f"{estimate:.3g}{about}{unit and ' ' + unit}{small}; asked: {asked}; {p}"
+        gone = f"; {diverged[0]} of {diverged[1]} seeds diverged" if diverged else ""
+        return f"{estimate:.3g}{about}{unit and ' ' + unit}{small}; asked: {asked}; {p}{gone}"
 
 
 def above(
@@ -78,9 +86,14 @@ def above(
       >>> judge([condition])[0].result
       'holds'
     """
-    effect = np.asarray(a, float) - np.asarray(b, float)
-    error = effect.std(ddof=1) / np.sqrt(effect.size) if effect.size > 1 else np.nan
-    return Condition(kind, statement, float(effect.mean()), float(error), effect.size - 1, least, margin, unit)
+    with np.errstate(invalid="ignore"):
+        effect = np.asarray(a, float) - np.asarray(b, float)
+    known = effect[np.isfinite(effect)]
+    diverged = () if known.size == effect.size else (effect.size - known.size, effect.size)
+    if known.size < (1 - DIVERGED) * effect.size:
+        known = np.array([np.nan])
+    error = known.std(ddof=1) / np.sqrt(known.size) if known.size > 1 else np.nan
+    return Condition(kind, statement, float(known.mean()), float(error), known.size - 1, least, margin, unit, diverged)
 
 
 def within(statement: str, a: Any, b: Any, *, margin: float, kind: Kind = "paper", unit: str = "") -> Condition:

@@ -21,7 +21,8 @@ HEAD = """# Claims of the papers, and what was found here
 Written by `python -m experiments claims report`; do not edit. Tables hold means over seeds with 95 % confidence
 intervals (Student's t). A condition says that an effect, a paired difference over seeds, lies above a bound. It *holds*
 if its interval lies above the bound, *does not hold* if it reaches below the bound and lies below the smallest effect
-of interest, and is *undecided* if it holds both. The intervals of the conditions of a claim are at Holm's levels, so
+of interest, and is *undecided* if it holds both. A seed at which a run diverged is left out; where more than a tenth of
+them did, the condition is undecided. The intervals of the conditions of a claim are at Holm's levels, so
 that a claim with no true effect finds one with a probability of at most 5 %. The verdict follows from the conditions of
 kind *paper*, what the paper states, alone; those of kind *extra* are asked besides. Verdicts: all hold, *holds here*;
 none does and all are decided, *does not hold here*; none does and some are undecided, *undecided here*; else *holds

@@ -120,7 +120,7 @@ def _panels(found: dict[str, Watched]) -> list[Panel]:
 
 
 def _conditions(rows: Rows) -> list[Condition]:
-    log = lambda name, column: np.log(rows[name][column])
+    log = lambda name, column: np.log([x if x > 0 else np.nan for x in rows[name][column]])  # 0 where a run diverged
     conditions = [
         above(
             "noise: variance of the coefficients at the end below gradient descent's",

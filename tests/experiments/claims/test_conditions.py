@@ -83,11 +83,13 @@ def test_exact_value_has_no_width_and_costs_the_others_nothing():
     assert "exact" in judge([exact("", 1.0)])[0].numbers
 
 
-@pytest.mark.parametrize("effect", [[1.0], [1.0, float("nan"), 2.0]])
-def test_one_seed_or_a_diverged_one_decides_nothing(effect):
+@pytest.mark.parametrize(
+    ("effect", "said"), [([1.0], "no interval"), ([1.0, float("nan"), 2.0], "1 of 3 seeds diverged")]
+)
+def test_one_seed_or_a_diverged_one_of_three_decides_nothing(effect, said):
     judged = judge([above("", effect, margin=0.5)])[0]
     assert judged.result == "undecided"
-    assert "no interval" in judged.numbers
+    assert said in judged.numbers
 
 
 def test_verdict_follows_from_the_papers_conditions_alone():
@@ -107,3 +109,14 @@ def test_verdict_follows_from_the_papers_conditions_alone():
 def test_numbers_say_what_was_asked():
     numbers = judge([above("", EFFECT, margin=2.0, unit="points")])[0].numbers
     assert numbers == "1.1 ± 0.32 points, less than is of interest; asked: above 0, of interest from 2; p < 0.001"
+
+
+def test_seeds_at_which_a_run_diverged_are_left_out_while_they_are_few():
+    values = [1.0, 1.1, 0.9, 1.2, 1.0, 0.8, 1.1, 0.9, 1.0, np.nan]
+    (few,) = judge([above("x", values, margin=0.5)])
+    (without,) = judge([above("x", values[:-1], margin=0.5)])
+    assert (few.result, few.p) == (without.result, without.p) == ("holds", few.p)
+    assert few.numbers.endswith("1 of 10 seeds diverged")
+    (many,) = judge([above("x", [*values[:8], np.inf, np.nan], margin=0.5)])
+    assert many.result == "undecided"
+    assert many.numbers == "2 of 10 seeds diverged; asked: above 0, of interest from 0.5"
