@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.console import Console
@@ -70,26 +70,28 @@ def _check(names: Sequence[str], options: Options) -> None:
             raise UsageError(f"--out {options.out}: holds {path.stem} at --scale {there}; name another folder")
 
 
-def _data_dir(options: Options) -> Path | None:
-    folder = options.data_dir or os.environ.get("PUGD_DATA_DIR")
+def data_dir_of(named: Path | None) -> Path | None:
+    """The folder of the data files: as named, or of the environment variable."""
+    folder = named or os.environ.get("PUGD_DATA_DIR")
     return Path(folder) if folder else None
 
 
-def _ledger(options: Options) -> Path:
+def ledger_of(options: Any) -> Path:
+    """The folder of the ledgers: as named; that of this checkout, at smoke scale one in --out."""
     committed = Path(__file__).parents[1] / "results" / "ledger"
     return options.ledger or (options.out / "ledger" if options.scale == "smoke" else committed)
 
 
 def _command(name: str, options: Options) -> str:
     """The command that repeats the claim, with a placeholder for the data folder where one was used."""
-    data = " --data-dir DATA" if catalog.reads_data(name) and _data_dir(options) else ""
+    data = " --data-dir DATA" if catalog.reads_data(name) and data_dir_of(options.data_dir) else ""
     return f"python -m experiments claims {name} --scale {options.scale} --first-seed {options.first_seed}{data}"
 
 
 def _run(name: str, options: Options, console: Console) -> None:
     start = time.perf_counter()
-    ledger = Ledger(_ledger(options), name)
-    workspace = Workspace(options.out / "trained" / options.scale, ledger, _data_dir(options), console)
+    ledger = Ledger(ledger_of(options), name)
+    workspace = Workspace(options.out / "trained" / options.scale, ledger, data_dir_of(options.data_dir), console)
     finding = catalog.find(name, options.scale, options.first_seed, workspace)
     seconds, command = time.perf_counter() - start, _command(name, options)
     save(Saved(name, command, options.scale, seconds, workspace.trainings, environment(), finding), options.out)

@@ -99,7 +99,7 @@ def run(study: Study, scale: Scale, first_seed: int, workspace: Workspace) -> Fi
     settings = [s for s in study.settings[scale] if workspace.data_dir is not None or not s.optional]
     for setting in settings:
         prepare(dataclasses.replace(setting.base, data_dir=workspace.data_dir))
-    outcomes = [_outcome(study.variants(setting), setting, first_seed, workspace) for setting in settings]
+    outcomes = [outcome_of(study.variants(setting), setting, first_seed, workspace) for setting in settings]
     return Finding(
         rows={name: row for outcome in outcomes for name, row in study.table(outcome).items()},
         panels=[panel for outcome in outcomes for panel in study.panels(outcome)],
@@ -110,7 +110,8 @@ def run(study: Study, scale: Scale, first_seed: int, workspace: Workspace) -> Fi
     )
 
 
-def _outcome(variants: Mapping[str, Variant], setting: Setting, first_seed: int, workspace: Workspace) -> Outcome:
+def outcome_of(variants: Mapping[str, Variant], setting: Setting, first_seed: int, workspace: Workspace) -> Outcome:
+    """Choose the hyperparameters of every variant, then train the choices on other data and fresh seeds."""
     choices = choose(setting, variants, workspace)
     power = None
     if all(len(choice.validation) > 1 for choice in choices.values()):

@@ -19,6 +19,7 @@ COMMANDS = {
     "profile": "images a second, and a trace of the devices, with the options of `train`",
     "bench": "what a step and a run cost; `bench steps|fraction|growth` for one part",
     "claims": "the claims of the papers: table, picture and verdict of each",
+    "compare": "every method at one budget of gradient evaluations; an hour on two cores",
     "reproduce": "measure a number of the README again; `reproduce list` names them",
 }
 
@@ -92,6 +93,7 @@ def _dispatch(argv: list[str], console: Console) -> int:
         "profile": _profile,
         "bench": _bench,
         "claims": _claims,
+        "compare": _compare,
         "reproduce": _reproduce,
     }
     return run[argv[0]](argv[1:], console)
@@ -213,6 +215,13 @@ def _claims(argv: list[str], console: Console) -> int:
     from experiments.claims import command
 
     command.main(parse(command.Options, argv, "claims"), console)
+    return 0
+
+
+def _compare(argv: list[str], console: Console) -> int:
+    from experiments.compare import command
+
+    command.main(parse(command.Options, argv, "compare"), console)
     return 0
 
 

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LAYERS = (("config",), ("models", "files"), ("runs", "data"), ("training", "report"), ("bench",), ("claims",), ("cli",))
+LAYERS = (
+    ("config",),
+    ("models", "files"),
+    ("runs", "data"),
+    ("training", "report"),
+    ("bench",),
+    ("claims",),
+    ("compare",),
+    ("cli",),
+)
 LEVEL = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 
 

@@ -1,0 +1,1 @@
+"""Every method at one budget of gradient evaluations, on a few small tasks: which one, for whom?"""

@@ -1,0 +1,76 @@
+"""The command: train what the ledger does not hold, save the numbers, write the page."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from experiments.claims.command import data_dir_of, ledger_of
+from experiments.claims.ledger import Ledger
+from experiments.claims.protocol import FRESH_SEED
+from experiments.claims.study import outcome_of
+from experiments.claims.workspace import Workspace
+from experiments.compare import page
+from experiments.compare.tasks import Scale, contestants, tasks
+from experiments.config.errors import UsageError
+from experiments.files import write_json
+from experiments.runs.environment import environment
+from experiments.runs.run_dir import refuse_unwritable
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Every method at one budget of gradient evaluations, on a few small tasks: ranks, gains, a page."""
+
+    scale: Scale = "full"
+    """smoke: seconds, to see that it runs; full: an hour."""
+    out: Path = Path("runs/compare")
+    """Folder of the numbers, the figure and the page, and of the runs while they are trained."""
+    report: bool = False
+    """Write the figure and the page again from the saved numbers, and train nothing."""
+    ledger: Path | None = None
+    """Folder of the ledger of finished runs; none is trained twice. Default: that of this checkout,
+    experiments/results/ledger; at smoke scale a folder in --out."""
+    data_dir: Path | None = None
+    """Folder of the data files. Without it, and without the environment variable PUGD_DATA_DIR, the tasks on files are
+    left out."""
+
+
+def main(options: Options, console: Console) -> None:
+    """Run the command."""
+    path = options.out / "compare.json"
+    if not options.report:
+        refuse_unwritable(options.out)
+        write_json(path, _measured(options, console))
+    if not path.exists():
+        raise UsageError(f"--out {options.out}: holds no compare.json; run `compare` first or name another folder")
+    written = page.write(json.loads(path.read_text(), parse_constant=float), options.out)
+    console.print(f"written to {written}", soft_wrap=True)
+
+
+def _measured(options: Options, console: Console) -> dict[str, Any]:
+    data_dir = data_dir_of(options.data_dir)
+    workspace = Workspace(options.out / options.scale, Ledger(ledger_of(options), "compare"), data_dir, console)
+    results = {}
+    for task in tasks(options.scale, data_dir is not None):
+        base = dataclasses.replace(task.base, data_dir=data_dir)
+        variants = contestants(task._replace(base=base))
+        found = outcome_of(variants, task, FRESH_SEED, workspace)
+        results[task.name] = {
+            name: {
+                "test %": _short(trained.accuracy),
+                "gradient evaluations": _short(trained.result("gradient_evaluations")),
+                "seconds": _short(trained.result("seconds")),
+                "rate": list(found.choices[name].chosen.values()),
+            }
+            for name, trained in found.variants.items()
+        }
+    data = " --data-dir DATA" if data_dir else ""
+    command = f"python -m experiments compare --scale {options.scale}{data}"
+    return {"command": command, "environment": environment(), "tasks": results}
+
+
+def _short(values: Any) -> list[float]:
+    return [float(f"{value:.5g}") for value in values]

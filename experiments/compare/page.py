@@ -1,0 +1,94 @@
+"""The page: who leads, task by task, in words and as a table."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.compare.figure import draw
+from experiments.compare.ranks import Ranks, ranks
+from experiments.compare.tasks import PLAIN
+from experiments.files import write_text
+from experiments.report.stats import interval, show
+from experiments.report.tables import markdown_table
+
+NEAR = 1.0
+"""Points below the best mean up to which a method is named beside it."""
+Results = Mapping[str, Mapping[str, Mapping[str, list[float]]]]
+"""Task, method, number, one value a seed."""
+
+
+def write(saved: Mapping[str, Any], folder: Path) -> Path:
+    """`compare.md` and `compare.png` from what was saved."""
+    results: Results = saved["tasks"]
+    found = ranks({name: _scores(results, name) for name in next(iter(results.values()))})
+    gains = {task: {name: _gain(methods, name) for name in methods} for task, methods in results.items()}
+    draw(found, gains, folder / "compare.png")
+    parts = [_head(saved, found), *(_task(task, methods) for task, methods in results.items()), _table(results, found)]
+    write_text(folder / "compare.md", "\n".join(parts))
+    return folder / "compare.md"
+
+
+def _scores(results: Results, name: str) -> list[float]:
+    """Test accuracies of all tasks and seeds."""
+    return [value for methods in results.values() for value in methods[name]["test %"]]
+
+
+def _gain(methods: Mapping[str, Mapping[str, list[float]]], name: str) -> float:
+    return interval(np.subtract(methods[name]["test %"], methods[PLAIN]["test %"])).mean
+
+
+def _head(saved: Mapping[str, Any], found: Ranks) -> str:
+    first, leaders = next(iter(found.mean)), found.leaders
+    place = list(found.mean).index(PLAIN) + 1
+    about = saved["environment"]
+    plain = "among them" if PLAIN in leaders else "not among them"
+    return f"""# Every method at one budget
+
+Written by `{saved["command"]}`; do not edit. Plain training (`{PLAIN}`) and every method with its defaults on an MLP,
+each for the epochs that the same number of gradient evaluations pays; its learning rate, and nothing else, chosen by
+validation accuracy on the first half of the training data, test accuracy after the last epoch of fresh seeds on the
+second half. Blocks of the ranks are a task and a seed ({found.blocks}). Long-tailed test sets are balanced.
+
+`{first}` has the best mean rank, {found.mean[first]:.1f}; plain training is number {place} of {len(found.mean)}. By
+Nemenyi's test at 5 % {len(leaders)} methods, plain training {plain}, are not told apart from the best (Friedman:
+p = {found.p:.1g}): {", ".join(f"`{name}`" for name in leaders)}.
+
+![Mean ranks, and gains over plain training](compare.png)
+
+JAX {about["packages"]["jax"]}, {about["device"]}, {about["cores"]} cores, commit {str(about["commit"])[:12]}.
+"""
+
+
+def _task(task: str, methods: Mapping[str, Mapping[str, list[float]]]) -> str:
+    """The best of a task, and what comes near it."""
+    means = {name: interval(columns["test %"]).mean for name, columns in methods.items()}
+    ordered = sorted((name for name in means if not np.isnan(means[name])), key=lambda name: -means[name])
+    best = means[ordered[0]]
+    near = ", ".join(f"`{name}` {means[name]:.1f}" for name in ordered if means[name] > best - NEAR)
+    lower = [name for name in ordered if _significantly_below(methods, name)]
+    worse = ", ".join(f"`{name}`" for name in lower) or "none"
+    return f"""## {task[0].upper()}{task[1:]}
+
+Within a point of the best: {near}. Plain training: {means[PLAIN]:.1f}. Below plain training by a paired 95 % interval,
+uncorrected: {worse}.
+"""
+
+
+def _significantly_below(methods: Mapping[str, Mapping[str, list[float]]], name: str) -> bool:
+    gap = interval(np.subtract(methods[name]["test %"], methods[PLAIN]["test %"]))
+    return gap.mean + gap.half < 0
+
+
+def _table(results: Results, found: Ranks) -> str:
+    """A row for each method: rank, accuracy on each task, gradient evaluations and time beside plain training's."""
+    cells = [["method", "mean rank", *results, "gradients / plain", "seconds / plain"]]
+    for name, rank in found.mean.items():
+        ratio = {
+            column: np.mean([np.median(m[name][column]) / np.median(m[PLAIN][column]) for m in results.values()])
+            for column in ("gradient evaluations", "seconds")
+        }
+        accuracy = [show(methods[name]["test %"]) for methods in results.values()]
+        cells.append([f"`{name}`", f"{rank:.1f}", *accuracy, *(f"{value:.2f}" for value in ratio.values())])
+    return "## All of them\n\n" + markdown_table(cells)

@@ -1,0 +1,51 @@
+"""The tasks: small real images, clean, mislabelled and long-tailed, and who takes part.
+
+All are of an MLP, the only network that two cores can train some thousand times in an hour.
+"""
+
+import dataclasses
+from typing import Literal
+
+import pugd_optax.methods
+from experiments.claims.setting import Setting, Variant, rates
+from experiments.claims.variants import method
+from experiments.config.schema import Config
+from experiments.training.experiment import prepare
+
+Scale = Literal["smoke", "full"]
+PLAIN = "none"
+UNKNOWN_SHARE = 0.5
+"""Active steps of a gate that looks at gradients, before any are known."""
+_BASE = Config(model="mlp", batch=50, epochs=40, devices=1, tensorboard=False, checkpoint_every=0)
+_DIGITS = dataclasses.replace(_BASE, dataset="digits", train_size=500, val_size=300)
+_FASHION = dataclasses.replace(_BASE, dataset="fashion_mnist", train_size=1000, val_size=1000)
+_TASKS = {
+    "clean": _FASHION,
+    "noisy digits": dataclasses.replace(_DIGITS, noise="symmetric:0.4"),
+    "mistaken for another": dataclasses.replace(_FASHION, dataset="mnist", noise="asymmetric:0.4"),
+    "long tail": dataclasses.replace(_FASHION, train_size=5000, imbalance="exp:50"),
+}
+_RATES = rates(0.01, 0.03, 0.1, 0.3, 1.0)
+
+
+def tasks(scale: Scale, data: bool) -> tuple[Setting, ...]:
+    """At full scale those that need no data files, and the others where there are some; at smoke scale a tiny one."""
+    if scale == "smoke":
+        tiny = dataclasses.replace(_DIGITS, epochs=2, train_size=100, val_size=100, noise="symmetric:0.4")
+        return (Setting("few digits", tiny, (rates(0.1),), most_seeds=2, tiny=True),)
+    made = (Setting(k, v, (_RATES,), choosing_seeds=2, most_seeds=5) for k, v in _TASKS.items())
+    return tuple(task for task in made if data or task.base.dataset == "digits")
+
+
+def contestants(task: Setting) -> dict[str, Variant]:
+    """Plain training and every method with its defaults, each for the epochs that the budget of plain training pays."""
+    names = (PLAIN, "sam", "pugd") if task.tiny else (PLAIN, *pugd_optax.methods.__all__)
+    return {name: Variant(within_budget(method(task.base, name))) for name in names}
+
+
+def within_budget(config: Config) -> Config:
+    """Shorter, such that the gradient evaluations are those of plain training for as many epochs as it has."""
+    optimizer = prepare(config).optimizer
+    idle, active = optimizer.cost
+    share = UNKNOWN_SHARE if optimizer.plan is None else float(optimizer.plan.mean())
+    return dataclasses.replace(config, epochs=max(1, round(config.epochs / (idle + share * (active - idle)))))

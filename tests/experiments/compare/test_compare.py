@@ -1,0 +1,81 @@
+"""The comparison of all methods: budgets, ranks, and the command at smoke scale."""
+
+import io
+import json
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+import pugd_optax.methods
+from experiments.claims.setting import at
+from experiments.claims.variants import method
+from experiments.compare import command, page
+from experiments.compare.ranks import ranks
+from experiments.compare.tasks import _TASKS, contestants, tasks, within_budget
+from experiments.config.errors import UsageError
+
+
+def test_critical_difference_of_the_example_of_demsar():
+    scores = np.random.default_rng(0).normal(size=(4, 14))
+    assert ranks(dict(zip("abcd", scores, strict=True))).critical == pytest.approx(1.25, abs=5e-3)
+
+
+def test_ranks_by_hand_with_a_tie_and_a_diverged_run():
+    found = ranks({"a": [90, 80, 70], "b": [90, 85, np.nan], "c": [60, 81, 65]})
+    assert found.mean == pytest.approx({"a": (1.5 + 3 + 1) / 3, "b": (1.5 + 1 + 3) / 3, "c": (3 + 2 + 2) / 3})
+    assert found.leaders == list(found.mean)
+
+
+def test_leaders_are_those_within_the_critical_difference():
+    scores = {str(k): [k + 0.1 * b for b in range(30)] for k in range(4)}
+    found = ranks(scores)
+    assert list(found.mean) == ["3", "2", "1", "0"]
+    assert found.leaders == ["3"]
+    assert found.p < 1e-6
+
+
+@pytest.mark.parametrize(("name", "epochs"), [("none", 40), ("sam", 20), ("rts_pugd", 21), ("momentum_sam", 40)])
+def test_budgets_are_equal_in_gradient_evaluations(name, epochs):
+    assert within_budget(method(_TASKS["noisy digits"], name)).epochs == epochs
+
+
+def test_all_methods_take_part_at_several_rates():
+    (task,) = tasks("full", data=False)
+    assert len(tasks("full", data=True)) == 4
+    assert len(task.axes[0].values) >= 5
+    assert len({at(task.base, task.axes, (rate,)).lr for rate in task.axes[0].values}) == len(task.axes[0].values)
+    (few,) = tasks("smoke", data=True)
+    assert [*contestants(few._replace(tiny=True))] == ["none", "sam", "pugd"]
+    assert len(pugd_optax.methods.__all__) > 30
+
+
+def test_command_and_page_at_smoke_scale(tmp_path):
+    said = io.StringIO()
+    with jax.numpy_rank_promotion("allow"):
+        command.main(command.Options(scale="smoke", out=tmp_path), Console(file=said, width=200))
+    text = (tmp_path / "compare.md").read_text()
+    (numbers,) = json.loads((tmp_path / "compare.json").read_text())["tasks"].values()
+    best = max(numbers, key=lambda name: np.mean(numbers[name]["test %"]))
+    assert f"Within a point of the best: `{best}`" in text
+    assert all(f"| `{name}` |" in text for name in numbers)
+    assert numbers["sam"]["gradient evaluations"] == numbers["none"]["gradient evaluations"]
+    before = text, (tmp_path / "compare.png").stat().st_size
+    command.main(command.Options(scale="smoke", out=tmp_path, report=True), Console(file=said))
+    assert before == ((tmp_path / "compare.md").read_text(), (tmp_path / "compare.png").stat().st_size)
+
+
+def test_page_names_what_loses_to_plain_training(tmp_path):
+    column = lambda *values: {"test %": list(values), "gradient evaluations": [1.0], "seconds": [1.0], "rate": [0.1]}
+    methods = {"none": column(80, 81, 80), "pugd": column(85, 86, 85), "sam": column(70, 72, 71)}
+    about = {"packages": {"jax": "0"}, "device": "", "cores": 1, "commit": "0"}
+    page.write({"command": "", "environment": about, "tasks": {"noisy": methods}}, tmp_path)
+    text = (tmp_path / "compare.md").read_text()
+    assert "Within a point of the best: `pugd` 85.3. Plain training: 80.3." in text
+    assert "uncorrected: `sam`." in text
+
+
+def test_a_report_without_numbers_is_told(tmp_path):
+    with pytest.raises(UsageError, match="holds no compare"):
+        command.main(command.Options(report=True, out=tmp_path), Console(file=io.StringIO()))
