@@ -22,8 +22,9 @@ Results = Mapping[str, Mapping[str, Mapping[str, list[float]]]]
 def write(saved: Mapping[str, Any], folder: Path) -> Path:
     """`compare.md` and `compare.png` from what was saved."""
     results: Results = saved["tasks"]
-    found = ranks({name: _scores(results, name) for name in next(iter(results.values()))})
-    gains = {task: {name: _gain(methods, name) for name in methods} for task, methods in results.items()}
+    everywhere = [name for name in next(iter(results.values())) if all(name in methods for methods in results.values())]
+    found = ranks({name: _scores(results, name) for name in everywhere})
+    gains = {task: {name: _gain(methods, name) for name in everywhere} for task, methods in results.items()}
     draw(found, gains, folder / "compare.png")
     parts = [_head(saved, found), *(_task(task, methods) for task, methods in results.items()), _table(results, found)]
     write_text(folder / "compare.md", "\n".join(parts))
@@ -49,7 +50,8 @@ def _head(saved: Mapping[str, Any], found: Ranks) -> str:
 Written by `{saved["command"]}`; do not edit. Plain training (`{PLAIN}`) and every method with its defaults on an MLP,
 each for the epochs that the same number of gradient evaluations pays; its learning rate, and nothing else, chosen by
 validation accuracy on the first half of the training data, test accuracy after the last epoch of fresh seeds on the
-second half. Blocks of the ranks are a task and a seed ({found.blocks}). Long-tailed test sets are balanced.
+second half. Blocks of the ranks are a task and a seed ({found.blocks}). A method that
+takes part in some tasks alone has no rank. Test sets are balanced.
 
 `{first}` has the best mean rank, {found.mean[first]:.1f}; plain training is number {place} of {len(found.mean)}. By
 Nemenyi's test at 5 % {len(leaders)} methods, plain training {plain}, are not told apart from the best (Friedman:

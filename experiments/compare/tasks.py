@@ -14,6 +14,8 @@ from experiments.training.experiment import prepare
 
 Scale = Literal["smoke", "full"]
 PLAIN = "none"
+OPTIONS = {"pegr": {"strength": 0.01}}
+"""Of methods without a default."""
 UNKNOWN_SHARE = 0.5
 """Active steps of a gate that looks at gradients, before any are known."""
 _BASE = Config(model="mlp", batch=50, epochs=40, devices=1, tensorboard=False, checkpoint_every=0)
@@ -38,9 +40,22 @@ def tasks(scale: Scale, data: bool) -> tuple[Setting, ...]:
 
 
 def contestants(task: Setting) -> dict[str, Variant]:
-    """Plain training and every method with its defaults, each for the epochs that the budget of plain training pays."""
+    """Plain training and every method with its defaults, each for the epochs that the budget of plain training pays.
+
+    A method that the data do not suit, such as one for long tails where there is none, does not take part.
+    """
     names = (PLAIN, "sam", "pugd") if task.tiny else (PLAIN, *pugd_optax.methods.__all__)
-    return {name: Variant(within_budget(method(task.base, name))) for name in names}
+    found = {
+        name: within_budget(method(task.base, name, **OPTIONS.get(name, {})))
+        for name in names
+        if name not in _unfit(task)
+    }
+    return {name: Variant(config) for name, config in found.items()}
+
+
+def _unfit(task: Setting) -> set[str]:
+    """`sam_on` perturbs normalisation layers, which the MLP has not; `imb_sam` needs classes with few examples."""
+    return {"sam_on"} | ({"imb_sam"} if task.base.imbalance == "none" else set())
 
 
 def within_budget(config: Config) -> Config:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 import pugd_optax.methods
-from experiments.claims.setting import at
+from experiments.claims.setting import Setting, at
 from experiments.claims.variants import method
 from experiments.compare import command, page
 from experiments.compare.ranks import ranks
@@ -48,7 +48,13 @@ def test_all_methods_take_part_at_several_rates():
     assert len({at(task.base, task.axes, (rate,)).lr for rate in task.axes[0].values}) == len(task.axes[0].values)
     (few,) = tasks("smoke", data=True)
     assert [*contestants(few._replace(tiny=True))] == ["none", "sam", "pugd"]
-    assert len(pugd_optax.methods.__all__) > 30
+
+
+def test_a_method_for_long_tails_takes_part_where_there_is_one(monkeypatch):
+    monkeypatch.setattr("experiments.compare.tasks.within_budget", lambda config: config)
+    for name, base in _TASKS.items():
+        expected = {"none", *pugd_optax.methods.__all__} - {"sam_on"} - (set() if name == "long tail" else {"imb_sam"})
+        assert {*contestants(Setting(name, base, ()))} == expected
 
 
 def test_command_and_page_at_smoke_scale(tmp_path):
