@@ -20,6 +20,19 @@ CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text())
 each_workflow = pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 
 
+RAN: list[int] = []
+
+
+@pytest.mark.xdist_group("repository")
+@pytest.mark.parametrize("part", range(3))
+def test_a_group_of_tests_is_run_by_one_worker(part, request):
+    """Under `--dist loadgroup`: else every worker would build the documentation and run the claims."""
+    RAN.append(part)
+    parts = [item for item in request.session.items if item.name.startswith(request.node.originalname)]
+    if getattr(request.config.option, "loadgroup", False) and request.node is parts[-1]:
+        assert len(RAN) == len(parts)
+
+
 def test_there_are_workflows():
     assert [path.stem for path in WORKFLOWS] == ["ci", "release"]
 
