@@ -80,8 +80,15 @@ def taken(buffer: jax.Array, start: int, like: jax.Array) -> jax.Array:
     real = buffer[start : start + like.size].reshape(like.shape)
     if jnp.iscomplexobj(like):
         imaginary = buffer[start + like.size : start + 2 * like.size].reshape(like.shape)
-        return (jax.lax.complex(real, imaginary) * math.sqrt(0.5)).astype(like.dtype)
-    return real.astype(like.dtype)
+        return _split_as(like, (jax.lax.complex(real, imaginary) * math.sqrt(0.5)).astype(like.dtype))
+    return _split_as(like, real.astype(like.dtype))
+
+
+def _split_as(like: jax.Array, x: jax.Array) -> jax.Array:
+    """On a mesh with explicit axes every array has its sharding in its type; elsewhere the compiler finds one."""
+    sharding = getattr(jax.typeof(like), "sharding", None) if isinstance(like, jax.Array) else None
+    explicit = sharding is not None and any(axis is not None for axis in sharding.spec)
+    return jax.sharding.reshard(x, sharding) if explicit else x
 
 
 def real_dtype(leaves: list[jax.Array]) -> Any:

@@ -93,7 +93,11 @@ def looksam(
 
     def reuse(g, step: jax.Array, norms: Norms, state: LookSAMState) -> optax.Updates:
         at = jnp.asarray(alpha(step) if callable(alpha) else alpha)
-        add = lambda g, direction, length: weighted_sum(1.0, g, at * norms.of(g) * inverse(length), direction)
+
+        def add(g: optax.Updates, direction: optax.Updates, length: jax.Array) -> optax.Updates:
+            share = finite_or(0, at * norms.of(g) * inverse(length))  # a gradient too long to measure stays as it is
+            return weighted_sum(1.0, g, share, direction)
+
         return over(add, g, state.direction, state.length)
 
     def init(params: optax.Params) -> LookSAMState:

@@ -1,0 +1,102 @@
+"""Trees of every kind, complex numbers, explicit meshes and `MultiSteps`, for every method: traced, not compiled."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+
+from pugd_optax import methods
+from tests.test_contract import each, every_method
+from tests.test_fuzz import arguments_for, made_to_fit
+
+
+class Pair(NamedTuple):
+    """Python's own."""
+
+    first: Any
+    second: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Layer:
+    """JAX's."""
+
+    kernel: Any
+    bias: Any
+
+
+@flax.struct.dataclass
+class Block:
+    """Flax's, with a field that is no leaf."""
+
+    layer: Any
+    rest: Any
+    name: str = flax.struct.field(pytree_node=False, default="block")
+
+
+def every_container() -> Any:
+    """Containers within containers, with leaves of every kind: 0-d, empty, None, and three dtypes."""
+    leaf = jax.ShapeDtypeStruct
+    state = nnx.State({"scale": nnx.Param(leaf((2,), jnp.float32)), "inner": {"w": nnx.Param(leaf((), jnp.float16))}})
+    layer = Layer(kernel=leaf((3, 2), jnp.float32), bias=None)
+    return Pair(Block(layer, [leaf((0, 3), jnp.bfloat16), (), {}]), {"state": state, "gain": leaf((1,), jnp.bfloat16)})
+
+
+def types(tree: Any) -> Any:
+    """Structure, and of each leaf the shape, the dtype, whether that is weak, and how it is split over a mesh."""
+    avals = [jax.typeof(x) for x in jax.tree.leaves(tree)]
+    return jax.tree.structure(tree), [(x.shape, x.dtype, x.weak_type, str(x)) for x in avals]
+
+
+def check_types(make: Callable[[Any], Any], params: Any) -> None:
+    """The output is a gradient and the state keeps its types, seen from within the trace."""
+
+    def two_steps(params):
+        tx = make(params)
+        state = tx.init(params)
+        for _ in range(2):
+            u, after = tx.update(params, state, params, **arguments_for(params))
+            assert types(u) == types(params)
+            assert types(after) == types(state)
+
+    jax.eval_shape(two_steps, params)
+
+
+@every_method
+def test_any_tree_keeps_its_containers(name):
+    check_types(functools.partial(made_to_fit, name), every_container())
+
+
+@every_method
+def test_multi_steps_around_a_method(name):
+    """Optax's own check of accumulation."""
+    params = {"w": jax.ShapeDtypeStruct((2, 3), jnp.bfloat16), "gain": jax.ShapeDtypeStruct((), jnp.float32)}
+    check_types(lambda p: optax.MultiSteps(made_to_fit(name, p), 4).gradient_transformation(), params)
+
+
+@every_method
+def test_on_an_explicit_mesh_output_and_state_lie_where_they_lay(name):
+    """As Optax's own check of sharding in types: parameters split over eight devices."""
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Explicit,))
+    place = lambda shape, *spec: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, P(*spec)))
+    params = {"w": place((2, 8, 4), None, "x"), "bias": place((16,), "x"), "gain": place(())}
+    with jax.set_mesh(mesh):
+        check_types(functools.partial(made_to_fit, name), params)
+
+
+REAL_ALONE = ("pegr",)
+"""Methods that refuse complex parameters, and say so."""
+
+
+@each([name for name in methods.__all__ if name not in REAL_ALONE])
+def test_complex_parameters_keep_their_types(name):
+    params = {"w": jax.ShapeDtypeStruct((2, 3), jnp.complex64), "gain": jax.ShapeDtypeStruct((), jnp.float32)}
+    check_types(functools.partial(made_to_fit, name), params)
