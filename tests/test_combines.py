@@ -62,8 +62,9 @@ def test_unit_sum_rules():
     check(unit_sum("norm_ratio"), unit(ratio * FLAT + FLAT_STAR))
     cosine = unit(FLAT) @ unit(FLAT_STAR)
     check(unit_sum("cosine"), unit(max(cosine, 0.0) * FLAT + FLAT_STAR))
-    opposed = jax.tree.map(lambda x: -2.0 * x, G)
-    np.testing.assert_allclose(flat(unit_sum("cosine")(G, opposed)), -unit(FLAT), rtol=1e-5)
+    turned = jax.tree.map(lambda x, y: y - 3.0 * x, G, G_STAR)
+    assert FLAT @ flat(turned) < 0
+    np.testing.assert_allclose(flat(unit_sum("cosine")(G, turned)), unit(flat(turned)), rtol=1e-5, atol=1e-6)
 
 
 def test_unit_sum_of_large_halves():

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import pugd_optax
+from tests.mutants import EXPERIMENTS, LIBRARY
 
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -76,6 +77,17 @@ def test_the_changelog_has_a_section_for_what_comes_or_came():
     assert re.search(
         rf"^## \[(Unreleased|{re.escape(pugd_optax.__version__)})\]", (ROOT / "CHANGELOG.md").read_text(), re.M
     )
+
+
+def test_every_mutant_is_one_edit_and_names_its_tests():
+    """`make mutants` itself takes too long for the suite, so the list would go stale unseen."""
+    listed = LIBRARY + EXPERIMENTS
+    assert len(set(listed)) == len(listed) >= 60
+    for mutant in listed:
+        assert (ROOT / mutant.file).read_text().count(mutant.old) == 1, mutant
+        path, _, function = mutant.test.partition("::")
+        assert (ROOT / path).exists(), mutant
+        assert not function or f"def {function}(" in (ROOT / path).read_text(), mutant
 
 
 @pytest.fixture

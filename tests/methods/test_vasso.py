@@ -1,6 +1,8 @@
 """VaSSO against its formula, with the running mean carried from step to step."""
 
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from pugd_optax import sam, timing, vasso
@@ -30,6 +32,15 @@ def test_formula(radius, theta):
 
 def test_the_mean_rests_on_inactive_steps():
     assert_follows(vasso(0.3, when=timing.every(2, offset=1)), vasso_rule(0.3, 0.4, lambda t: t % 2 == 1))
+
+
+def test_the_mean_starts_at_the_first_finite_gradient():
+    """One that is broken before it neither enters the mean nor counts as its start."""
+    tx, g = vasso(), jnp.array([3.0, -4.0])
+    grad_fn = lambda w: g
+    _, state = tx.update(g.at[0].set(jnp.nan), tx.init(g), g, grad_fn=grad_fn)
+    _, state = tx.update(g, state, g, grad_fn=grad_fn)
+    np.testing.assert_array_equal(optax.tree.get(state, "mean"), g)
 
 
 def test_mask():

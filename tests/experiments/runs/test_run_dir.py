@@ -141,6 +141,15 @@ def test_a_finished_run_is_never_started_over(tmp_path):
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_a_run_with_a_checkpoint_is_never_started_over(tmp_path):
+    folder = made(tmp_path, BASE, 0)
+    (folder / "result.json").unlink()
+    (folder / "checkpoints" / "4").mkdir(parents=True)
+    with pytest.raises(UsageError, match="holds a run already; --resume goes on there"):
+        run_dir.start(folder, BASE, 0)
+    assert (folder / "metrics.jsonl").exists()
+
+
 def test_lines_without_a_checkpoint_are_told_of_and_removed(tmp_path, capsys):
     folder = made(tmp_path, BASE, 0)
     (folder / "result.json").unlink()
