@@ -50,24 +50,30 @@ def tfds_set(folder: Folder, name: str) -> Dataset:
         features: Any = builder.info.features
     if not {"image", "label"} <= set(features):
         raise UsageError(f"tfds:{name}: expected the features image and label, found {', '.join(features)}")
+    classes = getattr(features["label"], "num_classes", None)
+    if not classes:
+        raise UsageError(f"tfds:{name}: expected a ClassLabel as label, found {type(features['label']).__name__}")
     family = name if name in ("cifar10", "cifar100", "mnist") else ""
 
     def part(split: str) -> Examples:
         if split not in builder.info.splits:
             raise UsageError(f"tfds:{name} has no split {split!r}, only {', '.join(builder.info.splits)}")
         try:
-            source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})  # pyright: ignore[reportCallIssue]
+            with _reading(path, NotImplementedError):
+                source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})  # pyright: ignore[reportCallIssue]
         except NotImplementedError as error:
             raise UsageError(f"{path}: not ArrayRecord files; {_command(name, path.parent)}") from error
-        return _examples(source, path, split, habits.side, features["label"].num_classes)
+        return _examples(source, path, split, habits.side, classes)
 
-    return Dataset(part("train"), part(habits.test), features["label"].num_classes, habits.augment, family)
+    return Dataset(part("train"), part(habits.test), classes, habits.augment, family)
 
 
 @contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _reading(path: Path, *told_elsewhere: type[Exception]) -> Iterator[None]:
     try:
         yield
+    except told_elsewhere:
+        raise
     except Exception as error:  # json, TFDS and ArrayRecord raise a dozen kinds for a broken file
         raise UsageError(f"{path}: cannot be read ({first_line(error)}); prepare it again") from error
 

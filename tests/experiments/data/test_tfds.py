@@ -2,6 +2,7 @@
 
 import io
 import json
+import random
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from PIL import Image
 from experiments import data
 from experiments.config.errors import UsageError
 from experiments.config.specs import spec
+from tests.experiments.data.test_broken_files import EXAMPLES, damaged
 
 tfds = pytest.importorskip("tensorflow_datasets")
 SIDE, CLASSES = 8, 3
@@ -103,3 +105,23 @@ def test_what_is_not_prepared_is_told_with_the_command(tmp_path, monkeypatch):
     info.write_text(json.dumps(json.loads(info.read_text()) | {"fileFormat": "tfrecord"}))
     with pytest.raises(UsageError, match="not ArrayRecord files"):
         data.load(spec("tfds:no_test"), tmp_path)
+
+
+def test_damaged_files_are_read_or_refused_in_one_line(tmp_path, monkeypatch):
+    prepare(tmp_path / "sets", "some_set", {"train": 6, "test": 3})
+    files = {path: path.read_bytes() for path in sorted((tmp_path / "sets").rglob("*")) if path.is_file()}
+    refusals = []
+    for seed in range(EXAMPLES):
+        monkeypatch.setenv("PUGD_CACHE_DIR", str(tmp_path / "cache" / str(seed)))
+        how = random.Random(seed)
+        path = how.choice(sorted(files))
+        path.write_bytes(damaged(files[path], how))
+        try:
+            dataset = data.load(spec("tfds:some_set"), tmp_path / "sets")
+            assert data.resident(dataset.train).images.shape == (len(dataset.train.labels), SIDE, SIDE, 3)
+        except UsageError as error:
+            refusals.append(str(error))
+        finally:
+            path.write_bytes(files[path])
+    assert [said for said in refusals if "\n" in said or len(said) > 1000] == []
+    assert len(refusals) > EXAMPLES / 4
