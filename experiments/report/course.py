@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from experiments.report.plotting import DPI, GRID, STYLE, plain, styles
+from experiments.report.plotting import GRID, STYLE, plain, save, styles
 from experiments.report.rows import title
 from experiments.report.stats import interval
 from experiments.runs.run_dir import Run
@@ -55,7 +55,7 @@ def draw(groups: dict[str, Methods], path: Path) -> Path:
         columns = max(1, min(5, len(found)))
         figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=columns, frameon=False)
         figure.supxlabel("epoch; bands: 95 % confidence interval of the mean over seeds", fontsize=9)
-        figure.savefig(path, dpi=DPI)
+        save(figure, path)
         plt.close(figure)
     return path
 

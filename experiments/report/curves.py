@@ -5,7 +5,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from experiments.report.plotting import DPI, GRID, STYLE, plain, styles
+from experiments.report.plotting import GRID, STYLE, plain, save, styles
 from experiments.report.rows import describe
 from experiments.report.stats import interval
 from experiments.runs.run_dir import Run
@@ -31,7 +31,7 @@ def draw(groups: dict[str, dict[str, list[Run]]], path: Path) -> Path:
             line[0].set_title(plain(f"{setting}: {describe(methods)}".removeprefix(": ")), fontweight="bold")
         handles, labels = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", ncols=min(4, len(labels)), frameon=False)
-        figure.savefig(path, dpi=DPI)
+        save(figure, path)
         plt.close(figure)
     return path
 

@@ -6,7 +6,9 @@ name no method take the remaining colours in order. Okabe and Ito's palette, tol
 
 import itertools
 import re
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 DPI = 160
@@ -51,6 +53,13 @@ def method_of(label: str) -> str | None:
         if name in METHODS or name in _SAME:
             return _SAME.get(name, name)
     return None
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write the figure. A letter of a label that no font has is a box in it, and no warning beside the table."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
+        figure.savefig(path, dpi=DPI)
 
 
 def plain(text: str) -> str:
