@@ -1,4 +1,4 @@
-"""The claims: every module of `theory/`, `rts/` or `lpg/` that has a `STUDY` or a `run`.
+"""The claims: every module of `theory/`, `rts/`, `lpg/` or `real/` that has a `STUDY` or a `run`.
 
 The docstring of the module is the lab note, its first line the statement. `rts/early.py` is the claim `rts.early`,
 `theory/gr_bias.py` the claim `gr.bias`.
@@ -11,7 +11,7 @@ import pkgutil
 import re
 from types import ModuleType
 
-from experiments.claims import lpg, rts, study, theory
+from experiments.claims import lpg, real, rts, study, theory
 from experiments.claims.claim import Finding, Scale
 from experiments.claims.workspace import Workspace
 from experiments.config.errors import pick
@@ -21,7 +21,7 @@ from experiments.config.errors import pick
 def claims() -> dict[str, ModuleType]:
     """The module of every claim by name."""
     found = {}
-    for package in (theory, rts, lpg):
+    for package in (theory, rts, lpg, real):
         for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
             module = importlib.import_module(info.name)
             if hasattr(module, "STUDY") or hasattr(module, "run"):

@@ -12,14 +12,18 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.claims import catalog, page
+from experiments.claims.budget import within
 from experiments.claims.claim import Saved, Scale, load, save
 from experiments.claims.conditions import judge, verdict
 from experiments.claims.ledger import Ledger
 from experiments.claims.protocol import FRESH_SEED
 from experiments.claims.workspace import Workspace
-from experiments.config.errors import UsageError, pick
+from experiments.config.errors import Stopped, UsageError, pick
 from experiments.runs.environment import environment
 from experiments.runs.run_dir import refuse_unwritable
+
+ACCELERATOR = ("real.clean", "real.noisy", "real.longtail", "real.regularizers")
+"""What an hour of an accelerator is for, the most telling first."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +31,8 @@ class Options:
     """Run a claim of the papers: table, figure, verdict."""
 
     name: Annotated[str, tyro.conf.Positional] = "list"
-    """A claim, `all`, `list`, or `report` to write the page again from what was saved."""
+    """A claim, `all`, `list`, `report` to write the page again from what was saved, or `accelerator`: those at real
+    scale, the most telling first, at --scale paper unless it is smoke."""
     scale: Scale = "full"
     """smoke: seconds, to see that it runs; full: minutes on two cores, two for small problems and about ten for
     trainings; paper: the papers' data, networks and lengths, for an accelerator (small problems stay at full)."""
@@ -38,6 +43,8 @@ class Options:
     ledger: Path | None = None
     """Folder of the ledgers, which hold every run that has ended; none is trained twice. Default: that of this
     checkout, experiments/results/ledger; at smoke scale a folder in --out."""
+    budget_minutes: float | None = None
+    """Stop after so many minutes, at the next step of the runs under way; the same command goes on from there."""
     data_dir: Path | None = None
     """Folder of the data files that trainings read. Default: the environment variable PUGD_DATA_DIR."""
 
@@ -50,13 +57,32 @@ def main(options: Options, console: Console) -> None:
         if not any(options.out.glob("*.json")):
             raise UsageError(f"--out {options.out}: holds no findings; run `claims all` first or name another folder")
         return console.print(f"written to {page.write(options.out)}", soft_wrap=True)
-    every = list(catalog.claims())
-    pick("claim", options.name, dict.fromkeys([*every, "all", "list", "report"]))
-    names = every if options.name == "all" else [options.name]
+    if options.budget_minutes is not None and not options.budget_minutes > 0:
+        raise UsageError(f"--budget-minutes {options.budget_minutes:g}: expected more than 0")
+    names, options = _asked(options)
     _check(names, options)
-    for name in names:
-        _run(name, options, console)
-    console.print(f"written to {page.write(options.out)}", soft_wrap=True)
+    with within(options.budget_minutes) as used_up:
+        for name in names:
+            try:
+                _run(name, options, console)
+            except Stopped:
+                if not used_up():
+                    raise
+            if used_up():
+                console.print(f"{options.budget_minutes:g} minutes are used up; the same command goes on")
+                break
+    if any(options.out.glob("*.json")):
+        console.print(f"written to {page.write(options.out)}", soft_wrap=True)
+
+
+def _asked(options: Options) -> tuple[list[str], Options]:
+    """The claims, and the options for them."""
+    every = list(catalog.claims())
+    pick("claim", options.name, dict.fromkeys([*every, "all", "list", "report", "accelerator"]))
+    if options.name == "accelerator":
+        scale = "smoke" if options.scale == "smoke" else "paper"
+        return list(ACCELERATOR), dataclasses.replace(options, scale=scale)
+    return every if options.name == "all" else [options.name], options
 
 
 def _check(names: Sequence[str], options: Options) -> None:

@@ -26,7 +26,7 @@ METHODS: dict[str, Callable[..., Any]] = {
     "none": optax.identity,
     **{name: getattr(pugd_optax, name) for name in pugd_optax.methods.__all__},
 }
-RULES = {"balanced": classes.balanced, "long_tail": classes.long_tail, "confusion": classes.confusion}
+RULES = {f.__name__: f for f in (classes.balanced, classes.long_tail, classes.confusion, classes.prior)}
 EDITS = {"multiplicative": logits.multiplicative, "additive": logits.additive}
 GHOST = part_by_part(per_example.ghost)
 PENALTIES = {"ghost": lambda: GHOST, "signs": per_example.signs, "reference": lambda: per_example.reference}
@@ -146,6 +146,7 @@ def _method(
 ) -> Any:
     fills = {"total_steps": steps, "num_classes": len(counts), "key": 0, "axis_name": axis_name, "report": True}
     fills |= {"penalty": GHOST} if config.accumulate > 1 else {}
+    fills |= {"counts": counts}
     build = functools.partial(_build, steps=steps, fills=fills)
     readers = {
         "when": lambda x: schedules.gate(x, steps, steps_per_epoch, lr),
@@ -156,7 +157,7 @@ def _method(
         "inner": lambda x: build(x, "method", METHODS),
     }
     read = lambda name, x: readers.get(name, lambda x: schedules.number(x, steps))(x)
-    return config.parts.method.build("method", METHODS, steps=steps, fills=fills | {"counts": counts}, read=read)
+    return config.parts.method.build("method", METHODS, steps=steps, fills=fills, read=read)
 
 
 def _build(x: Literal | Spec, kind: str, known: Functions, *, steps: int, fills: Mapping[str, Any]) -> Any:

@@ -39,6 +39,7 @@ from experiments.claims.lpg.common import (
 from experiments.claims.setting import Axis, Setting, Variant, option, rates
 from experiments.claims.study import MARGIN, Outcome, Study
 from experiments.claims.variants import method
+from experiments.config.schema import Config
 from experiments.report.stats import show
 
 _TAIL = dataclasses.replace(FASHION, train_size=10_000, imbalance="exp:100")
@@ -67,21 +68,25 @@ RENORMALISED, BALANCED = "LPG, renormalised", "class-balanced weights"
 def variants(setting: Setting) -> dict[str, Variant]:
     """Plain training, LPG, and the other remedies; at smoke scale those of the success criteria alone."""
     base = setting.base
+    others = rivals(base)
+    found = {
+        "plain": Variant(base),
+        "LPG": lpg(base, rule="long_tail"),
+        RENORMALISED: lpg(base, rule="long_tail", renormalize=True),
+    }
+    return found | ({BALANCED: others[BALANCED]} if setting.tiny else others)
+
+
+def rivals(base: Config) -> dict[str, Variant]:
+    """What else is done about a long tail."""
     weights = Axis(
         "1 - beta",
         (1e-4, 1e-3, 1e-2),
         lambda config, x: dataclasses.replace(config, reweight=f"class_balanced:{1 - x:g}"),
         below=1.0,
     )
-    found = {
-        "plain": Variant(base),
-        "LPG": lpg(base, rule="long_tail"),
-        RENORMALISED: lpg(base, rule="long_tail", renormalize=True),
+    return {
         BALANCED: Variant(base, (weights,)),
-    }
-    if setting.tiny:
-        return found
-    return found | {
         "LPL": Variant(method(base, "lpl", rule="long_tail"), (option("eps", 0.2, 0.4, 1.0),)),
         "logit adjustment": of_loss(base, "logit_adjustment:{:g}", "tau", 0.5, 1.0, 2.0),
         "LDAM": of_loss(base, "ldam:{:g}:1", "margin", 0.5, 1.0, 2.0),

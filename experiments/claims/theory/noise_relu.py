@@ -16,6 +16,11 @@ layers' noise through, |x|^2 width s^4 / 4, s = 0.1 / sqrt(2).
 the width at least twice as much under noise on all weights; at the largest width the test loss under layer-wise noise
 is below that under noise on all weights and below gradient descent's (of interest are 5 %). Besides: it grows at least
 tenfold under noise on all weights and at most threefold under layer-wise noise. All in logarithms.
+
+**Observations.** At width 5000 layer-wise noise, which is sqrt(2) times as large on the layer that it perturbs, made
+gradient descent unstable at this learning rate: 7 of 8 runs diverged, none under noise on all weights. So nothing is
+decided at the largest width. Up to width 2000 the standard deviation grew 7.4 times under noise on all weights and 1.1
+times under layer-wise noise, with test losses alike.
 """
 
 import jax

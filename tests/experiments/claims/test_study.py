@@ -1,6 +1,10 @@
 """Studies: smoke scale, what every comparison shares, the scale of the papers."""
 
+import dataclasses
+import io
 import itertools
+import threading
+import time
 from pathlib import Path
 
 import jax
@@ -9,7 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from experiments.claims import catalog, ledger, study
+from experiments.claims import budget, catalog, command, ledger, study
 from experiments.claims.claim import Choice
 from experiments.claims.ledger import Ledger, Line
 from experiments.claims.rts import early, factorial, radius, settings, stability, timing
@@ -19,12 +23,13 @@ from experiments.config import schedules
 from experiments.config.errors import UsageError
 from experiments.config.schema import Config
 from experiments.data import Dataset, Examples
+from experiments.runs.signals import graceful_shutdown
 from experiments.training import experiment, sweep
 
 pytestmark = pytest.mark.xdist_group("study")  # what the module builds is built once
 FRESH = 7_000
 SETTING = Setting("tiny", Config(model="mlp", epochs=1, train_size=50, val_size=50, devices=1), (rates(0.1),))
-RTS = [name for name in catalog.claims() if name.startswith("rts.")]
+SMALL = [name for name in catalog.claims() if name.startswith(("rts.", "real."))]
 TRAINED = [name for name in catalog.claims() if catalog.trained(name)]
 
 
@@ -38,7 +43,7 @@ def smoke_workspace(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RTS)
+@pytest.mark.parametrize("name", SMALL)
 def test_claim_at_smoke_scale(name, smoke_workspace):
     with jax.numpy_rank_promotion("allow"):
         finding = catalog.find(name, "smoke", FRESH, smoke_workspace)
@@ -91,7 +96,7 @@ def test_full_scale_follows_the_protocol(name):
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_early_stopping_is_a_variant_where_labels_are_wrong(name):
-    asked = name in ("rts.early", "rts.all", "lpg.noisy")
+    asked = name in ("rts.early", "rts.all", "lpg.noisy", "real.noisy")
     for setting in catalog.claims()[name].STUDY.settings["full"]:
         variants = catalog.claims()[name].STUDY.variants(setting).values()
         assert any(v.stopped for v in variants) == (asked and setting.base.noise != "none")
@@ -172,3 +177,59 @@ def test_variant_of_paper_scale_is_built_and_traced(name, monkeypatch):
     prepared = experiment.prepare(claim.STUDY.variants(setting)[LAST[name]].config)
     assert prepared.config.epochs >= 200
     assert prepared.config.model == "resnet18"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "label"), [("real.noisy", "LPG"), ("real.regularizers", "forward")])
+def test_variant_of_real_scale_is_built_and_traced(name, label, monkeypatch):
+    (setting,) = catalog.claims()[name].STUDY.settings["paper"]
+    base = dataclasses.replace(setting.base, noise="none", val_size=50)
+    labels = np.repeat(np.arange(10, dtype=np.int32), 60)
+    examples = Examples(np.zeros((len(labels), 32, 32, 3), np.uint8), labels)
+    monkeypatch.setattr(experiment, "load", lambda *_: Dataset(examples, examples, 10, "crop2_flip"))
+    prepared = experiment.prepare(catalog.claims()[name].STUDY.variants(setting._replace(base=base))[label].config)
+    assert (prepared.config.model, prepared.config.epochs) == ("fast", 10)
+
+
+def test_what_an_accelerator_is_for_is_all_that_is_at_real_scale():
+    assert sorted(command.ACCELERATOR) == [name for name in catalog.claims() if name.startswith("real.")]
+    names, options = command._asked(command.Options(name="accelerator"))
+    assert (names, options.scale) == (list(command.ACCELERATOR), "paper")
+
+
+def test_a_budget_stops_at_the_next_step_and_the_same_command_goes_on(tmp_path, monkeypatch):
+    class Timer(threading.Thread):
+        """Goes off when the run has had two epochs."""
+
+        def __init__(self, seconds, function):
+            super().__init__()
+            self.function, self.cancel = function, lambda: None
+
+        def run(self):
+            while not any(path.read_text().count("\n") > 2 for path in tmp_path.rglob("metrics.jsonl")):
+                time.sleep(0.01)
+            self.function()
+
+    base = dataclasses.replace(SETTING.base, epochs=100_000, tensorboard=False)
+    long = early.STUDY._replace(settings={"smoke": (SETTING._replace(base=base, tiny=True),)})
+    monkeypatch.setattr(catalog.claims()["rts.early"], "STUDY", long)
+    monkeypatch.setattr(budget.threading, "Timer", Timer)
+    said = io.StringIO()
+    with jax.numpy_rank_promotion("allow"):
+        options = command.Options(name="rts.early", scale="smoke", out=tmp_path, budget_minutes=5)
+        command.main(options, Console(file=said, width=120))
+    assert "5 minutes are used up; the same command goes on" in said.getvalue()
+    assert list(tmp_path.rglob("checkpoints/*/sha256.json"))
+    assert not (tmp_path / "rts.early.json").exists()
+
+
+def test_the_timer_of_a_budget_sends_sigterm():
+    with budget.within(1e-4) as used_up, graceful_shutdown() as signals:
+        while not signals:
+            time.sleep(0.01)
+        assert used_up()
+
+
+def test_a_budget_of_nothing_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="--budget-minutes 0: expected more than 0"):
+        command.main(command.Options(name="rts.early", out=tmp_path, budget_minutes=0), Console(quiet=True))

@@ -1,0 +1,39 @@
+"""A budget of time: when it is used up, runs stop at their next step, and the same command goes on from there."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+from experiments.runs.signals import graceful_shutdown
+
+
+@contextlib.contextmanager
+def within(minutes: float | None) -> Iterator[Callable[[], bool]]:
+    """A function that says whether the budget is used up; then the process has been sent SIGTERM too.
+
+    What has no steps to stop at goes on to its end.
+
+    Example:
+      >>> with within(None) as used_up:
+      ...     used_up()
+      False
+    """
+    if minutes is None:
+        yield lambda: False
+        return
+    over = threading.Event()
+
+    def end() -> None:
+        over.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    timer = threading.Timer(60 * minutes, end)
+    timer.daemon = True
+    with graceful_shutdown():
+        timer.start()
+        try:
+            yield over.is_set
+        finally:
+            timer.cancel()

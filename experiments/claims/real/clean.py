@@ -1,0 +1,50 @@
+"""On CIFAR-10 with clean labels PUGD and SAM end above SGD.
+
+**Statement.** Tseng, Liu, Cheng and Zeng, *Perturbed Unit Gradient Descent*, https://arxiv.org/abs/2110.00199, and
+Foret, Kleiner, Mobahi and Neyshabur, *Sharpness-Aware Minimization*, ICLR 2021, https://arxiv.org/abs/2010.01412: a
+better test accuracy on CIFAR-10 than SGD's, with larger networks and 200 epochs.
+
+**Setting.** CIFAR-10 (images compressed by JPEG), the preset `fast_cifar10`: whitened patches and six convolutions, ten
+epochs, batch 256, flips and crops; at full scale 4500 of its images and five epochs. SGD, SGD with twice the epochs,
+SAM, ASAM, PUGD, RTS-PUGD with the library's defaults.
+
+**Hyperparameters.** Learning rate (its peak) and, at full scale, weight decay of each variant, and its radius.
+
+**Success criteria.** By test accuracy after the last epoch, SAM and PUGD are each above SGD with as many epochs.
+Besides: so are ASAM and RTS-PUGD, and all are above SGD with as many gradient evaluations.
+"""
+
+from experiments.claims.claim import Panel
+from experiments.claims.conditions import Condition
+from experiments.claims.real.settings import LONGER, perturbed, settings
+from experiments.claims.study import Outcome, Study, rows
+from experiments.report.stats import show
+
+PAPER, OURS = ("SAM", "PUGD"), ("ASAM", "RTS")
+
+
+def _conditions(outcome: Outcome) -> list[Condition]:
+    ours, everyone = outcome.among(OURS), outcome.among((*PAPER, *OURS))
+    return [
+        *(outcome.above(f"{label} above SGD, equal epochs", label, "SGD") for label in PAPER),
+        *(outcome.above(f"{label} above SGD, equal epochs", label, "SGD", "extra") for label in ours),
+        *(outcome.above(f"{label} above SGD, equal gradients", label, LONGER, "extra") for label in everyone),
+    ]
+
+
+def panels(outcome: Outcome) -> list[Panel]:
+    """The courses, by epochs and by gradient evaluations."""
+    return [
+        outcome.curves("by epochs", outcome.variants),
+        outcome.curves("by gradients", outcome.variants, x="gradient_evaluations"),
+    ]
+
+
+def summary(outcome: Outcome) -> str:
+    """Points above SGD."""
+    sgd = outcome["SGD"].accuracy
+    over = ", ".join(f"{k} {show(v.accuracy - sgd)}" for k, v in outcome.variants.items() if k != "SGD")
+    return f"points above SGD ({show(sgd)} %): {over}."
+
+
+STUDY = Study(settings("CIFAR-10"), perturbed, _conditions, panels, summary, lambda outcome: rows(outcome, "SGD"))

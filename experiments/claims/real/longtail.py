@@ -1,0 +1,58 @@
+"""On CIFAR-10 with a long tail LPG ends above plain training, on the tail above all.
+
+**Statement.** The abstract of LPG, https://arxiv.org/abs/2605.29494: perturbing logit gradients by class improves
+long-tailed learning.
+
+**Setting.** As `real.clean`, subsampled exponentially, the largest class 100 times the smallest; a balanced test set.
+Plain training, LPG as logit adjustment by offsets (`prior`) and by one number a class (`long_tail`), class-balanced
+weights, LDAM, ImbSAM and Focal SAM.
+
+**Hyperparameters.** Learning rate (its peak) and, at full scale, weight decay of each variant, and a hyperparameter of
+its own.
+
+**Success criteria.** By test accuracy after the last epoch, the two forms of LPG are each above plain training, and so
+is the first on the tail. Besides: the first is above class-balanced weights, LDAM, ImbSAM and Focal SAM.
+"""
+
+from experiments.claims.claim import Panel
+from experiments.claims.conditions import Condition, above
+from experiments.claims.lpg.common import class_panel, lpg, order, part, table
+from experiments.claims.lpg.longtail import BALANCED, rivals
+from experiments.claims.real.settings import settings
+from experiments.claims.setting import Setting, Variant, option
+from experiments.claims.study import MARGIN, Outcome, Study
+from experiments.claims.variants import method
+
+OFFSETS, SCALARS = "LPG, offsets", "LPG, one number a class"
+
+
+def variants(setting: Setting) -> dict[str, Variant]:
+    """Plain training, LPG in two forms, and its rivals."""
+    base = setting.base
+    prior = option("rule", 0.5, 1.0, 2.0, name="tau", template="prior:{:g}")
+    found = {
+        "plain": Variant(base),
+        OFFSETS: Variant(method(base, "lpg"), (prior,)),
+        SCALARS: lpg(base, rule="long_tail"),
+    }
+    others = rivals(base)
+    return found | ({BALANCED: others[BALANCED]} if setting.tiny else others)
+
+
+def _conditions(outcome: Outcome) -> list[Condition]:
+    tail, plain = part(outcome[OFFSETS], "tail"), part(outcome["plain"], "tail")
+    others = [label for label in outcome.variants if label not in ("plain", OFFSETS, SCALARS)]
+    return [
+        *(outcome.above(f"{label}, above plain training", label, "plain") for label in (OFFSETS, SCALARS)),
+        above(outcome.named(f"{OFFSETS}, on the tail too"), tail, plain, margin=MARGIN, unit="points"),
+        *(outcome.above(f"{OFFSETS}, above {label}", OFFSETS, label, "extra") for label in others),
+    ]
+
+
+def _panels(outcome: Outcome) -> list[Panel]:
+    return [class_panel(outcome, "plain", OFFSETS, SCALARS, BALANCED)]
+
+
+STUDY = Study(
+    settings("CIFAR-10-LT", imbalance="exp:100"), variants, _conditions, _panels, lambda o: f"{order(o)}.", table
+)
