@@ -108,7 +108,7 @@ def network(batch=256):
         (pugd_optax.sam(when=False), 1.0, 1.1),
         (pugd_optax.multi_step_sam(steps=3), 4.0, 4.3),
         (pugd_optax.momentum_sam(), 1.0, 1.15),
-        (pugd_optax.gradient_regularization(scheme="exact"), 2.2, 3.2),
+        (pugd_optax.gradient_regularization(scheme="exact"), 2.1, 3.2),
         (pugd_optax.lpg(4), 1.0, 1.2),
         (pugd_optax.pegr(0.01), 1.1, 3.0),
     ],
