@@ -1,4 +1,4 @@
-"""Broken numbers at every place, for every method.
+"""Numbers of every size and broken ones at every place, for every method.
 
 One program a method: a step, mapped over the cases, with what spoils each of them as its input.
 """
@@ -12,9 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.test_contract import every_method, plain
-from tests.test_fuzz import arguments_for, made_to_fit
+from tests.test_fuzz import arguments_for, kinds, made_to_fit
 
 PARAMS = {"matrix": jnp.ones((2, 3)), "short": jnp.ones(3, jnp.bfloat16), "gain": jnp.ones(())}
+WITHIN = (0.0, 1e-45, 1e-38, 1e-30, 1e-20, 1e-10, 1e-3, 1.0, 1e3, 1e10, 1e18)
+"""Sizes of the documented range: squares may vanish, but none overflows."""
+BEYOND = (0.0, 1e-38, 1.0, 1e19, 1e20, 1e25, 1e30, 1e38)
+SQUARED = ("pegr",)
+"""Methods whose objective holds the square of a gradient, so that beyond the range it is not finite."""
 CASES = 256
 
 
@@ -57,10 +62,36 @@ def mapped_step(name: str) -> Any:
     return jax.jit(jax.vmap(step), compiler_options=cheap), jax.vmap(init)
 
 
+def drawn(seed: int, scales: tuple[float, ...]) -> Any:
+    """A tree for every case, each leaf of a size of its own, zeros among them."""
+    random = np.random.default_rng(seed)
+
+    def leaf(w: jax.Array) -> jax.Array:
+        size = random.choice(scales, (CASES, *[1] * w.ndim))
+        return jnp.asarray(size * random.uniform(-1, 1, (CASES, *w.shape)), w.dtype)
+
+    return jax.tree.map(leaf, PARAMS)
+
+
 def holds(tree: Any, test: Any) -> np.ndarray:
     """[cases], whether the test holds of all numbers of a tree."""
     fine = [np.reshape(test(np.asarray(x, np.float32)), (CASES, -1)).all(1) for x in jax.tree.leaves(plain(tree))]
     return np.logical_and.reduce(fine)
+
+
+@every_method
+def test_any_size_of_gradient_parameters_and_loss(name):
+    """Two steps: finite within the documented range, and no NaN of what is finite beyond it."""
+    step, init = mapped_step(name)
+    for scales, test in ((WITHIN, np.isfinite), (BEYOND, lambda x: ~np.isnan(x)))[: 1 if name in SQUARED else 2]:
+        sizes = jnp.tile(jnp.abs(drawn(2, scales)["gain"])[:, None], (1, 6))
+        case = Case(drawn(0, scales), drawn(1, scales), sizes, jnp.zeros(CASES))
+        state = init(case.params)
+        for _ in range(2):
+            u, state = step(case, state)
+        assert kinds(u) == kinds(case.grads)
+        wrong = np.flatnonzero(~holds((u, state), test))
+        assert not len(wrong), jax.tree.map(lambda x, i=wrong[0]: x[i], (case, u, plain(state)))
 
 
 PLACES = ("nowhere", "gradient", "perturbed gradient", "both", "parameters", "loss", "example")
