@@ -51,6 +51,7 @@ def variables(*modules):
     return [np.asarray(jax.random.key_data(x) if is_key(x) else x) for x in leaves]
 
 
+@functools.partial(nnx.jit, static_argnums=2)
 def by_hand(model, rngs, radius):
     """SAM's gradient by clones, which draw what the original would."""
 
@@ -78,7 +79,7 @@ def test_everything_moves_once_and_both_passes_draw_the_same(own, compile):
         plain = nnx.clone((model, rngs))
         expected = by_hand(model, rngs, 0.3)
         (loss, aux), grads, state = step(model, state, rngs)
-        (clean, predictions), g = nnx.value_and_grad(loss_fn, has_aux=True)(plain[0], X, plain[1])
+        (clean, predictions), g = nnx.jit(nnx.value_and_grad(loss_fn, has_aux=True))(plain[0], X, plain[1])
         np.testing.assert_allclose(loss, clean, rtol=1e-5)
         np.testing.assert_allclose(aux, predictions, rtol=1e-4, atol=1e-6)
         assert jax.tree.structure(grads) == jax.tree.structure(g)
@@ -119,8 +120,9 @@ def test_only_what_the_filter_selects():
     vg = pugd_optax.nnx.value_and_grad(loss, SAM, argnums=adapters)
     optimizer, state = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.LoRAParam), vg.init(model)
     before, start = model.kernel[...], loss(model)
+    step = nnx.jit(lambda model, state: vg(model, state))
     for _ in range(20):
-        value, grads, state = vg(model, state)
+        value, grads, state = step(model, state)
         optimizer.update(model, grads)
     assert jax.tree.structure(grads) == jax.tree.structure(nnx.grad(loss, argnums=adapters)(model))
     np.testing.assert_array_equal(model.kernel[...], before)
@@ -173,13 +175,14 @@ def test_groups_perturb_apart_and_variables_move_once():
 
 def test_the_second_gradient_of_a_part_of_the_batch():
     model = Network(nnx.Rngs(0), rate=0.0)
-    g = nnx.grad(fit)(nnx.clone(model), X, Y)
+    gradient = nnx.jit(nnx.grad(fit))
+    g = gradient(nnx.clone(model), X, Y)
     away = nnx.clone(model)
     eps = jax.tree.map(lambda x: 0.3 * x / optax.tree.norm(g), g)
     nnx.update(away, jax.tree.map(jnp.add, nnx.state(model, nnx.Param), eps))
     vg = pugd_optax.nnx.value_and_grad(fit, SAM, second_batch=0.5)
-    _, grads, _ = vg(model, vg.init(model), X, Y)
-    assert_close(grads, nnx.grad(fit)(away, X[::2], Y[::2]), atol=1e-4)
+    _, grads, _ = nnx.jit(lambda model, state: vg(model, state, X, Y))(model, vg.init(model))
+    assert_close(grads, gradient(away, X[::2], Y[::2]), atol=1e-4)
 
 
 def test_devices_perturb_apart():
@@ -207,7 +210,7 @@ def update_by(grad_fn, own=False, method=SAM):
     chain = nnx.Optimizer(model, optax.chain(method, optax.sgd(0.1)), wrt=nnx.Param)
     base = nnx.Optimizer(other, optax.sgd(0.1), wrt=nnx.Param)
     vg = pugd_optax.nnx.value_and_grad(loss_alone, method)
-    _, grads, _ = vg(other, vg.init(other), X, nnx.clone(rngs))
+    _, grads, _ = nnx.jit(lambda model, state, rngs: vg(model, state, X, rngs))(other, vg.init(other), nnx.clone(rngs))
     base.update(other, grads)
 
     @nnx.jit

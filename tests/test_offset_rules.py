@@ -84,11 +84,16 @@ def test_confusion_follows_the_formula_and_is_frozen_after_its_window(x64, bound
     np.testing.assert_allclose(optax.tree.get(state, "strength"), np.tanh(osc / 4) - 1, rtol=1e-5)
 
 
+def first(tx: Any, w: jax.Array, **extra: Any):
+    """Output and state of the first step, compiled; the extra arguments stay concrete."""
+    return jax.jit(lambda w: tx.update(w, tx.init(w), w, **extra))(w)
+
+
 def offsets_after(rule: classes.BatchRule, counts: Any, step: int) -> Any:
     """The offsets that a rule makes of these confusions, after so many batches."""
     none = jnp.zeros((1, len(counts)))
     seen = classes.init(len(counts))._replace(step=jnp.asarray(step))
-    return rule.update(jnp.asarray(counts), seen, none, none, None)[0]
+    return jax.jit(lambda counts: rule.update(counts, seen, none, none, None)[0])(jnp.asarray(counts))
 
 
 @pytest.mark.parametrize("bound", [0.3, 3.0, float("inf")])
@@ -109,8 +114,8 @@ def test_without_confusions_an_infinite_bound_comes_near_cross_entropy(x64):
     strength = offsets_after(classes.confusion(10, float("inf")), 1e6 * EYE, 9)
     u, y = jnp.asarray(X[0] @ W), Y[0]
     loss = lambda u: optax.softmax_cross_entropy_with_integer_labels(u, y).mean()
-    edited = jax.grad(lambda u: loss(pugd_optax.logits.perturb(u, y, strength)))(u)
-    np.testing.assert_allclose(edited, jax.grad(loss)(u), rtol=0, atol=1e-5)
+    edited = jax.jit(jax.grad(lambda u: loss(pugd_optax.logits.perturb(u, y, strength))))(u)
+    np.testing.assert_allclose(edited, (softmax(u) - EYE[y]) / BATCH, rtol=0, atol=1e-5)
 
 
 def test_confused_classes_are_believed_less():
@@ -126,10 +131,11 @@ def test_confused_classes_are_believed_less():
 def test_prior_is_logit_adjustment(x64, tau):
     counts = [500, 60, 8, 5]
     outputs, state = run(pugd_optax.lpg(CLASSES, rule=classes.prior(counts, tau)))
+    gradient = jax.jit(jax.grad(lambda w, x, y, at: losses.logit_adjustment(x @ w, y, counts, at).mean()))
     w = jnp.asarray(W)
     for step, (x, y) in enumerate(zip(X, Y, strict=True)):
         at: Any = tau(step) if callable(tau) else tau
-        g = jax.grad(lambda w, x=x, y=y, at=at: losses.logit_adjustment(x @ w, y, counts, at).mean())(w)
+        g = gradient(w, x, y, at)
         np.testing.assert_allclose(outputs[step], g, rtol=0, atol=1e-6)
         w = w - 0.5 * g
     np.testing.assert_array_equal(state.strength, 0)
@@ -146,11 +152,12 @@ def test_plug_in_around_another_loss(x64, loss):
     x, y, w = jnp.asarray(X[0]), jnp.asarray(Y[0]), jnp.asarray(W)
     tx: Any = pugd_optax.lpg(CLASSES, rule=classes.confusion(10))
     logit_loss = lambda u: per_example(u, y).mean()
-    u, _ = tx.update(w, tx.init(w), w, logits_fn=lambda w: x @ w, labels=y, logit_loss=logit_loss)
-    b = pugd_optax.logits.offsets(b=-2.0 * (1 - jnp.eye(CLASSES)))
-    expected = jax.grad(lambda w: logit_loss(pugd_optax.logits.perturb(x @ w, y, b)))(w)
+    u, _ = first(tx, w, logits_fn=lambda w: x @ w, labels=y, logit_loss=logit_loss)
+    b = pugd_optax.logits.offsets(b=-2.0 * (1 - EYE))
+    edited = lambda w: logit_loss(pugd_optax.logits.perturb(x @ w, y, b))
+    expected, plain = jax.jit(lambda w: (jax.grad(edited)(w), jax.grad(lambda w: logit_loss(x @ w))(w)))(w)
     np.testing.assert_allclose(u, expected, rtol=0, atol=1e-12)
-    assert np.linalg.norm(u) < np.linalg.norm(jax.grad(lambda w: logit_loss(x @ w))(w))
+    assert np.linalg.norm(u) < np.linalg.norm(plain)
 
 
 def test_inner_methods_see_the_same_frozen_offsets(x64):
@@ -159,7 +166,7 @@ def test_inner_methods_see_the_same_frozen_offsets(x64):
     gradient = lambda w: x.T @ (softmax(x @ w) - softmax(x @ w - 2.0 * (1 - EYE)[y])) / BATCH
     g = gradient(W)
     expected = gradient(W + 0.3 * g / np.linalg.norm(g))
-    u, state = tx.update(jnp.asarray(W), tx.init(jnp.asarray(W)), jnp.asarray(W), logits_fn=lambda w: x @ w, labels=y)
+    u, state = first(tx, jnp.asarray(W), logits_fn=lambda w: x @ w, labels=y)
     np.testing.assert_allclose(u, expected, rtol=0, atol=1e-7)
     assert int(state.classes.step) == 1
 
@@ -209,16 +216,16 @@ def test_padding_of_sequences_does_not_count(name, soft):
     labels = np.where(where[..., None], np.eye(CLASSES)[y], np.nan).astype(np.float32) if soft else y
     tx: Any = pugd_optax.lpg(CLASSES, rule=RULES[name]())
     real, flat = x[where], labels[where]
-    a = tx.update(w, tx.init(w), w, logits_fn=lambda w: x @ w, labels=labels, where=where)
-    b = tx.update(w, tx.init(w), w, logits_fn=lambda w: real @ w, labels=flat)
+    a = first(tx, w, logits_fn=lambda w: x @ w, labels=labels, where=where)
+    b = first(tx, w, logits_fn=lambda w: real @ w, labels=flat)
     c = jax.jit(lambda w, m, y: tx.update(w, tx.init(w), w, logits_fn=lambda w: x @ w, labels=y, where=m))(
         w, where, labels
     )
     for found in (a, c):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, b)
     lpl: Any = pugd_optax.lpl(CLASSES)
-    a = lpl.update(w, lpl.init(w), w, logits_fn=lambda w: x @ w, labels=labels, where=where)
-    b = lpl.update(w, lpl.init(w), w, logits_fn=lambda w: real @ w, labels=flat)
+    a = first(lpl, w, logits_fn=lambda w: x @ w, labels=labels, where=where)
+    b = first(lpl, w, logits_fn=lambda w: real @ w, labels=flat)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), a, b)
 
 
@@ -226,7 +233,7 @@ def test_a_batch_of_padding_alone_changes_nothing():
     tx: Any = pugd_optax.lpg(CLASSES, rule=classes.confusion(8, window=(0.0, 0.3)))
     w, x = jnp.asarray(W, jnp.float32), jnp.asarray(X[0], jnp.float32)
     none = np.zeros(BATCH, bool)
-    u, state = tx.update(w, tx.init(w), w, logits_fn=lambda w: x @ w, labels=np.full(BATCH, -1), where=none)
+    u, state = first(tx, w, logits_fn=lambda w: x @ w, labels=np.full(BATCH, -1), where=none)
     np.testing.assert_array_equal(u, 0)
     assert not state.classes.seen.any()
     np.testing.assert_array_equal(state.rule, 0)
@@ -235,15 +242,16 @@ def test_a_batch_of_padding_alone_changes_nothing():
 def test_mixup_counts_by_share():
     rule, seen = classes.confusion(8, window=(0.0, 0.3)), classes.init(CLASSES)._replace(step=jnp.ones((), jnp.int32))
     u = jnp.asarray(X[0] @ W, jnp.float32)
-    soft = jnp.asarray(random.dirichlet(np.ones(CLASSES), BATCH), jnp.float32)
-    counts = rule.update(rule.init(CLASSES), seen, u, soft, None)[1]
+    soft = np.asarray(random.dirichlet(np.ones(CLASSES), BATCH), np.float32)
+    counts = jax.jit(lambda u, soft: rule.update(rule.init(CLASSES), seen, u, soft, None)[1])(u, soft)
     np.testing.assert_allclose(counts, np.eye(CLASSES)[np.asarray(u).argmax(1)].T @ soft, rtol=1e-5)
 
 
 def test_rows_that_are_not_finite_are_not_counted():
     rule, seen = classes.confusion(8, window=(0.0, 0.3)), classes.init(CLASSES)._replace(step=jnp.ones((), jnp.int32))
-    u = jnp.asarray(X[0] @ W, jnp.float32).at[3, 1].set(jnp.nan)
-    counts = rule.update(rule.init(CLASSES), seen, u, jnp.asarray(EYE[Y[0]], jnp.float32), None)[1]
+    u, one_hot = (X[0] @ W).astype(np.float32), EYE[Y[0]].astype(np.float32)
+    u[3, 1] = np.nan
+    counts = jax.jit(lambda u, one_hot: rule.update(rule.init(CLASSES), seen, u, one_hot, None)[1])(u, one_hot)
     assert counts.sum() == BATCH - 1
 
 
@@ -254,9 +262,9 @@ def test_a_rule_of_ones_own_may_remember_and_give_one_number_a_class():
     tx: Any = pugd_optax.lpg(CLASSES, rule=rule, edit=additive)
     w, x, y = jnp.asarray(W, jnp.float32), jnp.asarray(X[0], jnp.float32), np.zeros(BATCH, int)
     g = softmax(X[0] @ W) - EYE[y]
-    state = tx.init(w)
+    step, state = jax.jit(lambda state: tx.update(w, state, w, logits_fn=lambda w: x @ w, labels=y)), tx.init(w)
     for t in (0.5, -0.5, 0.5):
-        u, state = tx.update(w, state, w, logits_fn=lambda w: x @ w, labels=y)
+        u, state = step(state)
         np.testing.assert_allclose(u, X[0].T @ (g + t * g.mean(0)) / BATCH, rtol=1e-4, atol=1e-6)
 
 

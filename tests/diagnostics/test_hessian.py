@@ -1,5 +1,7 @@
 """Eigenvalues and trace against the dense Hessian, and against matfree, an independent implementation."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,10 +24,25 @@ def loss(p):
     return jnp.mean((hidden @ p["v"] - jnp.asarray(Y, p["w"].dtype)) ** 2)
 
 
+@functools.cache
 def dense():
     with jax.enable_x64(True):
-        flat, unravel = ravel_pytree(network())
-        return np.asarray(jax.hessian(lambda x: loss(unravel(x)))(flat))
+        return dense_at(network())
+
+
+def dense_at(params):
+    return np.asarray(_dense(ravel_pytree(params)[0]))
+
+
+@jax.jit
+def _dense(flat):
+    unravel = ravel_pytree(network())[1]
+    return jax.hessian(lambda x: loss(unravel(x)))(flat)
+
+
+def eigenvalues(loss, params, *args, **kwargs):
+    """`hessian_eigenvalues`, compiled; by itself it is checked against that below."""
+    return jax.jit(lambda p: hessian_eigenvalues(loss, p, *args, **kwargs))(params)
 
 
 def diagonal(values):
@@ -35,7 +52,7 @@ def diagonal(values):
 
 @pytest.mark.parametrize("k", [1, 3, 20])
 def test_as_many_steps_as_parameters_are_exact(x64, k):
-    values = hessian_eigenvalues(loss, network(), k)
+    values = eigenvalues(loss, network(), k)
     np.testing.assert_allclose(values, np.linalg.eigvalsh(dense())[::-1][:k], rtol=1e-9, atol=1e-10)
 
 
@@ -46,8 +63,8 @@ def test_the_spectrum_is_that_of_matfree(x64, k):
     flat_loss = lambda x: loss(unravel(x))
     product = lambda v: jax.jvp(jax.grad(flat_loss), (flat,), (v,))[1]
     start = jax.random.normal(jax.random.key(5), flat.shape)
-    spectrum, _ = eig.eigh_partial(decomp.tridiag_sym(20))(product, start)
-    found = hessian_eigenvalues(loss, network(), k)
+    spectrum, _ = jax.jit(lambda start: eig.eigh_partial(decomp.tridiag_sym(20))(product, start))(start)
+    found = eigenvalues(loss, network(), k)
     np.testing.assert_allclose(found, np.sort(spectrum)[::-1][:k], rtol=1e-8, atol=1e-9)
 
 
@@ -57,7 +74,8 @@ def test_the_trace_is_that_of_matfree(x64):
     product = lambda v: jax.jvp(jax.grad(lambda x: loss(unravel(x))), (flat,), (v,))[1]
     sampler = stochtrace.sampler_signs(flat, num=4000)
     estimate = stochtrace.estimator_monte_carlo(stochtrace.monte_carlo_trace(), sampler)
-    theirs, ours = estimate(product, jax.random.key(1)), hessian_trace(loss, network(), key=2, samples=4000)
+    theirs = jax.jit(lambda key: estimate(product, key))(jax.random.key(1))
+    ours = jax.jit(lambda p: hessian_trace(loss, p, key=2, samples=4000))(network())
     spread = np.sqrt(2 * (np.sum(dense() ** 2) - np.sum(np.diag(dense()) ** 2)) / 4000)
     assert abs(theirs - ours) < 4 * np.sqrt(2) * spread
 
@@ -67,24 +85,24 @@ def test_curvature_of_every_scale(scale):
     """Their squares leave float32 at 1e-23 and at 1e19."""
     spectrum = np.array([5.0, 3.0, 1.0, -2.0])
     loss_fn = lambda w: jnp.vdot(w, jnp.float32(scale) * (0.5 * jnp.asarray(spectrum, jnp.float32) * w))
-    found = hessian_eigenvalues(loss_fn, jnp.full(4, 0.1), k=4)
+    w = np.full(4, 0.1, np.float32)
+    found = eigenvalues(loss_fn, w, k=4)
     np.testing.assert_allclose(np.float64(found) / scale, np.sort(spectrum)[::-1], rtol=1e-4)
-    top, vector = leading_eigenvalue(loss_fn, jnp.full(4, 0.1), steps=4)
+    top, vector = jax.jit(lambda w: leading_eigenvalue(loss_fn, w, steps=4))(w)
     np.testing.assert_allclose(np.float64(top) / scale, 5.0, rtol=1e-4)
     np.testing.assert_allclose(np.abs(vector), [1.0, 0.0, 0.0, 0.0], atol=1e-3)
-    trace = hessian_trace(loss_fn, jnp.full(4, 0.1), samples=1)
+    trace = jax.jit(lambda w: hessian_trace(loss_fn, w, samples=1))(w)
     np.testing.assert_allclose(np.float64(trace) / scale, 7.0, rtol=1e-5)
 
 
 def test_the_leading_eigenvalue_follows_training(x64):
     """Three products a call, from the vector of the last call; against the dense Hessian at the same parameters."""
+    lead, gradient = jax.jit(functools.partial(leading_eigenvalue, loss)), jax.jit(jax.grad(loss))
     params, vector, ratios = network(), None, []
     for _ in range(12):
-        top, vector = leading_eigenvalue(loss, params, vector)
-        flat, unravel = ravel_pytree(params)
-        hessian = np.asarray(jax.hessian(lambda x, unravel=unravel: loss(unravel(x)))(flat))
-        ratios.append(float(top) / np.linalg.eigvalsh(hessian)[-1])
-        params = jax.tree.map(lambda w, g: w - 0.05 * g, params, jax.grad(loss)(params))
+        top, vector = lead(params, vector)
+        ratios.append(float(top) / np.linalg.eigvalsh(dense_at(params))[-1])
+        params = jax.tree.map(lambda w, g: w - 0.05 * g, params, gradient(params))
     assert max(ratios) <= 1 + 1e-9
     assert ratios[0] < 0.95
     assert min(ratios[2:]) > 0.98
@@ -97,9 +115,9 @@ def test_the_leading_eigenvalue_follows_training(x64):
 
 def test_few_steps_find_the_top_from_below():
     spectrum = np.concatenate([[10.0, 6.0], np.linspace(-1, 1, 998)])
-    values = hessian_eigenvalues(diagonal(spectrum), jnp.zeros(1000), k=2, steps=30)
+    values = eigenvalues(diagonal(spectrum), jnp.zeros(1000), k=2, steps=30)
     np.testing.assert_allclose(values, [10.0, 6.0], rtol=1e-4)
-    early = hessian_eigenvalues(diagonal(spectrum), jnp.zeros(1000), steps=3)
+    early = eigenvalues(diagonal(spectrum), jnp.zeros(1000), steps=3)
     assert 0 < early[0] < 10.0
 
 
@@ -110,19 +128,19 @@ def test_few_steps_find_the_top_from_below():
 )
 def test_exhausted_krylov_spaces_go_on(spectrum):
     """Equal eigenvalues end the iteration early; all of them are found, and none is made up."""
-    values = hessian_eigenvalues(diagonal(spectrum), jnp.ones(4), k=4)
+    values = eigenvalues(diagonal(spectrum), jnp.ones(4), k=4)
     np.testing.assert_allclose(values, sorted(spectrum, reverse=True), atol=1e-5)
 
 
 def test_the_most_negative_ones_from_the_negative_loss(x64):
-    values = hessian_eigenvalues(lambda p: -loss(p), network(), 2)
+    values = eigenvalues(lambda p: -loss(p), network(), 2)
     np.testing.assert_allclose(-values, np.linalg.eigvalsh(dense())[:2], rtol=1e-9)
 
 
 def test_trace_is_unbiased(x64):
     hessian = dense()
     spread = np.sqrt(2 * (np.sum(hessian**2) - np.sum(np.diag(hessian) ** 2)))
-    estimate = hessian_trace(loss, network(), samples=4000)
+    estimate = jax.jit(lambda p: hessian_trace(loss, p, samples=4000))(network())
     assert abs(estimate - np.trace(hessian)) < 4 * spread / np.sqrt(4000)
     assert abs(hessian_trace(loss, network(), samples=1) - np.trace(hessian)) > 1e-6
 

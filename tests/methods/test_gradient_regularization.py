@@ -1,5 +1,6 @@
 """Gradient regularization against its four formulas, the penalised objective, and the diagonal linear network."""
 
+import functools
 import itertools
 
 import jax
@@ -68,11 +69,25 @@ def test_strength_equal_to_step_is_sam_with_an_unnormalised_ascent(x64):
 
 def error(scheme, h):
     """Distance of a scheme from the exact gradient of the penalised objective."""
+    return float(_error(scheme)(start(), h))
+
+
+@functools.cache
+def _error(scheme):
     grad_fn = lambda p: jax.grad(loss)(p, batch(0))
     objective = lambda p: loss(p, batch(0)) + 0.5 * GAMMA * optax.tree.norm(grad_fn(p), squared=True)
-    tx = gradient_regularization(GAMMA, h, scheme)
-    u, _ = tx.update(grad_fn(start()), tx.init(start()), start(), grad_fn=grad_fn)
-    return float(optax.tree.norm(optax.tree.sub(u, jax.grad(objective)(start()))))
+
+    @jax.jit
+    def distance(params, h):
+        u = output(gradient_regularization(GAMMA, h, scheme), grad_fn)(params)
+        return optax.tree.norm(optax.tree.sub(u, jax.grad(objective)(params)))
+
+    return distance
+
+
+def output(tx, grad_fn):
+    """What the method makes of the gradient, as a compiled function of the parameters."""
+    return jax.jit(lambda p: tx.update(grad_fn(p), tx.init(p), p, grad_fn=grad_fn)[0])
 
 
 @pytest.mark.parametrize(("scheme", "order"), [("forward", 1), ("backward", 1), ("central", 2)])
@@ -91,9 +106,9 @@ def test_mask_penalises_the_gradient_of_the_selected_parameters(x64, scheme):
     grad_fn = lambda p: jax.grad(loss)(p, batch(0))
     objective = lambda p: loss(p, batch(0)) + 0.5 * GAMMA * jnp.sum(grad_fn(p)["w"] ** 2)
     tx = gradient_regularization(GAMMA, 2.0**-12, scheme, mask={"b": False, "w": True})
-    u, _ = tx.update(grad_fn(start()), tx.init(start()), start(), grad_fn=grad_fn)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-4), u, jax.grad(objective)(start()))
-    assert np.linalg.norm(u["b"] - grad_fn(start())["b"]) > 1e-3
+    u, expected = output(tx, grad_fn)(start()), jax.jit(jax.grad(objective))(start())
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-4), u, expected)
+    assert np.linalg.norm(u["b"] - jax.jit(grad_fn)(start())["b"]) > 1e-3
 
 
 def test_gnp_penalises_the_norm_itself(x64):
@@ -101,8 +116,8 @@ def test_gnp_penalises_the_norm_itself(x64):
     grad_fn = lambda p: jax.grad(loss)(p, batch(0))
     objective = lambda p: loss(p, batch(0)) + strength * optax.tree.norm(grad_fn(p))
     tx = gnp(radius=radius, alpha=strength / radius)
-    u, _ = tx.update(grad_fn(start()), tx.init(start()), start(), grad_fn=grad_fn)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3), u, jax.grad(objective)(start()))
+    u, expected = output(tx, grad_fn)(start()), jax.jit(jax.grad(objective))(start())
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3), u, expected)
 
 
 @pytest.mark.parametrize("scheme", FORMULAS)
@@ -179,15 +194,12 @@ def test_large_forward_steps_favour_sparse_solutions(x64):
     beta[:5] = 1.0
     top = 4 * 0.1**2 * np.linalg.norm(x, 2, axis=(1, 2)) ** 2 / EXAMPLES
 
-    def mean_error(make):
-        errors = []
-        for i in range(DATA_SETS):
-            data = tuple(map(jnp.asarray, (x[i], x[i] @ beta, beta, 0.1 / top[i])))
-            errors.append(float(jax.jit(distance_from_truth, static_argnums=0)(make(float(1 / top[i])), data)))
-        return np.asarray(errors)
+    def errors_of(make):
+        one = lambda x, y, top: distance_from_truth(make(1 / top), (x, y, beta, 0.1 / top))
+        return np.asarray(jax.jit(jax.vmap(one))(x, x @ beta, top))
 
     errors = [
-        mean_error(make)
+        errors_of(make)
         for make in (
             lambda unit: gradient_regularization(0.3 * unit, 1.0 * unit, "backward"),
             lambda unit: optax.with_extra_args_support(optax.identity()),

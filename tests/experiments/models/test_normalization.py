@@ -40,6 +40,13 @@ def weighted(apply, params, x):
     return jnp.sum(jnp.sin(jnp.arange(y.size, dtype=jnp.float32)).reshape(y.shape) * y.astype(jnp.float32)) / y.size
 
 
+def values_and_gradients(applied, params, x):
+    """Of ours and Flax's, compiled."""
+    for apply in applied:
+        gradient = jax.grad(functools.partial(weighted, apply), (0, 1))
+        yield jax.jit(lambda p, x, apply=apply, gradient=gradient: (apply(p, x), gradient(p, x)))(params, x)
+
+
 def close(found, expected, tolerance=1e-6):
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
@@ -50,10 +57,9 @@ def close(found, expected, tolerance=1e-6):
 @pytest.mark.parametrize(("shape", "settings"), CASES, ids=str)
 def test_value_and_gradients_equal_flax(shape, settings):
     ours, theirs, params = layers(settings)
-    x = data(shape)
-    close(ours(params, x), theirs(params, x), 2e-6)
-    found, expected = (jax.jit(jax.grad(functools.partial(weighted, f), (0, 1)))(params, x) for f in (ours, theirs))
-    close(found, expected)
+    (found, slopes), (expected, their_slopes) = values_and_gradients((ours, theirs), params, data(shape))
+    close(found, expected, 2e-6)
+    close(slopes, their_slopes)
 
 
 def test_parameters_are_those_of_flax():
@@ -68,17 +74,12 @@ def test_parameters_are_those_of_flax():
 def test_half_precision(dtype, compute):
     settings: dict = {"num_groups": 3, "dtype": compute and jnp.dtype(compute), "param_dtype": jnp.dtype(dtype)}
     ours, theirs, params = layers(settings)
-    x = data((4, 5, 12), dtype)
-    close(ours(params, x), theirs(params, x), 0.01)
-    found, expected = (jax.grad(functools.partial(weighted, f), (0, 1))(params, x) for f in (ours, theirs))
-    close(found, expected, 0.01)
+    close(*values_and_gradients((ours, theirs), params, data((4, 5, 12), dtype)), 0.01)
 
 
 def test_float64(x64):
     ours, theirs, params = layers({"num_groups": 3, "param_dtype": jnp.float64})
-    x = data((4, 5, 12), jnp.float64)
-    found, expected = (jax.grad(functools.partial(weighted, f), (0, 1))(params, x) for f in (ours, theirs))
-    close(found, expected, 1e-9)
+    close(*values_and_gradients((ours, theirs), params, data((4, 5, 12), jnp.float64)), 1e-9)
 
 
 def forward_over_reverse(apply, params, x):
