@@ -76,7 +76,7 @@ class Recurrent(nn.Module):
 
 def linen(model, x, labels=LABELS):
     """Losses, and parameters away from their initial zeros and ones."""
-    params = perturb(model.init(jax.random.key(0), x))
+    params = perturb(jax.eval_shape(model.init, jax.random.key(0), x))
 
     def losses_fn(params):
         losses = cross_entropy(model.apply(params, x), labels)
@@ -86,8 +86,18 @@ def linen(model, x, labels=LABELS):
 
 
 def perturb(params):
+    """Parameters of these shapes: vectors, among them scales, around one; others as large as an initialisation."""
     random = np.random.default_rng(1)
-    return jax.tree.map(lambda w: jnp.asarray(w + 0.2 * random.normal(size=w.shape), jnp.result_type(float)), params)
+    draw = lambda shape: random.normal(size=shape) * 0.3 + (len(shape) < 2)
+    return jax.tree.map(lambda w: jnp.asarray(draw(w.shape), jnp.result_type(float)), params)
+
+
+def apart(build):
+    """Graph, parameters and rest of an NNX model, without its initialisers: each op of them would be compiled."""
+    graph, params, rest = nnx.split(nnx.eval_shape(build), nnx.Param, ...)
+    is_key = lambda x: jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    blank = lambda x: jax.random.key(0) if is_key(x) else jnp.zeros(x.shape, x.dtype)
+    return graph, perturb(params), jax.tree.map(blank, rest)
 
 
 class NNXNet(nnx.Module):
@@ -103,8 +113,8 @@ class NNXNet(nnx.Module):
 
 
 def nnx_net():
-    graph, params, rest = nnx.split(NNXNet(nnx.Rngs(0)), nnx.Param, ...)
-    return lambda p: cross_entropy(nnx.merge(graph, p, rest, copy=True)(jnp.asarray(IMAGES)), LABELS), perturb(params)
+    graph, params, rest = apart(lambda: NNXNet(nnx.Rngs(0)))
+    return lambda p: cross_entropy(nnx.merge(graph, p, rest, copy=True)(jnp.asarray(IMAGES)), LABELS), params
 
 
 def one_example_at_a_time():
@@ -205,16 +215,14 @@ class Series(nn.Module):
 
 
 def nnx_series():
-    model = nnx.RNN(nnx.GRUCell(6, CLASSES, param_dtype=jnp.result_type(float), rngs=nnx.Rngs(0)), rngs=nnx.Rngs(0))
-    graph, params, rest = nnx.split(model, nnx.Param, ...)
-    return lambda p: cross_entropy(nnx.merge(graph, p, rest, copy=True)(jnp.asarray(SERIES))[:, -1], LABELS), perturb(
-        params
-    )
+    cell = lambda: nnx.GRUCell(6, CLASSES, param_dtype=jnp.result_type(float), rngs=nnx.Rngs(0))
+    graph, params, rest = apart(lambda: nnx.RNN(cell(), rngs=nnx.Rngs(0)))
+    return lambda p: cross_entropy(nnx.merge(graph, p, rest, copy=True)(jnp.asarray(SERIES))[:, -1], LABELS), params
 
 
 def scanned_nnx():
-    graph, params, rest = nnx.split(ScannedNNX(nnx.Rngs(0)), nnx.Param, ...)
-    return lambda p: cross_entropy(nnx.merge(graph, p, rest, copy=True)(jnp.asarray(VECTORS)), LABELS), perturb(params)
+    graph, params, rest = apart(lambda: ScannedNNX(nnx.Rngs(0)))
+    return lambda p: cross_entropy(nnx.merge(graph, p, rest, copy=True)(jnp.asarray(VECTORS)), LABELS), params
 
 
 def functional(run, shapes, data=VECTORS):

@@ -132,7 +132,7 @@ def test_pmap_with_averaged_gradients_is_the_global_perturbation(problem):
 
     step = jax.pmap(perturbed, axis_name="data", in_axes=(None, 0, 0), out_axes=None)
     grad_fn = lambda p: jax.grad(loss_fn)(p, x, y)
-    expected, _ = tx.update(grad_fn(params), tx.init(params), params, grad_fn=grad_fn)
+    expected = jax.jit(lambda p: tx.update(grad_fn(p), tx.init(p), p, grad_fn=grad_fn)[0])(params)
     assert_close(step(params, x.reshape(DEVICES, -1, 5), y.reshape(DEVICES, -1)), expected)
 
 
@@ -173,10 +173,14 @@ def test_local_perturbation_averages_once(problem, mesh):
 
 def mean_gradient(params, x, y, groups):
     """SAM by hand, each group with its own perturbation."""
-    tx, outputs = pugd_optax.sam(0.3), []
-    for part in zip(jnp.split(x, groups), jnp.split(y, groups), strict=True):
-        grad_fn = lambda p, part=part: jax.grad(loss_fn)(p, *part)
-        outputs.append(tx.update(grad_fn(params), tx.init(params), params, grad_fn=grad_fn)[0])
+    tx = pugd_optax.sam(0.3)
+
+    @jax.jit
+    def one(x, y):
+        grad_fn = lambda p: jax.grad(loss_fn)(p, x, y)
+        return tx.update(grad_fn(params), tx.init(params), params, grad_fn=grad_fn)[0]
+
+    outputs = [one(*part) for part in zip(jnp.split(x, groups), jnp.split(y, groups), strict=True)]
     return jax.tree.map(lambda *g: sum(g) / groups, *outputs)
 
 
@@ -239,6 +243,6 @@ def test_norms_are_of_parameters_split_over_devices(method, check_vma, problem):
     specs = {"mesh": mesh, "in_specs": (spec,), "out_specs": (spec, P()), "check_vma": check_vma}
     u, report = jax.jit(jax.shard_map(update, **specs))(params)
     whole = lambda p: jax.grad(loss_fn)(p, x, y)
-    expected, state = tx.update(whole(params), tx.init(params), params, grad_fn=whole)
+    expected, state = jax.jit(lambda p: tx.update(whole(p), tx.init(p), p, grad_fn=whole))(params)
     assert_close(u, expected)
     assert_close(report, state.report)

@@ -1,6 +1,7 @@
 """What a step compiles to, counted: branches, equations, additions, temporaries, collectives. Nothing here is timed."""
 
 import collections
+import functools
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -40,6 +41,7 @@ class Network(NamedTuple):
         return jax.grad(lambda p: self.losses(p).mean())(params)
 
 
+@functools.cache
 def network(*widths: int, batch: int = 8) -> Network:
     keys = jax.random.split(jax.random.key(0), len(widths) - 1)
     layer = lambda key, a, b: {"kernel": jax.random.normal(key, (a, b)) / a**0.5, "bias": jnp.zeros(b)}
@@ -139,10 +141,10 @@ def penalised_gradient(net: Network, params: Any) -> Any:
     return jax.grad(objective)(params)
 
 
-def reference(name: str, base: optax.GradientTransformation, net: Network) -> Step:
-    """The step that a user would write by hand."""
+def own_gradient(name: str) -> Callable[[Network, Any], Any]:
+    """The gradient that a user would write by hand."""
     own = {"pegr": penalised_gradient, "fisher_sam": fisher_gradient, "zsharp": filtered_gradient}
-    return by_hand(own.get(name, noisy_gradient if name in NOISE else two_gradients), base, net)
+    return own.get(name, noisy_gradient if name in NOISE else two_gradients)
 
 
 def primitives(step: Step, params: Any) -> collections.Counter[str]:
@@ -171,13 +173,19 @@ def assert_no_branch(counts: collections.Counter[str]) -> None:
     assert counts["cond"] == counts["optimization_barrier"] == 0
 
 
+@functools.cache
+def equations_by_hand(there: Callable[[Network, Any], Any]) -> int:
+    net = deep(100, 32)
+    return primitives(by_hand(there, optax.adamw(1e-3), net), net.params).total()
+
+
 @every_method
 def test_equations_are_those_of_a_step_by_hand(name):
     """No branch, no barrier, and at most half as many equations again."""
     net, base = deep(100, 32), optax.adamw(1e-3)
     counts = primitives(with_method(name, base, net), net.params)
     assert_no_branch(counts)
-    assert counts.total() <= 1.5 * primitives(reference(name, base, net), net.params).total()
+    assert counts.total() <= 1.5 * equations_by_hand(own_gradient(name))
 
 
 @gated_method
@@ -199,7 +207,7 @@ def test_additions_grow_with_the_leaves(name):
         net = deep(leaves, 4)
         return compiled(with_method(name, optax.adamw(1e-3), net), net.params).as_text().count(" add(")
 
-    assert 24 < additions(48) <= 2.2 * additions(24)
+    assert 12 < additions(24) <= 2.2 * additions(12)
 
 
 @pytest.mark.parametrize(("name", "copies"), [("sam", 1.3), ("pugd", 2.3)])

@@ -82,10 +82,11 @@ def mlp(width: int, batch: int, dtype: str = "float32") -> Problem:
 
 def transformer(batch: int, dtype: str = "float32") -> Problem:
     """Four blocks of width 128 on 64 bytes of text, under AdamW."""
-    graphdef, params, rest = nnx.split(GPT(256, 64, 128, 4, 4, dtype=dtype, rngs=nnx.Rngs(0)), nnx.Param, ...)
+    make = lambda: GPT(256, 64, 128, 4, 4, dtype=dtype, rngs=nnx.Rngs(0))
+    graphdef = nnx.split(nnx.eval_shape(make))[0]
+    params, rest = jax.jit(lambda: tuple(map(nnx.to_pure_dict, nnx.split(make(), nnx.Param, ...)[1:])))()
     logits_fn = lambda params, ids: nnx.merge(graphdef, params, rest)(ids)
     text = jax.random.randint(jax.random.key(1), (batch, 65), 0, 256)
-    params = nnx.to_pure_dict(params)
     title = _title("transformer", batch, dtype)
     return Problem(title, params, logits_fn, text[:, :-1], text[:, 1:], base=lambda: optax.adamw(1e-3))
 

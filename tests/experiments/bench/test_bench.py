@@ -180,7 +180,8 @@ def test_fraction_writes_a_row_for_each_gate_and_fraction(tmp_path, monkeypatch)
 
 def test_growth_writes_curves_and_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "COUNTS", (2,))
-    options = ["--widths", "4", "--batches", "2", "--repeats", "1", "--out", str(tmp_path)]
+    # Smaller steps are repeated until they are work enough to be timed.
+    options = ["--widths", "64", "--batches", "64", "--repeats", "1", "--out", str(tmp_path)]
     command.main(["growth", *options], QUIET)
     report = json.loads((tmp_path / "growth.json").read_text())["results"]
     assert {row["axis"] for row in report if "axis" in row} == {"parameters", "batch"}
