@@ -80,18 +80,24 @@ def test_the_trace_is_that_of_matfree(x64):
     assert abs(theirs - ours) < 4 * np.sqrt(2) * spread
 
 
+SPECTRUM = np.array([5.0, 3.0, 1.0, -2.0], np.float32)
+
+
+@jax.jit
+def measured(w, scale):
+    """Eigenvalues, the leading one with its vector, and trace of a quadratic."""
+    loss_fn = lambda w: jnp.vdot(w, scale * (0.5 * SPECTRUM * w))
+    leading = leading_eigenvalue(loss_fn, w, steps=4)
+    return hessian_eigenvalues(loss_fn, w, k=4), leading, hessian_trace(loss_fn, w, samples=1)
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1e-19, 1e19, 1e30])
 def test_curvature_of_every_scale(scale):
     """Their squares leave float32 at 1e-23 and at 1e19."""
-    spectrum = np.array([5.0, 3.0, 1.0, -2.0])
-    loss_fn = lambda w: jnp.vdot(w, jnp.float32(scale) * (0.5 * jnp.asarray(spectrum, jnp.float32) * w))
-    w = np.full(4, 0.1, np.float32)
-    found = eigenvalues(loss_fn, w, k=4)
-    np.testing.assert_allclose(np.float64(found) / scale, np.sort(spectrum)[::-1], rtol=1e-4)
-    top, vector = jax.jit(lambda w: leading_eigenvalue(loss_fn, w, steps=4))(w)
+    found, (top, vector), trace = measured(np.full(4, 0.1, np.float32), np.float32(scale))
+    np.testing.assert_allclose(np.float64(found) / scale, np.sort(SPECTRUM)[::-1], rtol=1e-4)
     np.testing.assert_allclose(np.float64(top) / scale, 5.0, rtol=1e-4)
     np.testing.assert_allclose(np.abs(vector), [1.0, 0.0, 0.0, 0.0], atol=1e-3)
-    trace = jax.jit(lambda w: hessian_trace(loss_fn, w, samples=1))(w)
     np.testing.assert_allclose(np.float64(trace) / scale, 7.0, rtol=1e-5)
 
 
