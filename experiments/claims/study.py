@@ -16,6 +16,7 @@ from experiments.claims.conditions import Condition, Kind
 from experiments.claims.protocol import choose, seeds_for
 from experiments.claims.setting import Setting, Variant, at, grid
 from experiments.claims.workspace import Trained, Workspace
+from experiments.report.stats import show
 from experiments.training.experiment import prepare
 
 MARGIN = 1.0
@@ -124,6 +125,21 @@ def outcome_of(variants: Mapping[str, Variant], setting: Setting, first_seed: in
     trained = workspace.train(setting, configs, "second", range(first_seed, first_seed + count))
     found = zip(variants.items(), trained, strict=True)
     return Outcome(setting, {label: t._replace(stopped=v.stopped) for (label, v), t in found}, choices, power)
+
+
+def courses(outcome: Outcome) -> list[Panel]:
+    """The courses of all variants, by epochs and by gradient evaluations."""
+    return [
+        outcome.curves("by epoch", outcome.variants),
+        outcome.curves("by gradient evaluations", outcome.variants, x="gradient_evaluations"),
+    ]
+
+
+def above_sgd(outcome: Outcome) -> str:
+    """What every variant gains over the one named SGD, in words."""
+    sgd = outcome["SGD"].accuracy
+    over = ", ".join(f"{k} {show(v.accuracy - sgd)}" for k, v in outcome.variants.items() if k != "SGD")
+    return f"points above SGD ({show(sgd)} %): {over}."
 
 
 def cost(trained: Trained, setting: Setting) -> np.ndarray:

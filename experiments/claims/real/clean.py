@@ -14,11 +14,9 @@ SAM, ASAM, PUGD, RTS-PUGD with the library's defaults.
 Besides: so are ASAM and RTS-PUGD, and all are above SGD with as many gradient evaluations.
 """
 
-from experiments.claims.claim import Panel
 from experiments.claims.conditions import Condition
 from experiments.claims.real.settings import LONGER, perturbed, settings
-from experiments.claims.study import Outcome, Study, rows
-from experiments.report.stats import show
+from experiments.claims.study import Outcome, Study, above_sgd, courses, rows
 
 PAPER, OURS = ("SAM", "PUGD"), ("ASAM", "RTS")
 
@@ -32,19 +30,4 @@ def _conditions(outcome: Outcome) -> list[Condition]:
     ]
 
 
-def panels(outcome: Outcome) -> list[Panel]:
-    """The courses, by epochs and by gradient evaluations."""
-    return [
-        outcome.curves("by epochs", outcome.variants),
-        outcome.curves("by gradients", outcome.variants, x="gradient_evaluations"),
-    ]
-
-
-def summary(outcome: Outcome) -> str:
-    """Points above SGD."""
-    sgd = outcome["SGD"].accuracy
-    over = ", ".join(f"{k} {show(v.accuracy - sgd)}" for k, v in outcome.variants.items() if k != "SGD")
-    return f"points above SGD ({show(sgd)} %): {over}."
-
-
-STUDY = Study(settings("CIFAR-10"), perturbed, _conditions, panels, summary, lambda outcome: rows(outcome, "SGD"))
+STUDY = Study(settings("CIFAR-10"), perturbed, _conditions, courses, above_sgd, lambda outcome: rows(outcome, "SGD"))

@@ -17,10 +17,9 @@ LPG is within one point of generalised cross-entropy, and SAM, PUGD and LPG are 
 
 from experiments.claims.conditions import Condition
 from experiments.claims.lpg.common import bounded, of_loss
-from experiments.claims.real.clean import panels, summary
 from experiments.claims.real.settings import STOPPED, perturbed, settings
 from experiments.claims.setting import Setting, Variant
-from experiments.claims.study import Outcome, Study, rows
+from experiments.claims.study import Outcome, Study, above_sgd, courses, rows
 
 GCE = "generalised cross-entropy"
 
@@ -46,4 +45,4 @@ def _conditions(outcome: Outcome) -> list[Condition]:
 
 
 SETTINGS = settings("CIFAR-10N", few="asymmetric:0.4", noise="human:worse")
-STUDY = Study(SETTINGS, variants, _conditions, panels, summary, lambda outcome: rows(outcome, "SGD"))
+STUDY = Study(SETTINGS, variants, _conditions, courses, above_sgd, lambda outcome: rows(outcome, "SGD"))

@@ -14,10 +14,9 @@ and layer-wise noise is above SGD. Besides: the forward scheme is above SGD.
 """
 
 from experiments.claims.conditions import Condition
-from experiments.claims.real.clean import panels, summary
 from experiments.claims.real.settings import settings
 from experiments.claims.setting import Setting, Variant, option
-from experiments.claims.study import Outcome, Study, rows
+from experiments.claims.study import Outcome, Study, above_sgd, courses, rows
 from experiments.claims.variants import method
 
 SCHEMES = ("forward", "backward", "exact")
@@ -41,5 +40,5 @@ def _conditions(outcome: Outcome) -> list[Condition]:
 
 
 STUDY = Study(
-    settings("CIFAR-10, regularised"), variants, _conditions, panels, summary, lambda outcome: rows(outcome, "SGD")
+    settings("CIFAR-10, regularised"), variants, _conditions, courses, above_sgd, lambda outcome: rows(outcome, "SGD")
 )

@@ -19,13 +19,11 @@ many, and, where labels are wrong, stopped early.
 
 import math
 
-from experiments.claims.claim import Panel
 from experiments.claims.conditions import Condition, above
 from experiments.claims.rts.settings import SETTINGS, references
 from experiments.claims.setting import Setting, Variant
-from experiments.claims.study import Outcome, Study, rows
+from experiments.claims.study import Outcome, Study, above_sgd, courses, rows
 from experiments.claims.variants import method
-from experiments.report.stats import show
 
 GAIN = 3.2
 FORMS = {
@@ -59,17 +57,4 @@ def _conditions(outcome: Outcome) -> list[Condition]:
     ]
 
 
-def _panels(outcome: Outcome) -> list[Panel]:
-    return [
-        outcome.curves("by epoch", outcome.variants),
-        outcome.curves("by gradient evaluations", outcome.variants, x="gradient_evaluations"),
-    ]
-
-
-def _summary(outcome: Outcome) -> str:
-    sgd = outcome["SGD"].accuracy
-    over = ", ".join(f"{k} {show(v.accuracy - sgd)}" for k, v in outcome.variants.items() if k != "SGD")
-    return f"points above SGD: {over}."
-
-
-STUDY = Study(SETTINGS, variants, _conditions, _panels, _summary, lambda outcome: rows(outcome, "PUGD"))
+STUDY = Study(SETTINGS, variants, _conditions, courses, above_sgd, lambda outcome: rows(outcome, "PUGD"))
