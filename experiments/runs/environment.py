@@ -14,16 +14,11 @@ TRACKED = (":/", ":(top,exclude)experiments/results")
 PACKAGES = ("pugd_optax", "jax", "jaxlib", "optax", "flax", "numpy", "scikit-learn", "torch")
 
 
-def now() -> str:
-    """The time, as a record has it."""
-    return datetime.datetime.now(datetime.UTC).isoformat()
-
-
-def environment(started: str = "") -> dict[str, Any]:
-    """Versions, commit and machine, and when the work was started; by default now."""
+def environment() -> dict[str, Any]:
+    """Versions, commit and machine."""
     device = jax.devices()[0]
     return {
-        "started": started or now(),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "commit": _commit(),

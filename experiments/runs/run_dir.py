@@ -66,10 +66,8 @@ def remove(root: Path, config: Config) -> None:
 
 
 @first_alone
-def start(folder: Path, config: Config, seed: int, started: str = "") -> None:
+def start(folder: Path, config: Config, seed: int) -> None:
     """Make the folder and note what is about to run; what an unfinished run left there is removed.
-
-    `started` is when its turn came, by default now.
 
     Raises:
       UsageError: if the folder holds a result or a checkpoint.
@@ -84,9 +82,7 @@ def start(folder: Path, config: Config, seed: int, started: str = "") -> None:
         for path in folder.glob(pattern):
             path.unlink()
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    write_json(
-        folder / "run.json", {"config": _plain(config), "title": config.title, "seed": seed, **environment(started)}
-    )
+    write_json(folder / "run.json", {"config": _plain(config), "title": config.title, "seed": seed, **environment()})
 
 
 def _holds_work(folder: Path) -> bool:

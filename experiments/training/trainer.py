@@ -14,7 +14,7 @@ import numpy as np
 from experiments.config.errors import Stopped
 from experiments.data.pipeline import Source, channels
 from experiments.data.split import split
-from experiments.runs import checkpoint, environment, observer, run_dir
+from experiments.runs import checkpoint, observer, run_dir
 from experiments.runs.distributed import any_process, is_first
 from experiments.runs.observer import Observer
 from experiments.runs.progress import Reporter, silent
@@ -165,7 +165,6 @@ def run(experiment: Experiment, seed: int, folder: Path, report: Reporter = sile
       Diverged: if a loss is not finite; the folder then holds no result.
       Stopped: after a signal.
     """
-    started = environment.now()  # before it waits for a compilation that another run may need first
     parts = split(experiment.config, experiment.dataset, seed)
     scale = channels(parts.train.images)
     train = experiment.source(parts.train, scale)
@@ -177,7 +176,7 @@ def run(experiment: Experiment, seed: int, folder: Path, report: Reporter = sile
         )
         report(training.name, 0, "compiling")
         compile_seconds = compile_steps(experiment, training.now.state, train, jax.random.key(seed))
-        training.now = _restore_or_start(training, started)
+        training.now = _restore_or_start(training)
         training.observers = [stack.enter_context(observer) for observer in _observers(training)]
         while training.now.progress.epoch <= experiment.config.epochs:
             training.advance()
@@ -205,12 +204,12 @@ def _fresh(experiment: Experiment, seed: int) -> Snapshot:
     return Snapshot(state, copied((state.params, state.model_state)), Progress())
 
 
-def _restore_or_start(training: Training, started: str) -> Snapshot:
+def _restore_or_start(training: Training) -> Snapshot:
     """The last checkpoint where the run is resumed and has one; otherwise a folder made anew."""
     config, folder = training.experiment.config, training.folder
     restored = checkpoint.restore(folder, training.now) if config.resume else None
     if restored is None:
-        run_dir.start(folder, config, training.seed, started)
+        run_dir.start(folder, config, training.seed)
         return training.now
     run_dir.resume(folder, restored.progress.epoch - 1)
     return restored

@@ -17,10 +17,9 @@ from experiments.config.errors import Diverged, Stopped
 from experiments.config.schema import Config
 from experiments.data.pipeline import channels
 from experiments.data.split import split
-from experiments.runs import records
 from experiments.runs.signals import graceful_shutdown
-from experiments.training import evaluate, sweep, trainer
-from experiments.training.epoch import compile_steps, copied
+from experiments.training import evaluate, sweep
+from experiments.training.epoch import copied
 from experiments.training.experiment import prepare
 from experiments.training.side_by_side import each
 
@@ -42,17 +41,6 @@ def test_each_run_is_what_it_is_alone(tmp_path):
             together, alone = (lines(tmp_path / jobs / method / seed) for jobs in ("3", "1"))
             assert together == alone
             assert len(alone) == 3
-
-
-def test_runs_are_listed_in_the_order_of_their_turns_however_long_they_compile(tmp_path):
-    def late(experiment, *rest):
-        time.sleep(0.3 * (experiment.config.method == "sam"))
-        return compile_steps(experiment, *rest)
-
-    configs = [dataclasses.replace(SMALL, jobs=2, method=method) for method in ("sam", "none")]
-    with mock.patch.object(trainer, "compile_steps", late):
-        sweep.run([(tmp_path, config) for config in configs], Console(quiet=True))
-    assert [run.title for run in records.read(tmp_path)] == ["sam", "none"]
 
 
 def test_results_come_in_the_order_of_the_turns():
