@@ -55,9 +55,8 @@ def _measured(options: Options, console: Console) -> dict[str, Any]:
     workspace = Workspace(options.out / options.scale, Ledger(ledger_of(options), "compare"), data_dir, console)
     results = {}
     for task in tasks(options.scale, data_dir is not None):
-        base = dataclasses.replace(task.base, data_dir=data_dir)
-        variants = contestants(task._replace(base=base))
-        found = outcome_of(variants, task, FRESH_SEED, workspace)
+        task = task._replace(base=dataclasses.replace(task.base, data_dir=data_dir))
+        found = outcome_of(contestants(task), task, FRESH_SEED, workspace)
         results[task.name] = {
             name: {
                 "test %": _short(trained.accuracy),
