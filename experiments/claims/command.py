@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 from rich.console import Console
@@ -102,10 +102,10 @@ def data_dir_of(named: Path | None) -> Path | None:
     return Path(folder) if folder else None
 
 
-def ledger_of(options: Any) -> Path:
-    """The folder of the ledgers: as named; that of this checkout, at smoke scale one in --out."""
+def ledger_of(named: Path | None, scale: str, out: Path) -> Path:
+    """The folder of the ledgers: as named; by default that of this checkout, at smoke scale one in the output."""
     committed = Path(__file__).parents[1] / "results" / "ledger"
-    return options.ledger or (options.out / "ledger" if options.scale == "smoke" else committed)
+    return named or (out / "ledger" if scale == "smoke" else committed)
 
 
 def _command(name: str, options: Options) -> str:
@@ -116,7 +116,7 @@ def _command(name: str, options: Options) -> str:
 
 def _run(name: str, options: Options, console: Console) -> None:
     start = time.perf_counter()
-    ledger = Ledger(ledger_of(options), name)
+    ledger = Ledger(ledger_of(options.ledger, options.scale, options.out), name)
     workspace = Workspace(options.out / "trained" / options.scale, ledger, data_dir_of(options.data_dir), console)
     finding = catalog.find(name, options.scale, options.first_seed, workspace)
     seconds, command = time.perf_counter() - start, _command(name, options)

@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 
 from experiments.claims.claim import Panel
-from experiments.report.plotting import DPI, GRID, PALETTE, STYLE, styles
+from experiments.report.plotting import GRID, PALETTE, STYLE, save, styles
 from experiments.report.stats import interval
 
 matplotlib.use("agg")
@@ -34,7 +34,7 @@ def draw(panels: Sequence[Panel], path: Path) -> None:
             axis.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
             _scales(axis, panel)
             axis.grid(**GRID)
-        figure.savefig(path, dpi=DPI)
+        save(figure, path)
         plt.close(figure)
 
 

@@ -41,7 +41,7 @@ UNTESTED = (
     ),
     Untested(
         "Noise on one layer a step generalises better: ResNet-18 on CIFAR-10, VGG and MLP-Mixer.",
-        "`train --preset`s of ResNet-18 with `--method layerwise_noise`; `noise.real` is a small stand-in",
+        "`train --preset noise_injection_resnet18 --method layerwise_noise`; `noise.real` is a small stand-in",
         "an accelerator",
     ),
     Untested(

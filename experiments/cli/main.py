@@ -19,7 +19,7 @@ COMMANDS = {
     "profile": "images a second, and a trace of the devices, with the options of `train`",
     "bench": "what a step and a run cost; `bench steps|fraction|growth` for one part",
     "claims": "the claims of the papers: table, picture and verdict of each",
-    "compare": "every method at one budget of gradient evaluations; an hour on two cores",
+    "compare": "every method at one budget of gradient evaluations; hours on two cores",
     "reproduce": "measure a number of the README again; `reproduce list` names them",
 }
 

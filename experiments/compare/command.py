@@ -25,7 +25,7 @@ class Options:
     """Every method at one budget of gradient evaluations, on a few small tasks: ranks, gains, a page."""
 
     scale: Scale = "full"
-    """smoke: seconds, to see that it runs; full: an hour."""
+    """smoke: seconds, to see that it runs; full: hours."""
     out: Path = Path("runs/compare")
     """Folder of the numbers, the figure and the page, and of the runs while they are trained."""
     report: bool = False
@@ -52,7 +52,8 @@ def main(options: Options, console: Console) -> None:
 
 def _measured(options: Options, console: Console) -> dict[str, Any]:
     data_dir = data_dir_of(options.data_dir)
-    workspace = Workspace(options.out / options.scale, Ledger(ledger_of(options), "compare"), data_dir, console)
+    ledger = Ledger(ledger_of(options.ledger, options.scale, options.out), "compare")
+    workspace = Workspace(options.out / options.scale, ledger, data_dir, console)
     results = {}
     for task in tasks(options.scale, data_dir is not None):
         task = task._replace(base=dataclasses.replace(task.base, data_dir=data_dir))

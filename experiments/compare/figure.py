@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 
 from experiments.compare.ranks import Ranks
-from experiments.report.plotting import DPI, GRID, METHODS, PALETTE, STYLE, method_of
+from experiments.report.plotting import GRID, METHODS, PALETTE, STYLE, method_of, save
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
@@ -29,7 +29,7 @@ def draw(ranks: Ranks, gains: Mapping[str, Mapping[str, float]], path: Path) -> 
         right.set(title="Gain over plain training, same gradient evaluations", xlabel="test accuracy, points")
         right.legend(frameon=False, fontsize=8)
         right.grid(**GRID)
-        figure.savefig(path, dpi=DPI)
+        save(figure, path)
         plt.close(figure)
 
 
