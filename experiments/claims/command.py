@@ -69,7 +69,7 @@ def main(options: Options, console: Console) -> None:
                 if not used_up():
                     raise
             if used_up():
-                console.print(f"{options.budget_minutes:g} minutes are used up; the same command goes on")
+                console.print(f"{options.budget_minutes:g} minutes are used up; run the same command again to go on")
                 break
     if any(options.out.glob("*.json")):
         console.print(f"written to {page.write(options.out)}", soft_wrap=True)
