@@ -19,7 +19,7 @@ OPTIONS = {"pegr": {"strength": 0.01}}
 UNKNOWN_SHARE = 0.5
 """Active steps of a gate that looks at gradients, before any are known."""
 _BASE = Config(model="mlp", batch=50, epochs=40, devices=1, tensorboard=False, checkpoint_every=0)
-_DIGITS = dataclasses.replace(_BASE, dataset="digits", train_size=500, val_size=300)
+_DIGITS = dataclasses.replace(_BASE, dataset="digits", train_size=350, val_size=150)
 _FASHION = dataclasses.replace(_BASE, dataset="fashion_mnist", train_size=1000, val_size=1000)
 _TASKS = {
     "clean": _FASHION,

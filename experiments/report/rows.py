@@ -34,7 +34,7 @@ class Row(NamedTuple):
 
 
 def groups(found: list[Run]) -> dict[str, dict[str, list[Run]]]:
-    """Runs by setting, then by title, each in the order in which they were started.
+    """Runs by setting, then by title, each in the order in which they were queued.
 
     Raises:
       UsageError: if runs of one title differ in more than their seed.

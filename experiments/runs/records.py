@@ -20,7 +20,7 @@ class Run(NamedTuple):
     group: str
     title: str
     config: dict[str, Any]
-    started: str
+    queued: str
     seed: int
     metrics: list[dict[str, Any]]
     result: dict[str, Any]
@@ -61,7 +61,7 @@ def epochs(folder: Path, count: int) -> list[dict[str, Any]]:
 
 
 def read(root: Path) -> list[Run]:
-    """The complete runs below a folder, in the order in which they were started.
+    """The complete runs below a folder, in the order in which they were queued.
 
     Those that cannot be read are left out; `unfinished` tells of them.
 
@@ -77,7 +77,7 @@ def read(root: Path) -> list[Run]:
     if not found:
         why = f"{wrong[0]}" if wrong else f"{root}: no complete run (a folder with result.json) in it"
         raise UsageError(f"{why}")
-    return sorted(found, key=lambda run: run.started)
+    return sorted(found, key=lambda run: run.queued)
 
 
 def unfinished(root: Path) -> list[str]:
@@ -107,9 +107,8 @@ def _read_run(folder: Path, root: Path) -> Run:
     if len(lines(folder)) > count:
         raise Unreadable(folder, f"metrics.jsonl does not hold its epochs 1 to {count}, once each and in order")
     group, title, config = folder.relative_to(root).parts[:-2], settings["title"], settings["config"]
-    return Run(
-        "/".join(group), title, config, settings["started"], settings["seed"], epochs(folder, count), result, folder
-    )
+    queued = settings.get("queued", settings["started"])
+    return Run("/".join(group), title, config, queued, settings["seed"], epochs(folder, count), result, folder)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -66,8 +66,10 @@ def remove(root: Path, config: Config) -> None:
 
 
 @first_alone
-def start(folder: Path, config: Config, seed: int) -> None:
+def start(folder: Path, config: Config, seed: int, queued: str = "") -> None:
     """Make the folder and note what is about to run; what an unfinished run left there is removed.
+
+    `queued` is its place among runs that go on side by side: the time at which it was put in their queue.
 
     Raises:
       UsageError: if the folder holds a result or a checkpoint.
@@ -82,7 +84,8 @@ def start(folder: Path, config: Config, seed: int) -> None:
         for path in folder.glob(pattern):
             path.unlink()
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    write_json(folder / "run.json", {"config": _plain(config), "title": config.title, "seed": seed, **environment()})
+    about = {"config": _plain(config), "title": config.title, "seed": seed, **environment()}
+    write_json(folder / "run.json", about | ({"queued": queued} if queued else {}))
 
 
 def _holds_work(folder: Path) -> bool:

@@ -1,10 +1,12 @@
 """Several experiments in one run, their seeds interleaved."""
 
 import collections
+import datetime
 import functools
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 from rich.console import Console
@@ -18,8 +20,14 @@ from experiments.training import trainer
 from experiments.training.experiment import Experiment, prepare
 from experiments.training.side_by_side import cores, each, one_at_a_time
 
-Turn = tuple[Experiment, int, Path]
-"""A run: the experiment, the seed and the folder."""
+
+class Turn(NamedTuple):
+    """A run: the experiment, the seed and the folder; reports order their rows by when it was `queued`."""
+
+    experiment: Experiment
+    seed: int
+    folder: Path
+    queued: str
 
 
 def run(
@@ -44,7 +52,8 @@ def run(
       A line for each run that failed.
     """
     todo, failed = _todo(experiments)
-    with graceful_shutdown() as signals, progress.reporter(console, sum(_epochs(e, at) for e, _, at in todo)) as report:
+    epochs = sum(_epochs(turn.experiment, turn.folder) for turn in todo)
+    with graceful_shutdown() as signals, progress.reporter(console, epochs) as report:
         one = functools.partial(_train, report=one_at_a_time(report), tolerated=tolerated, ended=ended, signals=signals)
         lines = each(one, todo, _workers(todo), signals)
     return failed + [line for line in lines if line]
@@ -58,7 +67,7 @@ def _train(
     signals: list[signal.Signals],
 ) -> str:
     """Train one run; a line if it failed in a way that is tolerated."""
-    experiment, seed, folder = turn
+    experiment, seed, folder, queued = turn
     if signals:
         what = f"{experiment.config.title}, seed {seed}: {signals[0].name} before it began; --resume goes on"
         raise Stopped(what, signals[0])
@@ -66,7 +75,7 @@ def _train(
         if _done(experiment, folder):  # by another process, meanwhile
             return ""
         try:
-            trainer.run(experiment, seed, folder, report)
+            trainer.run(experiment, seed, folder, report, queued)
         except Stopped:
             raise
         except tolerated as error:
@@ -79,9 +88,9 @@ def _train(
 
 def _workers(todo: Sequence[Turn]) -> int:
     """Runs at a time: as asked for, else one for each core of a CPU, each on one device; elsewhere one."""
-    asked = [experiment.config.jobs for experiment, _, _ in todo if experiment.config.jobs]
-    devices = {device.platform for experiment, _, _ in todo for device in experiment.layout.mesh.devices.flat}
-    alone = any(experiment.layout.mesh.size > 1 for experiment, _, _ in todo) or jax.process_count() > 1
+    asked = [turn.experiment.config.jobs for turn in todo if turn.experiment.config.jobs]
+    devices = {device.platform for turn in todo for device in turn.experiment.layout.mesh.devices.flat}
+    alone = any(turn.experiment.layout.mesh.size > 1 for turn in todo) or jax.process_count() > 1
     if alone or devices != {"cpu"}:
         return 1
     return max(1, min([len(todo), *(asked or [cores()])]))
@@ -111,7 +120,7 @@ def _todo(experiments: Sequence[tuple[Path, Config]]) -> tuple[list[Turn], list[
         checkpoint.refuse_unusable(folder)
         try:
             if not _done(experiment, folder):
-                todo.append((experiment, seed, folder))
+                todo.append(Turn(experiment, seed, folder, datetime.datetime.now(datetime.UTC).isoformat()))
         except records.Unreadable as error:  # of this seed alone
             broken.append(str(error))
     if not todo and broken:

@@ -47,6 +47,7 @@ class Training:
     now: Snapshot
     chunk: int
     observed: Source
+    queued: str = ""
     observers: list[Observer] = dataclasses.field(default_factory=list)
     saved: float = dataclasses.field(default_factory=time.monotonic)
 
@@ -152,7 +153,7 @@ class Training:
         return pause
 
 
-def run(experiment: Experiment, seed: int, folder: Path, report: Reporter = silent) -> dict[str, Any]:
+def run(experiment: Experiment, seed: int, folder: Path, report: Reporter = silent, queued: str = "") -> dict[str, Any]:
     """Train one seed and write its folder; with `resume`, from its last checkpoint on.
 
     SIGTERM and Ctrl-C end it at the next step, with a checkpoint; after the last step, when it is complete.
@@ -172,7 +173,7 @@ def run(experiment: Experiment, seed: int, folder: Path, report: Reporter = sile
     with graceful_shutdown() as signals, contextlib.ExitStack() as stack:
         chunk = int(np.clip(len(parts.val.labels), *EXAMPLES_A_CALL))
         training = Training(
-            experiment, seed, folder, train, val, signals, report, _fresh(experiment, seed), chunk, observed
+            experiment, seed, folder, train, val, signals, report, _fresh(experiment, seed), chunk, observed, queued
         )
         report(training.name, 0, "compiling")
         compile_seconds = compile_steps(experiment, training.now.state, train, jax.random.key(seed))
@@ -209,7 +210,7 @@ def _restore_or_start(training: Training) -> Snapshot:
     config, folder = training.experiment.config, training.folder
     restored = checkpoint.restore(folder, training.now) if config.resume else None
     if restored is None:
-        run_dir.start(folder, config, training.seed)
+        run_dir.start(folder, config, training.seed, training.queued)
         return training.now
     run_dir.resume(folder, restored.progress.epoch - 1)
     return restored

@@ -203,7 +203,7 @@ def test_resume_runs_what_is_missing_and_nothing_else(tmp_path, capsys):
     after = {run.seed: run for run in run_dir.read(tmp_path / "out")}
     assert sorted(after) == [0, 1, 2]
     assert after[0] == before[0]
-    assert after[2].started > before[1].started
+    assert after[2].queued > before[1].queued
     assert after[1].result["test_accuracy"] == before[1].result["test_accuracy"]
     assert main(["train", *SMALL, "--out", "out", "--lr", "0.5", "--resume"]) == 2
     assert "a run with another lr" in capsys.readouterr().err

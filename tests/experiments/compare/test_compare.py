@@ -1,5 +1,6 @@
 """The comparison of all methods: budgets, ranks, and the command at smoke scale."""
 
+import dataclasses
 import io
 import json
 
@@ -15,6 +16,7 @@ from experiments.compare import command, page
 from experiments.compare.ranks import ranks
 from experiments.compare.tasks import _TASKS, contestants, tasks, within_budget
 from experiments.config.errors import UsageError
+from experiments.training.experiment import prepare
 
 
 def test_critical_difference_of_the_example_of_demsar():
@@ -48,6 +50,12 @@ def test_all_methods_take_part_at_several_rates():
     assert len({at(task.base, task.axes, (rate,)).lr for rate in task.axes[0].values}) == len(task.axes[0].values)
     (few,) = tasks("smoke", data=True)
     assert [*contestants(few._replace(tiny=True))] == ["none", "sam", "pugd"]
+
+
+def test_each_half_of_the_data_holds_the_examples_of_its_task():
+    (task,) = tasks("full", data=False)
+    for half in ("first", "second"):
+        assert prepare(dataclasses.replace(task.base, half=half)).steps_per_epoch == 7
 
 
 def test_a_method_for_long_tails_takes_part_where_there_is_one(monkeypatch):

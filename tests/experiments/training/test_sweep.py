@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import threading
 from pathlib import Path
 
 import jax
@@ -149,7 +150,7 @@ def test_a_sweep_trains_all_and_is_not_run_again(tmp_path, capsys, monkeypatch):
 def test_what_another_process_has_completed_meanwhile_is_not_run_again(tmp_path, monkeypatch):
     trained = []
 
-    def both(experiment, seed, folder, report):
+    def both(experiment, seed, folder, report, queued):
         for k in (0, 1):
             run_dir.start(tmp_path / f"out/none/seed{k}", experiment.config, k)
             run_dir.finish(tmp_path / f"out/none/seed{k}", {})
@@ -201,6 +202,22 @@ def test_tables_in_markdown_and_csv(tmp_path):
     # two values: t quantile of one degree of freedom times half their distance
     assert float(rows[1]["test_ci95"]) == pytest.approx(12.7062 * abs(accuracies[0] - accuracies[1]) / 2, rel=1e-4)
     assert float(rows[0]["images_per_second"]) > 0
+
+
+def test_rows_are_in_the_order_asked_for_whichever_run_begins_first(tmp_path, monkeypatch):
+    begun, run = threading.Event(), trainer.run
+
+    def second_before_first(experiment, seed, folder, *args):
+        if experiment.config.label == "first":
+            assert begun.wait(60)
+        result = run(experiment, seed, folder, *args)
+        begun.set()
+        return result
+
+    monkeypatch.setattr(trainer, "run", second_before_first)
+    both = [(tmp_path, dataclasses.replace(SETTINGS, label=label, jobs=2)) for label in ("first", "second")]
+    sweep.run(both, Console(quiet=True))
+    assert [run.title for run in run_dir.read(tmp_path)] == ["first", "second"]
 
 
 def test_help_explains_the_grammar(capsys):
