@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.bench.problems import Problem
+from experiments.runs.memory import give_back
 
 
 class Compiled(NamedTuple):
@@ -31,6 +32,7 @@ def compile_step(make: Callable[[Problem], Any], problem: Problem) -> Compiled:
     lowered = jax.jit(step, donate_argnums=(0, 1)).lower(*start, problem.inputs, problem.labels)
     compiled = lowered.compile()
     seconds = time.perf_counter() - clock
+    give_back()
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis() or {}
     temporary = memory.temp_size_in_bytes if memory else 0
     flops, accessed = (float(cost.get(key, np.nan)) for key in ("flops", "bytes accessed"))

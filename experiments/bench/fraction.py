@@ -16,10 +16,10 @@ from rich.table import Table
 import pugd_optax
 from experiments.bench import clock
 from experiments.bench.candidates import ours, plain
-from experiments.bench.memory import keep_freed
 from experiments.bench.problems import Problem, problem as named_problem
 from experiments.bench.result import check, write
 from experiments.report.plotting import PALETTE
+from experiments.runs.memory import keep_freed
 
 FRACTIONS = (0.0, 0.1, 0.25, 0.5, 1.0)
 BAR = 1.03

@@ -11,9 +11,9 @@ from rich.table import Table
 from experiments.bench import clock
 from experiments.bench.candidates import STEPS
 from experiments.bench.devices import rows_on_enough_devices
-from experiments.bench.memory import keep_freed
 from experiments.bench.problems import Problem, mlp
 from experiments.bench.result import check, write
+from experiments.runs.memory import keep_freed
 
 FLOOR = "two gradients"
 SHOWN = ("sam", "sam, report", "pugd")

@@ -13,10 +13,10 @@ from rich.table import Table
 
 from experiments.bench import clock
 from experiments.bench.candidates import COMPARISONS, STEPS, Comparison
-from experiments.bench.memory import keep_freed
 from experiments.bench.problems import Problem, problem as named_problem
 from experiments.bench.result import check, write
 from experiments.config.errors import UsageError, pick
+from experiments.runs.memory import keep_freed
 
 PEERS = [Comparison("SGD", "PyTorch SGD"), Comparison("sam", "PyTorch SAM"), Comparison("PyTorch SAM", "PyTorch SGD")]
 Peers = Callable[[Problem, int], dict[str, Callable[[], Any]]]

@@ -1,4 +1,4 @@
-"""What is settled about the CPU before JAX starts: how many devices it is, and that freed memory is kept."""
+"""What is settled about the CPU before JAX starts: how many devices it is."""
 
 import contextlib
 import os
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import jax
 
-from experiments.bench.memory import keep_freed
 from experiments.config.schema import Config
 from experiments.training.side_by_side import cores
 
@@ -15,7 +14,6 @@ FLAG = "xla_force_host_platform_device_count"
 
 def settle(configs: Sequence[Config]) -> None:
     """Make the CPU as many devices as these experiments take: see `devices`. A started JAX stays as it is."""
-    keep_freed()
     if FLAG not in os.environ.get("XLA_FLAGS", ""):
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", devices(configs, cores()))

@@ -1,12 +1,14 @@
 """A convolution whose gradient is fast on CPU, also inside `lax.cond`, `scan` and `while_loop`.
 
 XLA's CPU compiler is fast at a convolution that it sees in the layout NHWC x HWIO with a small kernel, and at matrix
-products. It is slow at three things that JAX's own gradient contains:
+products. It is slow at four things that JAX's own gradient contains:
 
 - The gradient by the kernel slides an image-sized kernel over the image. Here, for small kernels, it is one matrix
   product: shifts of the image along its width as columns, times shifts of the gradient along its height.
 - Inside a loop or a branch, a convolution in any other layout runs some forty times slower. Here every convolution is
   written in the fast layout, with the transposes spelt out.
+- Where the result has fewer positions than the kernel has taps, XLA takes the one for the other, in a slow layout.
+  Here that is a matrix product too.
 - Whatever computes the image (norm, activation, shortcut) is computed again, with strided reads, by everything that
   reads it. Here image and gradient are each computed once, see `_kept`.
 
@@ -15,6 +17,7 @@ either mode and any order are served; those beyond the first gradient are correc
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -62,6 +65,10 @@ def conv_general_dilated(
     return _conv(*windows, tuple(sorted(options.items())), lhs, rhs)
 
 
+FEW = 2**16
+"""Numbers that a core keeps close by, a quarter of a megabyte."""
+
+
 class Window(NamedTuple):
     """A convolution along one axis: number of taps, stride, dilation, and pads before and after."""
 
@@ -73,7 +80,23 @@ class Window(NamedTuple):
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def _conv(height: Window, width: Window, options: Any, x: jax.Array, w: jax.Array) -> jax.Array:
+    if _tiny(x, height, width):
+        return _by_product(x, w, height, width, options).astype(_type(x, options))
     return _convolve(x, w, LAYOUT, height, width, options)
+
+
+def _tiny(x: jax.Array, height: Window, width: Window) -> bool:
+    """Whether the result has fewer positions than the kernel has taps: XLA would swap the two, and be slow."""
+    sizes = (_positions(x.shape[axis], window) for axis, window in ((1, height), (2, width)))
+    return math.prod(sizes) < height.taps * width.taps
+
+
+def _positions(size: int, window: Window) -> int:
+    return (size + sum(window.pads) - (window.taps - 1) * window.dilation - 1) // window.stride + 1
+
+
+def _type(x: jax.Array, options: Any) -> Any:
+    return dict(options).get("preferred_element_type") or x.dtype
 
 
 def _convolve(x: jax.Array, w: jax.Array, layout: Any, height: Window, width: Window, options: Any) -> jax.Array:
@@ -87,10 +110,12 @@ def _derivative(height: Window, width: Window, options: Any, primals: Any, tange
     x = _kept(x, w)
     y = _conv(height, width, options, x, w)
     moved = []
-    if not isinstance(dx, SymbolicZero):
+    if not isinstance(dx, SymbolicZero) and _tiny(x, height, width):
+        moved.append(_by_product(dx, w, height, width, options).astype(y.dtype))
+    elif not isinstance(dx, SymbolicZero):
         moved.append(_convolve(dx, w.transpose(0, 1, 3, 2), ("NHWC", "HWOI", "NHWC"), height, width, options))
     if not isinstance(dw, SymbolicZero):
-        small = height.taps * width.taps <= MOST_TAPS
+        small = height.taps * width.taps <= MOST_TAPS or _tiny(x, height, width)
         moved.append((_by_product if small else _by_sliding)(x, dw, height, width, options).astype(y.dtype))
     return y, _kept(functools.reduce(jnp.add, moved), w)
 
@@ -148,10 +173,12 @@ def _pad(x: jax.Array, axis: int, pads: tuple[int, int]) -> jax.Array:
 
 
 def _kept(x: jax.Array, w: jax.Array) -> jax.Array:
-    """`x` in memory of its own, computed once for all that read it.
+    """`x` in memory of its own, computed once for all that read it; a small one stays in the cache anyway.
 
     XLA expands barriers before it fuses, and then recomputes. It cannot look behind a condition that it does not know:
     here whether a weight is NaN, in which case there is nothing to save.
     """
+    if x.size < FEW:
+        return x
     weight = w[(0,) * w.ndim]
     return lax.cond(weight == weight, lambda x: x, lambda x: jnp.full_like(x, jnp.nan), x)

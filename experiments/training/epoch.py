@@ -8,9 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.data.pipeline import Source
+from experiments.runs.memory import give_back, keep_freed
 from experiments.runs.state import State
 from experiments.training import parallel
 from experiments.training.experiment import Experiment
+
+LARGE = 2**17
+"""Numbers in the images of a batch; the temporary arrays of such a step may well have 32 MB."""
 
 copied = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 """The arrays of a tree in memory of their own, by one program."""
@@ -22,11 +26,14 @@ def compile_steps(experiment: Experiment, state: State, train: Source, key: jax.
     Of several runs side by side, the first compiles what the others wait for.
     """
     begun = time.perf_counter()
+    if experiment.config.batch * np.prod(train.data.images.shape[1:]) >= LARGE:
+        keep_freed()
     with experiment.compiling:
         for steps, active in experiment.programs:
             rows = _own_rows(experiment, np.zeros((steps, experiment.config.batch), np.int32))
             feed = next(train.read([rows]))
             jax.block_until_ready(experiment.step(copied(state), train.data, feed, key, np.float32(0), active=active))
+    give_back()
     return time.perf_counter() - begun
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments import data
@@ -190,8 +189,15 @@ def _step(
 
 
 def _trace(experiment: Experiment, step: parallel.StepFunction, train: data.Examples) -> None:
-    """Raise what a method objects to in this model by tracing a step; nothing is computed."""
+    """Raise what a method objects to in this model by tracing a step; nothing is computed.
+
+    The shapes are those of the run, which then finds its step traced.
+    """
     few = experiment.source(train.take(slice(2)), channels(train.images[:2]))
+    on = functools.partial(_shapes, experiment.layout.mesh)
+    data, count = on(few.data), len(train.labels)
+    longer = lambda x: x.update(shape=(count, *x.shape[1:])) if len(x) else x
+    data = data._replace(images=longer(data.images), labels=longer(data.labels))
     state = jax.eval_shape(lambda: initial(experiment.optimizer.tx, *experiment.network.init(0), seed=0))
     if experiment.layout.axis_name and any(jax.tree.leaves(found.gate) for found in reevaluations(state.opt_state)):
         raise UsageError(
@@ -199,7 +205,14 @@ def _trace(experiment: Experiment, step: parallel.StepFunction, train: data.Exam
         )
     for steps, active in experiment.programs:
         feed = next(few.read([np.zeros((steps, experiment.config.batch), np.int32)]))
-        jax.eval_shape(functools.partial(step, active=active), state, few.data, feed, jax.random.key(0), jnp.float32(0))
+        key, zero = jax.random.key(0), np.float32(0)
+        jax.eval_shape(functools.partial(step, active=active), on(state), data, on(feed), key, zero)
+
+
+def _shapes(mesh: jax.sharding.Mesh, tree: Any) -> Any:
+    """Of arrays that lie on every device."""
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), tree)
 
 
 def steps_per_call(config: Config) -> int:

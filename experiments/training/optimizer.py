@@ -18,7 +18,7 @@ from experiments.config.specs import Functions, Literal, Spec, named
 from experiments.runs.state import State
 from experiments.training.gate_plan import cost, plan
 from experiments.training.microbatches import part_by_part
-from experiments.training.rates import Tabulated, tabulated
+from experiments.training.rates import Tabulated, table, tabulated
 from experiments.training.second_batch import SecondBatch, second_batch
 from pugd_optax import classes, logits, per_example
 
@@ -83,7 +83,7 @@ class Optimizer(NamedTuple):
         """A state before the first step, made by the program of another optimizer, with the numbers of this one."""
         method, base = state.opt_state
         if isinstance(base, Tabulated):
-            base = base._replace(rates=jnp.asarray(self.lr), weight_decay=jnp.asarray(self.weight_decay, jnp.float32))
+            base = base._replace(rates=table(self.lr), weight_decay=jnp.asarray(self.weight_decay, jnp.float32))
         return state._replace(opt_state=(method, base))
 
 
@@ -127,8 +127,16 @@ def _watched(lr: float | optax.Schedule) -> tuple[list[bool], float | optax.Sche
 
 def _data(config: Config, scheduled: bool, followed: bool) -> tuple[str, ...]:
     """See `Optimizer.data`: a rate that a gate follows too, and a decay inside of the optimizer, are compiled in."""
-    lr = ("lr",) if scheduled and not followed else ()
-    return (*lr, "weight_decay") if scheduled and not _decays(config) else lr
+    if not scheduled:
+        return ()
+    lr = () if followed else ("lr",)
+    decay = () if _decays(config) else ("weight_decay",)
+    return lr + decay + (("epochs",) if _knows_no_length(config) else ())
+
+
+def _knows_no_length(config: Config) -> bool:
+    """Whether nothing but the learning rate depends on how long the run is: surely so for plain training."""
+    return (config.method, config.reweight) == ("none", "none") and not config.optimizer_options
 
 
 def _decays(config: Config) -> bool:

@@ -8,6 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+ROOM = 1024
+"""Steps; a table is as long as the next multiple, so that one program serves runs of several lengths."""
+
 Make = Callable[[optax.Schedule, Any], optax.GradientTransformation]
 
 
@@ -15,7 +18,7 @@ class Tabulated(NamedTuple):
     """What the optimizer reads and keeps.
 
     Attributes:
-      rates: the learning rate of each step, [steps].
+      rates: the learning rate of each step, and beyond the last one its own, [steps or more].
       weight_decay: a number.
       inner: the state of the optimizer.
     """
@@ -38,7 +41,7 @@ def tabulated(make: Make, rates: np.ndarray, weight_decay: float) -> optax.Gradi
       >>> print(update)
       [-0.5]
     """
-    start = jnp.asarray(rates, jnp.float32), jnp.asarray(weight_decay, jnp.float32)
+    start = table(rates), jnp.asarray(weight_decay, jnp.float32)
 
     def made(rates: jax.Array, weight_decay: jax.Array) -> optax.GradientTransformationExtraArgs:
         return optax.with_extra_args_support(make(lambda step: jnp.take(rates, step, mode="clip"), weight_decay))
@@ -52,3 +55,13 @@ def tabulated(make: Make, rates: np.ndarray, weight_decay: float) -> optax.Gradi
         return updates, state._replace(inner=inner)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def table(rates: np.ndarray) -> jax.Array:
+    """The rates as they lie in the state.
+
+    Example:
+      >>> table(np.ones(3)).shape
+      (1024,)
+    """
+    return jnp.asarray(np.pad(rates, (0, -len(rates) % ROOM), mode="edge"), jnp.float32)

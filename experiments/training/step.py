@@ -1,6 +1,5 @@
 """One training step as a pure function."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,12 +8,11 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from experiments.config.errors import UsageError
 from experiments.data.batch import Augment, Data
 from experiments.runs.state import State
 from experiments.training.gate_plan import reevaluations
-from experiments.training.microbatches import Losses, split
 from experiments.training.objective import CROSS_ENTROPY, Criterion
+from experiments.training.passes import Passes
 from experiments.training.second_batch import SecondBatch
 from pugd_optax.reevaluate import Report
 
@@ -29,33 +27,6 @@ class Metrics(NamedTuple):
     cosine: jax.Array
     grad_norm: jax.Array
     perturbed_grad_norm: jax.Array
-
-
-def forward_factory(graphdef: nnx.GraphDef, model_state: Any, images: jax.Array, microbatches: int = 1):
-    """`forward(params) -> (logits, model_state)`, bound to one batch and to the model's state before the step.
-
-    Several microbatches pass through the model one after the other, and the pass is repeated for the gradient, so that
-    the activations of one microbatch are in memory at a time. Losses and perturbations see all logits of the batch.
-    """
-
-    def microbatch(params: optax.Params, model_state: Any, images: jax.Array):
-        model = nnx.merge(graphdef, params, model_state)
-        model.train()
-        logits = model(images)
-        return jax.lax.stop_gradient(nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))), logits
-
-    def forward(params: optax.Params):
-        if microbatches == 1:
-            after, logits = microbatch(params, model_state, images)
-            return logits, after
-        after, logits = jax.lax.scan(
-            jax.checkpoint(functools.partial(microbatch, params), prevent_cse=False),
-            model_state,
-            split(images, microbatches),
-        )
-        return logits.swapaxes(0, 1).reshape(len(images), -1), after
-
-    return forward
 
 
 def make_step(
@@ -91,37 +62,19 @@ def make_step(
 
     def step(state: State, data: Data, indices: Any, key: jax.Array, val_loss: jax.Array, *, active: bool | None):
         images, labels = augment(jax.random.fold_in(key, state.step), data, indices)
-        forward = forward_factory(graphdef, state.model_state, images, microbatches)
-        logits_fn = lambda p: forward(p)[0]
-        losses_fn = lambda p: criterion.losses(logits_fn(p), labels, state.step)
-        if microbatches > 1:
-            one = functools.partial(forward_factory, graphdef, state.model_state)
-            of_part = lambda p, part: criterion.losses(one(part[0])(p)[0], part[1], state.step)
-            losses_fn = Losses(losses_fn, of_part, (split(images, microbatches), split(labels, microbatches)))
-        logit_loss = lambda logits: criterion.mean(logits, labels, state.step)
+        passes = Passes(graphdef, state.model_state, images, labels, state.step, criterion, microbatches)
         # The pass through the network is split at the logits, for methods that edit the gradient there.
-        logits, pullback, model_state = jax.vjp(forward, state.params, has_aux=True)
-        loss, slope = jax.value_and_grad(logit_loss)(logits)
-
-        def gradient(p: optax.Params):
-            """The second gradient, on its share of the batch."""
-            increases = lambda: losses_fn(p) - criterion.losses(logits, labels, state.step)
-            rows = slice(None) if second is None else second.rows(len(images), increases)
-            some = images[rows]
-            if len(some) % microbatches:
-                raise UsageError(f"--accumulate {microbatches}: does not divide the {len(some)} of --second-batch")
-            part = forward_factory(graphdef, state.model_state, some, microbatches)
-            return jax.grad(lambda p: criterion.mean(part(p)[0], labels[rows], state.step))(p)
-
+        logits, pullback, model_state = jax.vjp(passes.forward, state.params, has_aux=True)
+        loss, slope = jax.value_and_grad(passes.loss_of)(logits)
         perturbed, method_state = method.update(
             pullback(slope)[0],
             state.opt_state[0],
             state.params,
-            grad_fn=gradient,
-            losses_fn=losses_fn,
-            logits_fn=logits_fn,
+            grad_fn=lambda params: passes.second(params, second, logits),
+            losses_fn=passes.losses,
+            logits_fn=passes.logits,
             logits_vjp=(logits, pullback),
-            logit_loss=logit_loss,
+            logit_loss=passes.loss_of,
             labels=labels,
             active=active,
             train_loss=loss,

@@ -42,7 +42,32 @@ def test_equals_jax_for_strides_paddings_and_dilations(strides, padding, dilatio
         jax.jit(jax.grad(lambda x, w, conv=conv: total(conv, x, w), (0, 1), has_aux=True))(x, w)
         for conv in (conv_general_dilated, lax.conv_general_dilated)
     )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6), found, expected)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, expected)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(("image", "strides", "size"), [((2, 2), (1, 1), 3), ((4, 4), (2, 2), 3), ((1, 3), (1, 2), 5)])
+def test_results_smaller_than_the_kernel(image, strides, size, dtype):
+    keys = jax.random.split(jax.random.key(0), 2)
+    x, w = jax.random.normal(keys[0], (2, *image, 3), dtype), jax.random.normal(keys[1], (size, size, 3, 4), dtype)
+    y = lambda conv, x, w: conv(x, w, strides, "SAME", None, None, LAYOUT).astype(jnp.float32)
+    grads = jax.jit(
+        jax.grad(lambda conv, x, w: jnp.mean(jnp.sin(y(conv, x, w)) * y(conv, x, w)), (1, 2)), static_argnums=0
+    )
+    assert "convolution" not in grads.lower(conv_general_dilated, x, w).as_text()
+    close = {"rtol": 1e-5, "atol": 2e-6} if dtype == jnp.float32 else {"rtol": 0.05, "atol": 0.05}
+    for found, expected in zip(
+        *(grads(f, x, w) for f in (conv_general_dilated, lax.conv_general_dilated)), strict=True
+    ):
+        assert found.dtype == dtype
+        np.testing.assert_allclose(found.astype(jnp.float32), expected.astype(jnp.float32), **close)
+
+
+def test_what_is_large_is_computed_once():
+    x, w = jnp.ones((2, 129, 128, 2)), jnp.ones((3, 3, 2, 2))
+    grad = jax.grad(lambda w, x: jnp.sum(conv_general_dilated(x, w, (1, 1), "SAME", None, None, LAYOUT) ** 2))
+    assert "cond" in str(jax.make_jaxpr(grad)(w, x))
+    assert "cond" not in str(jax.make_jaxpr(grad)(w, x[:1, :, :100]))
 
 
 def gradient(conv, x, w):
@@ -160,6 +185,7 @@ def test_the_same_inside_a_loop_and_a_branch(loop):
 @pytest.mark.parametrize("size", [3, 5])
 def test_gradients_in_a_branch_are_all_in_the_fast_layout(size):
     x, w = arrays(size)
+    x = jnp.tile(x, (1, 2, 2, 1))  # so that the result has more positions than the kernel has taps
     grad = jax.grad(lambda w: jnp.sum(conv_general_dilated(x, w, (2, 2), "SAME", None, None, LAYOUT) ** 2))
     text = str(jax.make_jaxpr(lambda w, p: lax.cond(p, grad, jnp.zeros_like, w))(w, True))
     specs = set(re.findall(r"(\w+)_spec=\(([\d, ]+)\)", text))

@@ -85,8 +85,8 @@ def test_every_model_maps_images_to_float32_logits(name, norm):
 def test_bfloat16_is_the_type_of_the_computation():
     convolutions = {}
     for dtype in ("float32", "bfloat16"):
-        make = constructor("resnet8", image_shape=(8, 8, 1), num_classes=3, dtype=dtype)
-        text = str(jax.make_jaxpr(lambda x, make=make: make(nnx.Rngs(0))(x))(jnp.zeros((2, 8, 8, 1))))
+        make = constructor("resnet8", image_shape=(16, 16, 1), num_classes=3, dtype=dtype)
+        text = str(jax.make_jaxpr(lambda x, make=make: make(nnx.Rngs(0))(x))(jnp.zeros((2, 16, 16, 1))))
         convolutions[dtype] = [line for line in text.splitlines() if "conv_general_dilated[" in line]
     assert all("f32[" in line for line in convolutions["float32"])
     assert all("bf16[" in line for line in convolutions["bfloat16"])

@@ -21,6 +21,7 @@ from experiments.runs.signals import graceful_shutdown
 from experiments.training import evaluate, sweep
 from experiments.training.epoch import copied
 from experiments.training.experiment import prepare
+from experiments.training.rates import ROOM
 from experiments.training.side_by_side import each
 
 SMALL = Config(model="mlp", train_size=80, val_size=30, batch=40, epochs=3, devices=1, tensorboard=False)
@@ -109,13 +110,27 @@ def test_one_program_serves_every_learning_rate_and_weight_decay():
     other = prepare(dataclasses.replace(SMALL, lr="linear:0.3:0.1", weight_decay=0.01))
     assert other.step is one.step
     base: Any = other.begin(0).opt_state[1]
-    np.testing.assert_allclose(base.rates, np.linspace(0.3, 0.1, len(base.rates), endpoint=False), rtol=1e-6)
+    steps = other.config.epochs * other.steps_per_epoch
+    np.testing.assert_allclose(base.rates[:steps], np.linspace(0.3, 0.1, steps, endpoint=False), rtol=1e-6)
     assert float(base.weight_decay) == np.float32(0.01)
     late = {"method": "sam", "method_options": (("when", "tail:0.5"),)}
     gated = [prepare(dataclasses.replace(SMALL, lr=lr, **late)) for lr in ("cosine:0.1:0.0", "linear:0.3:0.1")]
     assert gated[0].step is not gated[1].step  # the gate follows the rate
     of_its_own = [prepare(dataclasses.replace(SMALL, optimizer="adamw", weight_decay=decay)) for decay in (0.0, 0.1)]
     assert of_its_own[0].step is not of_its_own[1].step
+
+
+def test_one_program_serves_plain_training_of_any_length():
+    one, longer, very_long = (prepare(dataclasses.replace(SMALL, epochs=n)) for n in (2, 4, 1000))
+    assert longer.step is one.step
+    assert [len(e.begin(0).opt_state[1].rates) for e in (one, longer)] == [ROOM, ROOM]
+    assert len(very_long.begin(0).opt_state[1].rates) > ROOM
+    assert len(longer.optimizer.plan) == 2 * len(one.optimizer.plan)
+    for scheduled in ({"method": "sam"}, {"reweight": "drw:0.8"}):
+        assert (
+            prepare(dataclasses.replace(SMALL, epochs=4, **scheduled)).step
+            is not prepare(dataclasses.replace(SMALL, epochs=2, **scheduled)).step
+        )
 
 
 def test_one_program_evaluates_sets_of_any_size(monkeypatch):
