@@ -76,7 +76,7 @@ class Passes:
         increases = lambda: self.losses(params) - self.losses_of(logits)
         rows = slice(None) if which is None else which.rows(len(self.images), increases)
         some = dataclasses.replace(self, images=self.images[rows], labels=self.labels[rows])
-        if len(some.images) % self.microbatches:
-            count = f"--accumulate {self.microbatches}: does not divide the {len(some.images)} of --second-batch"
-            raise UsageError(count)
+        size = len(some.images)
+        if size % self.microbatches:
+            raise UsageError(f"--accumulate {self.microbatches}: does not divide the {size} of --second-batch")
         return jax.grad(lambda p: some.loss_of(some.logits(p)))(params)
