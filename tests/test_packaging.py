@@ -76,6 +76,15 @@ def test_lower_bounds_are_the_versions_that_were_tested():
     assert all(versions["jaxlib"] == versions["jax"] for versions in (core, oldest))
 
 
+def test_what_the_suite_needs_has_a_version_with_which_it_passed():
+    """The constraints of the CI job that installs no newer versions than those."""
+    pinned = {normal(line.split("==")[0]) for line in (ROOT / ".github" / "tested.txt").read_text().split()}
+    extras = PROJECT["optional-dependencies"]
+    required = [r for extra in ("experiments", "tfds", "test", "docs", "dev") for r in extras[extra]]
+    open_ended = {normal(re.split(r"[^\w.-]", r)[0]) for r in required if "==" not in r.partition(";")[0]}
+    assert open_ended - {"pugd-optax"} <= pinned
+
+
 ALONE = """
 import importlib.metadata, pkgutil, sys
 sys.path.insert(0, {wheel!r})

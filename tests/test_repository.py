@@ -67,6 +67,18 @@ def test_no_command_is_made_of_what_others_wrote(path):
         assert [step["run"] for step in job["steps"] if "${{" in step.get("run", "")] == []
 
 
+def test_every_python_and_the_oldest_tested_and_newest_versions_are_tried():
+    matrix = yaml.safe_load(WORKFLOWS[0].read_text())["jobs"]["test"]["strategy"]["matrix"]["include"]
+    assert {job["python"] for job in matrix} == {"3.11", "3.12", "3.13", "3.14"}
+    assert {job["jax"] for job in matrix} == {"oldest", "tested", "newest"}
+    assert f">={matrix[0]['python']}" == PROJECT["requires-python"]
+    assert {path.stem for path in (ROOT / ".github").glob("*.txt")} == {"oldest", "oldest_core", "tested"}
+
+
+def test_there_is_a_way_to_report_a_vulnerability():
+    assert f"{PROJECT['urls']['Repository']}/security/advisories/new" in (ROOT / ".github" / "SECURITY.md").read_text()
+
+
 def test_citation_and_project_agree():
     assert CITATION["version"] == pugd_optax.__version__
     assert CITATION["repository-code"] == PROJECT["urls"]["Repository"]

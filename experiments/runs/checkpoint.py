@@ -30,9 +30,8 @@ SUMS = "sha256.json"
 
 def steps(folder: Path) -> list[int]:
     """Steps of which a run folder holds a checkpoint, the newest last; incomplete ones do not count."""
-    return sorted(
-        int(path.name) for path in (folder / "checkpoints").glob("*") if path.name.isdecimal() and path.is_dir()
-    )
+    names = [path.name for path in (folder / "checkpoints").glob("*") if path.name.isdecimal() and path.is_dir()]
+    return sorted(int(name) for name in names if str(int(name)) == name)  # not 007, nor digits of other scripts
 
 
 def refuse_unusable(folder: Path) -> None:

@@ -16,6 +16,8 @@ from experiments.config.errors import UsageError, first_line
 
 PATIENCE = 30
 """Seconds without a sign of life after which a process counts as dead, and JAX ends the others."""
+JOINING = 300
+"""Seconds that processes wait for each other to start."""
 PARTNER_LOST = (
     "stopped: a process of this job has died, and the others end with it; the same command with --resume goes on from "
     "the last checkpoint"
@@ -28,7 +30,7 @@ def join() -> None:
     SLURM, Kubernetes and TPU pods are known to JAX. Elsewhere three variables say it: JAX_COORDINATOR_ADDRESS as
     host:port of the first process, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
-    Where one dies, the others end within a minute; otherwise they would wait without end.
+    Where one dies, the others end within a minute; where one never starts, after five.
 
     Raises:
       UsageError: if there is nothing to join, or the others cannot be reached.
@@ -39,6 +41,7 @@ def join() -> None:
         jax.distributed.initialize(
             num_processes=processes,
             process_id=number,
+            initialization_timeout=JOINING,
             heartbeat_timeout_seconds=PATIENCE,
             shutdown_timeout_seconds=PATIENCE,
         )
@@ -81,7 +84,7 @@ def first_alone(function: Callable[..., Any]) -> Callable[..., Any]:
         except Exception as found:
             error = found
         if any_process(error is not None):
-            raise error or UsageError(f"{function.__name__} failed on the first process, which says why")
+            raise error or UsageError(f"{function.__name__.strip('_')} failed on the first process, which says why")
         return result
 
     return guarded

@@ -4,9 +4,9 @@ import contextlib
 import dataclasses
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ from experiments.config.errors import Stopped
 from experiments.data.pipeline import Source, channels
 from experiments.data.split import split
 from experiments.runs import checkpoint, observer, run_dir
-from experiments.runs.distributed import any_process, is_first
+from experiments.runs.distributed import any_process, first_alone
 from experiments.runs.observer import Observer
 from experiments.runs.progress import Reporter, silent
 from experiments.runs.signals import graceful_shutdown
@@ -108,8 +108,7 @@ class Training:
             self.now = self.now._replace(best=copied((state.params, state.model_state)))
         line = record(self.experiment, at) | {"val_loss": loss, "val_accuracy": accuracy} | self._sharpness()
         run_dir.append(self.folder, line)
-        for watching in self.observers:
-            watching.epoch(line)
+        _notify(self, "epoch", line)
         self.report(self.name, 1, summary(line))
         at.epoch, at.within, at.val_loss, at.metrics = at.epoch + 1, 0, loss, {}
 
@@ -178,26 +177,33 @@ def run(experiment: Experiment, seed: int, folder: Path, report: Reporter = sile
         report(training.name, 0, "compiling")
         compile_seconds = compile_steps(experiment, training.now.state, train, jax.random.key(seed))
         training.now = _restore_or_start(training)
-        training.observers = [stack.enter_context(observer) for observer in _observers(training)]
+        training.observers = _observers(training, stack) or []
         while training.now.progress.epoch <= experiment.config.epochs:
             training.advance()
         result = _test(training, test) | {"compile_seconds": compile_seconds}
         run_dir.finish(folder, result)
-        for watching in training.observers:
-            watching.result(result)
+        _notify(training, "result", result)
         if any_process(bool(signals)):  # after the last look at them; the runs that would follow shall not begin
             training.stop()
     return result
 
 
-def _observers(training: Training) -> Sequence[contextlib.AbstractContextManager[Observer]]:
-    """Those that were asked for; of several processes the first has them."""
+@first_alone
+def _observers(training: Training, stack: contextlib.ExitStack) -> list[Observer]:
+    """Those that were asked for, until the stack is left; of several processes the first has them."""
     config, folder = training.experiment.config, training.folder
     settings = observer.settings(dataclasses.asdict(config)) | {"seed": training.seed}
     found = [scalars(folder, training.now.progress.epoch, settings)] if config.tensorboard else []
     if config.tracker != "none":
         found.append(tracked(config.tracker, training.name, settings, folder))
-    return found if is_first() else []
+    return [stack.enter_context(watching) for watching in found]
+
+
+@first_alone
+def _notify(training: Training, what: Literal["epoch", "result"], numbers: dict[str, Any]) -> None:
+    """Tell those that watch."""
+    for watching in training.observers:
+        getattr(watching, what)(numbers)
 
 
 def _fresh(experiment: Experiment, seed: int) -> Snapshot:

@@ -24,6 +24,8 @@ from experiments.training import experiment, objective, optimizer, profile, swee
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "15"))
 """Command lines that are tried, and twice as many settings; `FUZZ_EXAMPLES=5000 pytest` here is the long run."""
+FIRST = int(os.environ.get("FUZZ_SEED", "0")) << 32
+"""Where the seeds begin; the words are others for every `FUZZ_SEED`."""
 
 DOTTED = ("radius", "when", "mask", "rule", "edit", "penalty", "inner", "strength", "alpha", "sigma", "x")
 OPTIONS = [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(Config)]
@@ -145,7 +147,7 @@ def checked_alone(monkeypatch, tmp_path):
 
 @pytest.mark.usefixtures("checked_alone")
 def test_whatever_the_words_there_is_a_result_or_one_line(capsys):
-    for seed in range(EXAMPLES):
+    for seed in range(FIRST, FIRST + EXAMPLES):
         argv = line(random.Random(seed))
         try:
             status = cli.main(argv)
@@ -179,7 +181,7 @@ def settings(how: random.Random) -> dict[str, Any]:
 @pytest.mark.filterwarnings("default")  # Optax warns of some schedules
 def test_settings_are_an_experiment_or_one_line():
     refused = 0
-    for seed in range(2 * EXAMPLES):
+    for seed in range(FIRST, FIRST + 2 * EXAMPLES):
         try:
             experiment.prepare(Config(**settings(random.Random(seed))))
         except UsageError:

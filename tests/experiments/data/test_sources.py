@@ -20,11 +20,6 @@ def load(text, folder, **options):
     return data.load(spec(text), folder, checksum=False, **options)
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("PUGD_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-
-
 def idx(array: np.ndarray) -> bytes:
     header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">i4").tobytes()
     return header + array.astype(np.uint8).tobytes()

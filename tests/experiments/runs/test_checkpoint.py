@@ -150,6 +150,27 @@ def test_a_file_named_as_a_step_is_no_checkpoint(two):
     assert checkpoint.steps(two) == [20, 40]
 
 
+def test_what_others_left_beside_the_checkpoints_is_left_alone(two):
+    """Notes, files of a file manager or of a network file system, copies of a checkpoint under another name."""
+    strays = [two / "checkpoints" / name for name in (".DS_Store", ".nfs0001", "notes.txt", "30")]
+    for path in strays:
+        path.write_text("")
+    for name in ("20 (copy)", "best", "007", "\N{ARABIC-INDIC DIGIT THREE}", "lost+found"):
+        (two / "checkpoints" / name).mkdir()
+    assert checkpoint.steps(two) == [10, 20]
+    assert_equal(checkpoint.restore(two, snapshot(0)), snapshot(20))  # pyright: ignore
+    checkpoint.save(two, 40, snapshot(40))
+    assert checkpoint.steps(two) == [20, 40]
+    assert all(path.exists() for path in strays)
+
+
+def test_an_empty_folder_named_as_a_step_is_passed_over(two, capsys):
+    (two / "checkpoints" / "30").mkdir()
+    assert_equal(checkpoint.restore(two, snapshot(0)), snapshot(20))  # pyright: ignore
+    assert "checkpoint of step 30 is damaged" in capsys.readouterr().err
+    assert checkpoint.steps(two) == [10, 20]
+
+
 def test_a_file_in_place_of_the_checkpoints_is_met_before_training(tmp_path):
     (tmp_path / "checkpoints").write_text("")
     with pytest.raises(UsageError, match=r"checkpoints: a file where the checkpoints go; remove it"):

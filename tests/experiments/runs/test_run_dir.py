@@ -133,6 +133,13 @@ def test_labels_that_share_a_folder_do_not_share_runs(other, tmp_path):
         run_dir.complete(folder, asked)
 
 
+def test_where_case_does_not_matter_labels_that_differ_in_it_do_not_share_runs(tmp_path):
+    folder = made(tmp_path, dataclasses.replace(BASE, label="sam"), 0)
+    (tmp_path / "SAM").symlink_to(folder.parent)  # as a file system that ignores case finds it
+    with pytest.raises(UsageError, match="holds the run 'sam', not 'SAM'"):
+        run_dir.complete(tmp_path / "SAM" / "seed0", dataclasses.replace(BASE, label="SAM"))
+
+
 def test_a_finished_run_is_never_started_over(tmp_path):
     folder = made(tmp_path, BASE, 0)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
