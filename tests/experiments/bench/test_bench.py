@@ -2,7 +2,6 @@
 
 import json
 import re
-import resource
 
 import jax
 import numpy as np
@@ -11,7 +10,7 @@ import pytest
 from rich.console import Console
 
 import pugd_optax
-from experiments.bench import clock, command, compilation, devices, fraction, growth, memory, problems, steps
+from experiments.bench import clock, command, compilation, devices, fraction, growth, problems, steps
 from experiments.bench.candidates import COMPARISONS, STEPS
 from experiments.config.errors import UsageError
 
@@ -190,14 +189,6 @@ def test_growth_writes_curves_and_counts(tmp_path, monkeypatch):
     assert [sent[method, "global"]["all_reduces"] for method in ("SGD", "sam", "pugd")] == [1, 2, 2]
     assert [sent[method, "local"]["all_reduces"] for method in ("SGD", "sam", "pugd")] == [1, 1, 1]
     assert sent["sam", "local"]["floats_sent"] < 0.51 * sent["sam", "global"]["floats_sent"] + 10
-
-
-def test_freed_memory_is_kept():
-    memory.keep_freed()
-    np.ones(8_000_000)  # 64 MB, taken and freed: 16 000 pages
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    np.ones(8_000_000)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1000
 
 
 @pytest.mark.parametrize(

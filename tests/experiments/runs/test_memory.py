@@ -1,12 +1,14 @@
-"""Memory that was freed in small pieces goes back to the system when asked."""
+"""Freed memory: what is large is kept, and small pieces go back to the system, when asked."""
 
 import ctypes
 import os
+import resource
 import sys
 
+import numpy as np
 import pytest
 
-from experiments.runs.memory import give_back
+from experiments.runs.memory import give_back, keep_freed
 
 PIECE, PIECES = 8192, 5000
 
@@ -27,3 +29,11 @@ def test_pieces_between_others_are_given_back():
     give_back()
     assert resident() < before - PIECE * PIECES // 4
     assert len(kept) == PIECES // 20
+
+
+def test_freed_memory_is_kept():
+    keep_freed()
+    np.ones(8_000_000)  # 64 MB, taken and freed: 16 000 pages
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    np.ones(8_000_000)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1000
