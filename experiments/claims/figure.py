@@ -100,7 +100,9 @@ def _scatter(axis: Axes, panel: Panel) -> None:
         (x,), (mean, half, _) = line.x, interval(line.y[0])
         colour, _ = style[line.label]
         marker = MARKERS[drawn[colour] % len(MARKERS)]
-        axis.errorbar(x, mean, half, fmt=marker, color=colour, markersize=6, elinewidth=0.8, capsize=2, label=line.label)
+        axis.errorbar(
+            x, mean, half, fmt=marker, color=colour, markersize=6, elinewidth=0.8, capsize=2, label=line.label
+        )
         drawn[colour] += 1
 
 
