@@ -1,6 +1,7 @@
 """The documentation builds without a warning, its examples run, and its page on a new method is followed literally."""
 
 import doctest
+import html
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import pytest
 
 from pugd_optax import methods
 from tests.conftest import CACHE, KEPT
+from tests.test_recipes import RECIPES
 
 pytestmark = pytest.mark.xdist_group("docs")  # what the module builds is built once
 ROOT = Path(__file__).parents[1]
@@ -86,6 +88,15 @@ def test_every_notebook_is_a_page_with_its_pictures(site):
         pictures = [link for link in Links(page).found if link.startswith(path.stem)]
         assert pictures
         assert all((page.parent / picture).is_file() for picture in pictures)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_below_a_diff_is_the_script_that_it_leads_to(site, recipe):
+    name = recipe.name.rpartition("-")[0]
+    page = site / ("cookbook.html" if name == "cookbook" else f"quickstart/{name}.html")
+    text = html.unescape(re.sub(r"<[^>]*>", "", page.read_text()))
+    assert recipe.side("-").strip("\n") in text
 
 
 @pytest.mark.slow
