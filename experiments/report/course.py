@@ -16,7 +16,7 @@ from experiments.runs.run_dir import Run
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 Methods = dict[str, list[Run]]
 Shown = tuple[str, str]
@@ -63,8 +63,8 @@ def draw(groups: dict[str, Methods], path: Path) -> Path:
 def _panel(axis: Axes, name: str, methods: Methods, style: dict[str, Shown]) -> None:
     if name in ("loss", "norms", "sharpness"):
         axis.set_yscale("log")
-        axis.yaxis.set_major_formatter(_tick)
-        axis.yaxis.set_minor_formatter(_tick)
+        axis.yaxis.set_major_formatter(FuncFormatter(_tick))
+        axis.yaxis.set_minor_formatter(FuncFormatter(_tick))
     for method, found in methods.items():
         for key, width in zip(KEYS[name], (2.0, 0.9), strict=False):
             _line(axis, found, key, style[method], linewidth=width, label=plain(method) if width == 2.0 else None)
