@@ -19,6 +19,8 @@ BADGE = re.compile(r"\[!\[(.+?)\]\(https://\S+?\)\]")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 METHOD = re.compile(rf"^\| `({'|'.join(methods.__all__)})` \|", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#:\s]+)\)")
+DIFF = re.compile(r"^```diff\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+START = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
 METHOD_PAGE = """::: pugd_optax.methods.{name}.{name}
@@ -61,6 +63,7 @@ def on_page_markdown(markdown, page, **_):
     """Replace `{{ README.md ## Methods }}` by that section of that file, `{{ README.md }}` by all of it."""
     up = "../" * page.file.src_uri.count("/")
     markdown = markdown.replace("](../../", "](").replace(".ipynb)", ".md)")  # pages link as they lie in the repository
+    markdown = _with_scripts(markdown) if DIFF.search(markdown) else markdown
     return INCLUDE.sub(lambda match: LINK.sub(rf"]({up}\1)", _included(match["path"], match["section"])), markdown)
 
 
@@ -70,6 +73,18 @@ def on_page_content(content, page, **_):
         for part in (heading, *heading.children):
             part.title = INLINE.sub(lambda match: _mathml(match[1], display=False), part.title)
     return EQUATION.sub(lambda match: _mathml(match[2], display=match[1] == "div"), content)
+
+
+def _with_scripts(markdown: str) -> str:
+    """Below each diff the script that it leads to, folded, without the marks that would be copied with it."""
+    start = "".join(START.findall(markdown)).splitlines()
+
+    def whole(match: re.Match[str]) -> str:
+        lines = [*start, *(line[1:] for line in match[1].splitlines() if not line.startswith("-"))]
+        block = "\n".join(f"    {line}".rstrip() for line in ("```python", *lines, "```"))
+        return f'{match[0]}\n\n??? example "The whole script, to copy"\n\n{block}\n'
+
+    return DIFF.sub(whole, markdown)
 
 
 def _notebook_files() -> dict[str, str | bytes]:

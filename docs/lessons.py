@@ -13,6 +13,9 @@ from plotly.offline import get_plotlyjs
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from experiments.report.plotting import DPI, METHODS
 
@@ -31,7 +34,14 @@ def player() -> dict[str, str]:
 def paths() -> dict[str, bytes]:
     """For each method its path over the loss of two weights, beside that of gradient descent, as PNG."""
     names = run(PATHS, ("imports", "model", "draw-landscape", "methods"))
-    return {f"{name}.png": _picture(name, names) for name in names["METHODS"]}
+    figure, axes = plt.subplots(figsize=(4.6, 4), layout="constrained")
+    names["draw_landscape"](axes)
+    _line(axes, "gradient descent", names["paths"]["gradient descent"], "black", 2.5)
+    figure.canvas.draw()
+    figure.set_layout_engine("none")  # the axes have their place: only the method changes
+    made = {f"{name}.png": _picture(figure, name, names["paths"][name]) for name in names["METHODS"]}
+    plt.close(figure)
+    return made
 
 
 def run(notebook: str, cells: tuple[str, ...]) -> dict[str, Any]:
@@ -46,15 +56,21 @@ def run(notebook: str, cells: tuple[str, ...]) -> dict[str, Any]:
     return names
 
 
-def _picture(name: str, names: dict[str, Any]) -> bytes:
-    figure, axes = plt.subplots(figsize=(4.6, 4), layout="constrained")
-    names["draw_landscape"](axes)
-    for label, colour, width in (("gradient descent", "black", 2.5), (name, METHODS.get(name, "#D55E00"), 1.5)):
-        w = names["paths"][label]
-        axes.plot(w["a"], w["b"], color=colour, linewidth=width)
-        axes.plot(w["a"][-1], w["b"][-1], "o", color=colour, markeredgecolor="white", markersize=8, label=label)
+def _picture(figure: Figure, name: str, path: dict[str, Any]) -> bytes:
+    """The figure with one more path, which is taken away again."""
+    (axes,) = figure.axes
+    drawn = _line(axes, name, path, METHODS.get(name, "#D55E00"), 1.5)
     axes.legend(loc="upper right", frameon=True, fontsize=8)
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=DPI)
-    plt.close(figure)
+    for line in drawn:
+        line.remove()
     return out.getvalue()
+
+
+def _line(axes: Axes, label: str, path: dict[str, Any], colour: str, width: float) -> list[Line2D]:
+    end = {"color": colour, "markeredgecolor": "white", "markersize": 8, "label": label}
+    return [
+        *axes.plot(path["a"], path["b"], color=colour, linewidth=width),
+        *axes.plot(path["a"][-1], path["b"][-1], "o", **end),
+    ]

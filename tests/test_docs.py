@@ -1,6 +1,7 @@
 """The documentation builds without a warning, its examples run, and its page on a new method is followed literally."""
 
 import doctest
+import html
 import json
 import os
 import re
@@ -14,6 +15,7 @@ import pytest
 
 from pugd_optax import methods
 from tests.conftest import CACHE, KEPT
+from tests.test_recipes import RECIPES
 
 pytestmark = pytest.mark.xdist_group("docs")  # what the module builds is built once
 ROOT = Path(__file__).parents[1]
@@ -89,6 +91,15 @@ def test_every_notebook_is_a_page_with_its_pictures(site):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+def test_below_a_diff_is_the_script_that_it_leads_to(site, recipe):
+    name = recipe.name.rpartition("-")[0]
+    page = site / ("cookbook.html" if name == "cookbook" else f"quickstart/{name}.html")
+    text = html.unescape(re.sub(r"<[^>]*>", "", page.read_text()))
+    assert recipe.side("-").strip("\n") in text
+
+
+@pytest.mark.slow
 def test_pages_load_nothing_from_elsewhere(site):
     pages = list(site.rglob("*.html"))
     assert len(pages) > len(methods.__all__)
@@ -119,23 +130,36 @@ addEventListener("load", () => setTimeout(() => {
 </script>"""
 
 
+SEARCH = """<script>
+const one = (query) => document.querySelector(query);
+addEventListener("load", () => setTimeout(() => {
+  one("input[name=__palette]:nth-of-type(2)").click();
+  one("#__search").click();
+  const field = one("[data-md-component=search-query]");
+  field.focus();
+  field.value = "looksam";
+  field.dispatchEvent(new Event("input", { bubbles: true }));
+  field.dispatchEvent(new Event("keyup", { bubbles: true }));
+}, 3000));
+</script>"""
+in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt install chromium")
+
+
+def shown(page: Path, folder: Path) -> str:
+    """The page as Chromium has it after twenty seconds of its own time: opened as a file, without a network."""
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", f"--user-data-dir={folder}"]
+    command = [str(CHROMIUM), *flags, "--proxy-server=127.0.0.1:9", "--dump-dom", page.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300).stdout
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt install chromium")
+@in_a_browser
 def test_the_sliders_of_the_player_move_the_path(site, tmp_path):
-    """In a browser without a network, from a file: every slider that is turned shows other numbers of the library."""
+    """Every slider that is turned shows other numbers of the library."""
     shutil.copy(site / "notebooks" / "plotly.min.js", tmp_path)
     page = tmp_path / "player.html"
     page.write_text((site / "notebooks" / "player.html").read_text() + DRIVE)
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--virtual-time-budget=20000",
-        f"--user-data-dir={tmp_path}",
-    ]
-    nowhere = ["--proxy-server=127.0.0.1:9", "--dump-dom", page.as_uri()]
-    shown = subprocess.run([str(CHROMIUM), *flags, *nowhere], capture_output=True, text=True, timeout=300).stdout
-    seen = json.loads(re.findall(r"<body[^>]*>(.*?)</body>", shown, flags=re.DOTALL)[0])
+    seen = json.loads(re.findall(r"<body[^>]*>(.*?)</body>", shown(page, tmp_path), flags=re.DOTALL)[0])
     assert seen["first"]["said"] == "0.8"
     assert seen["radius"]["said"] == "0.05"
     assert abs(seen["radius"]["path"][-1] - seen["first"]["path"][-1]) > 0.1
@@ -143,6 +167,18 @@ def test_the_sliders_of_the_player_move_the_path(site, tmp_path):
     assert seen["step"]["climb"] != seen["radius"]["climb"]
     assert seen["timing"]["path"] != seen["step"]["path"]
     assert seen["method"]["climb"] == []
+
+
+@pytest.mark.slow
+@in_a_browser
+def test_search_and_dark_mode_work_from_a_folder(site, tmp_path):
+    page = site / "driven.html"
+    page.write_text((site / "index.html").read_text() + SEARCH)
+    seen = shown(page, tmp_path)
+    page.unlink()
+    assert re.search(r'<body [^>]*data-md-color-scheme="slate"', seen)
+    assert re.search(r"\d+ matching documents", seen)
+    assert re.search(r'<a href="[^"]*methods/looksam\.html" class="md-search-result__link"', seen)
 
 
 @pytest.mark.parametrize("page", sorted(EXAMPLES), ids=lambda page: page.stem)

@@ -61,7 +61,10 @@ def test_metadata(built):
     assert metadata["Version"] == pugd_optax.__version__
     assert metadata["Requires-Python"] == ">=3.11"
     assert len(metadata.get_all("Project-URL", [])) == len(PROJECT["urls"]) >= 4
-    assert str(metadata.get_payload()).startswith("# pugd_optax")
+    page = str(metadata.get_payload())
+    assert page.startswith("# pugd_optax")
+    assert re.findall(r"\]\((?!https://)[^)]*\)", page) == [], "PyPI has none of the repository's files"
+    assert "$" not in page, "PyPI draws no equations"
 
 
 def test_lower_bounds_are_the_versions_that_were_tested():

@@ -1,8 +1,10 @@
 """The quickstarts and the cookbook: each diff is two scripts, yours and ours; both run, and its lines are counted."""
 
+import ast
 import importlib.util
 import os
 import re
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +14,15 @@ import pytest
 PAGES = Path(__file__).parents[1] / "docs" / "pages"
 BLOCK = re.compile(r"^\*\*Your script, (\d+) lines? changed\*\*\n\n^```diff\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 START = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+BRINGS = {
+    ".": {"pugd_optax", "jax", "numpy", "optax"},
+    "'.[flax]'": {"flax"},
+    "'.[equinox]'": {"equinox"},
+    "scikit-learn": {"sklearn"},
+    "keras": {"keras"},
+}
+"""What a word of a page's install command brings; the words with extras bring what the dot does too."""
 
 
 class Recipe(NamedTuple):
@@ -59,3 +70,16 @@ def test_the_count_of_changed_lines(recipe):
     marks = [line[0] for line in recipe.diff.splitlines() if line]
     assert set(marks) == {" ", "+", "-"}
     assert int(recipe.count) == max(marks.count("+"), marks.count("-"))
+
+
+@pytest.mark.parametrize("page", sorted((PAGES / "quickstart").glob("*.md")), ids=lambda page: page.stem)
+def test_the_install_command_brings_what_the_scripts_import(page):
+    (command,) = re.findall(r"^pip install (.+)$", page.read_text(), re.MULTILINE)
+    words = [BRINGS[word] for word in command.split()]
+    scripts = [recipe.side("-") for recipe in RECIPES if recipe.name.startswith(f"{page.stem}-")]
+    nodes = [node for script in scripts for node in ast.walk(ast.parse(script))]
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    imported = {name.partition(".")[0] for name in names} - sys.stdlib_module_names
+    assert imported <= BRINGS["."].union(*words)
+    assert all(imported & word for word in words)

@@ -27,7 +27,7 @@ class Panel(NamedTuple):
     """One pair of axes; `log` names those that are logarithmic: "", "x", "y" or "xy".
 
     Of kind "points", each line is a row with its name at the left; its first values lie along the horizontal axis. Of
-    kind "scatter", each line is one point, its name beside it.
+    kind "scatter", each line is one point.
     """
 
     title: str

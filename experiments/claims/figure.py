@@ -1,6 +1,7 @@
 """The panels of a finding as one figure."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -13,9 +14,12 @@ from experiments.report.stats import interval
 matplotlib.use("agg")
 from matplotlib import pyplot as plt, ticker
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 MARKED = 12
 """Points of a curve up to which each has a marker."""
+
+MARKERS = "os^Dv"
 
 
 def draw(panels: Sequence[Panel], path: Path) -> None:
@@ -34,6 +38,8 @@ def draw(panels: Sequence[Panel], path: Path) -> None:
             axis.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
             _scales(axis, panel)
             axis.grid(**GRID)
+        if points := [axis for axis, panel in zip(axes.flat, panels, strict=False) if panel.kind == "scatter"]:
+            _legend_of_points(figure, points)
         save(figure, path)
         plt.close(figure)
 
@@ -88,14 +94,23 @@ def _points(axis: Axes, panel: Panel) -> None:
 
 
 def _scatter(axis: Axes, panel: Panel) -> None:
-    """A point for each line, its name to the right of it."""
-    style = styles([line.label for line in panel.lines])
+    """A point for each line; variants of a method share its colour and differ by their markers."""
+    style, drawn = styles([line.label for line in panel.lines]), Counter[str]()
     for line in panel.lines:
         (x,), (mean, half, _) = line.x, interval(line.y[0])
         colour, _ = style[line.label]
-        axis.errorbar(x, mean, half, fmt="o", color=colour, markersize=5, elinewidth=1, capsize=2)
-        axis.annotate(line.label, (x, mean), (5, 2), textcoords="offset points", fontsize=7, color=colour)
-    axis.margins(x=0.25)
+        marker = MARKERS[drawn[colour] % len(MARKERS)]
+        axis.errorbar(
+            x, mean, half, fmt=marker, color=colour, markersize=6, elinewidth=0.8, capsize=2, label=line.label
+        )
+        drawn[colour] += 1
+
+
+def _legend_of_points(figure: Figure, axes: Iterable[Axes]) -> None:
+    """One for all panels of points, beside them: names at the points would cover each other."""
+    pairs = [axis.get_legend_handles_labels() for axis in axes]
+    found = {label: handle for handles, labels in pairs for handle, label in zip(handles, labels, strict=True)}
+    figure.legend(found.values(), found.keys(), loc="outside right center", frameon=False, fontsize=8)
 
 
 KINDS = {"curves": _curves, "points": _points, "scatter": _scatter}

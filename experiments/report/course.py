@@ -16,7 +16,7 @@ from experiments.runs.run_dir import Run
 matplotlib.use("agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 Methods = dict[str, list[Run]]
 Shown = tuple[str, str]
@@ -63,6 +63,8 @@ def draw(groups: dict[str, Methods], path: Path) -> Path:
 def _panel(axis: Axes, name: str, methods: Methods, style: dict[str, Shown]) -> None:
     if name in ("loss", "norms", "sharpness"):
         axis.set_yscale("log")
+        axis.yaxis.set_major_formatter(FuncFormatter(_tick))
+        axis.yaxis.set_minor_formatter(FuncFormatter(_tick))
     for method, found in methods.items():
         for key, width in zip(KEYS[name], (2.0, 0.9), strict=False):
             _line(axis, found, key, style[method], linewidth=width, label=plain(method) if width == 2.0 else None)
@@ -72,6 +74,11 @@ def _panel(axis: Axes, name: str, methods: Methods, style: dict[str, Shown]) -> 
     axis.set_title(PANELS[name], fontsize=9)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.grid(axis="y", **GRID)
+
+
+def _tick(value: float, _: Any) -> str:
+    """Of a logarithmic axis: 1, 2 and 5 of each decade, written plainly."""
+    return f"{value:g}" if f"{value:.0e}"[0] in "125" else ""
 
 
 def _line(axis: Axes, found: list[Run], key: str, shown: Shown, **how: Any) -> None:

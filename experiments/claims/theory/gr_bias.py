@@ -4,7 +4,7 @@
 https://arxiv.org/abs/2210.02720: gradient regularisation moves a diagonal linear network towards the rich regime; the
 forward scheme with a large step does so most, the backward scheme less than the exact gradient.
 
-**Setting.** f(x) = <u^2 - v^2, x>, u = v = 0.1 at the start, loss mean r^2 / 4; 50 examples in R^100, inputs N(5, 1),
+**Setting.** f(x) = (u^2 - v^2) x, u = v = 0.1 at the start, loss mean r^2 / 4; 50 examples in R^100, inputs N(5, 1),
 five ones in the true coefficients. S = 4 0.1^2 |X|^2 / n is the largest curvature at the end; learning rate 0.1 / S,
 20000 steps, float64. Strength 0.3 / S; the step of the difference is swept in units of 1 / S.
 

@@ -8,7 +8,7 @@ two-layer CNN learn the signal at signal-to-noise ratios at which gradient desce
 test. The CNN has 10 filters for each class with a cubed ReLU and a fixed second layer; logistic loss; full-batch
 gradient descent at learning rate 0.1, 1000 steps, start N(0, 0.01^2). The length of mu sets the ratio |mu| /
 sqrt(1000). PEGR: strength 0.03, exact ghost norms. Control: gradient regularisation of the whole batch (exact, strength
-0.1), which has no variance term. Signal: largest <w, j mu> over the filters of class j; noise: largest <w, xi> of a
+0.1), which has no variance term. Signal: largest w'(j mu) over the filters of class j; noise: largest w'xi of a
 class's own examples.
 
 **Hyperparameters.** Sizes and strengths were chosen once by the test error of other seeds at |mu| = 4; no other ratio

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 
 import jax
 import numpy as np
@@ -46,6 +47,7 @@ def test_lab_note_says_what_decides(name):
     assert all(
         word in note for word in ("**Statement.**", "**Setting", "**Hyperparameters.**", "**Success criteria.**")
     )
+    assert not re.search(r"<[a-z]", note), "a page takes it for HTML and shows nothing"
 
 
 def test_pegr_learns_the_signal():

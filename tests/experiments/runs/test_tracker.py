@@ -10,7 +10,7 @@ import pytest
 
 from experiments.config.errors import UsageError
 from experiments.config.schema import Config
-from experiments.runs import run_dir, tracker
+from experiments.runs import distributed, run_dir, tracker
 from experiments.training import trainer
 from experiments.training.experiment import prepare
 
@@ -79,6 +79,17 @@ def test_it_gets_settings_epochs_and_result(name, monkeypatch, tmp_path):
         assert seen[line["epoch"], "val_accuracy"] == line["val_accuracy"]
     assert [line.get("sharpness", 0) > 0 for line in folder.metrics] == [False, True]
     assert seen[max(step for step, _ in seen), "test_accuracy"] == result["test_accuracy"]
+
+
+def test_one_that_fails_on_the_first_process_fails_on_all(monkeypatch, tmp_path):
+    """It is told by the first alone: the others would wait in their next sum over devices."""
+    install(monkeypatch, "wandb")
+    monkeypatch.setattr(FakeRun, "log", lambda *args, **given: 1 / 0)
+    agreed = []
+    monkeypatch.setattr(distributed, "any_process", lambda flag: agreed.append(flag) or flag)
+    with pytest.raises(ZeroDivisionError):
+        trainer.run(prepare(dataclasses.replace(SMALL, tracker="wandb")), 0, tmp_path)
+    assert agreed[-1]
 
 
 def test_a_run_that_breaks_is_ended_as_such(monkeypatch, tmp_path):
