@@ -161,8 +161,8 @@ def reevaluate(
         extra_args |= {"step": state.step, "norm_axis_name": norm_axis_name}
         decision, gate_state = parts.gate.update(state.gate, grads, **extra_args)
         active = decision if active is None else active
-        call = _Call(grads, params, state, gradient, follow, parts.at(state), extra_args)
-        return _stepped(parts, call, active, gate_state)
+        call = _Call(grads, params, state, gradient, follow, parts.at(state), gate_state, extra_args)
+        return _stepped(parts, call, active)
 
     return optax.GradientTransformationExtraArgs(functools.partial(_start, parts), update)
 
@@ -175,6 +175,7 @@ class _Parts(NamedTuple):
     combine: StatefulCombine
     idle: Callable[..., optax.Updates]
     gate: Gate
+    watch: Callable[..., Any]
     radius: Radius
     tune: Callable[..., Any]
     report: bool
@@ -198,7 +199,8 @@ def _parts(ascent: Any, combine: Any, radius: Any, when: Any, idle: Any, report:
         observe=ascent.observe if isinstance(ascent, ObservingAscent) else lambda state, g_star: state,
         combine=StatefulCombine(memory.init, by_name(memory.apply)),
         idle=by_name(idle or (lambda g: g)),
-        gate=as_gate(when),
+        gate=(gate := as_gate(when)),
+        watch=by_name(gate.observe or (lambda state: ())),
         radius=radius,
         tune=by_name(radius.update) if isinstance(radius, Controller) else lambda state, **given: state,
         report=report,
@@ -214,6 +216,7 @@ class _Call(NamedTuple):
     gradient: GradFn
     follow: GradFn | None
     at: jax.Array
+    gate: Any
     extra_args: dict[str, Any]
 
 
@@ -231,15 +234,15 @@ def _start(parts: _Parts, params: optax.Params) -> ReevaluateState:
     )
 
 
-def _stepped(parts: _Parts, call: _Call, active: Any, gate_state: Any) -> tuple[optax.Updates, ReevaluateState]:
+def _stepped(parts: _Parts, call: _Call, active: Any) -> tuple[optax.Updates, ReevaluateState]:
     """Output and next state, by way of one of the two kinds of step."""
     perturbed, left = functools.partial(_perturb, parts, call), functools.partial(_leave, parts, call)
-    u, ascent_state, combine_state, seen, tuned = cond(active, perturbed, left)
+    u, ascent_state, combine_state, seen, tuned, watched = cond(active, perturbed, left)
     return u, ReevaluateState(
         step=jnp.asarray(optax.safe_increment(call.state.step)),
         ascent=ascent_state,
         combine=combine_state,
-        gate=gate_state,
+        gate=watched if parts.gate.observe else call.gate,
         active=(on := jnp.asarray(active, bool)),
         radius=jnp.where(on, call.at.astype(jnp.float32), 0),
         report=seen,
@@ -248,7 +251,7 @@ def _stepped(parts: _Parts, call: _Call, active: Any, gate_state: Any) -> tuple[
 
 
 def _perturb(parts: _Parts, call: _Call):
-    """An active step: output, states of ascent and combine, report, state of the controller."""
+    """An active step: output, states of ascent and combine, report, states of controller and gate."""
     state, params, extra = call.state, call.params, call.extra_args
     g = call.grads if call.follow is None else call.follow(params)
     told = extra | {"grad_fn": call.follow or call.gradient, "radius": call.at}
@@ -260,8 +263,9 @@ def _perturb(parts: _Parts, call: _Call):
     given = {"step": state.step, "params": params, "eps": eps, "norms": norms, "followed": g}
     u, combine_state = parts.combine.apply(call.grads, g_star, state=state.combine, **given)
     seen = _measured(norms, params, w_star) if parts.report else ()
-    tuned = parts.tune(state.controller, g=call.grads, g_star=g_star, value=extra.get("value"), **given)
-    return cast_like(u, call.grads), parts.observe(ascent_state, g_star), combine_state, seen, tuned
+    offered = given | {"g": call.grads, "g_star": g_star, "value": extra.get("value")}
+    tuned, watched = parts.tune(state.controller, **offered), parts.watch(call.gate, **offered)
+    return cast_like(u, call.grads), parts.observe(ascent_state, g_star), combine_state, seen, tuned, watched
 
 
 def _leave(parts: _Parts, call: _Call):
@@ -270,7 +274,8 @@ def _leave(parts: _Parts, call: _Call):
     norms = Norms(call.grads, call.grads, call.extra_args["norm_axis_name"])
     given = {"step": state.step, "params": call.params, "norms": norms, "state": state.combine}
     u = cast_like(parts.idle(call.grads, **given), call.grads)
-    return u, parts.observe(state.ascent, u), state.combine, state.report, state.controller
+    watched = call.gate if parts.gate.observe else ()
+    return u, parts.observe(state.ascent, u), state.combine, state.report, state.controller, watched
 
 
 def _measured(norms: Norms, params: optax.Params, w_star: optax.Params) -> Report:

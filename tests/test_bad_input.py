@@ -118,6 +118,7 @@ def test_gate_that_is_not_callable(name, when):
         (lambda: timing.after(-1), ValueError, "step=-1"),
         (lambda: timing.after(2.5), TypeError, r"step=2\.5"),
         (lambda: timing.between(5, 3), ValueError, "stop=3.*>= 5"),
+        (lambda: timing.between(4, 4), ValueError, "stop=4: the gate can never be active.*Fix: stop=5"),
         (lambda: timing.every(0), ValueError, "k=0.*>= 1"),
         (lambda: timing.every(2, offset=-1), ValueError, "offset=-1"),
         (lambda: timing.bernoulli(1.5), ValueError, r"p=1\.5.*in \[0, 1\]"),

@@ -1,4 +1,4 @@
-"""Radii that tune themselves: where they settle, what bounds them, and that others cost nothing for it."""
+"""Radii and a gate that tune themselves: where they settle, what bounds them, and that others cost nothing for it."""
 
 import inspect
 from typing import Any
@@ -86,6 +86,31 @@ def test_moves_on_active_steps_alone_and_not_by_broken_ones():
     assert float(state.controller.value) > values[0]
 
 
+def test_a_gate_follows_the_cosine_as_its_formula_does():
+    """At points where the perturbation turns the gradient and points where it does not, over a broken step."""
+    points = np.random.default_rng(0).normal(size=(24, 3)) * np.where(np.arange(24) % 8 < 4, 1, 50)[:, None]
+    points[9] = np.nan
+    expected, mean = [], -1.0
+    for t, w in enumerate(points):
+        expected.append(mean < 0.995 or t % 5 == 0)
+        g = CURVATURE * w
+        star = g + 0.3 * CURVATURE * g / np.linalg.norm(g)
+        cosine = g @ star / np.linalg.norm(g) / np.linalg.norm(star)
+        if expected[-1] and np.isfinite(cosine):
+            mean = cosine if mean == -1 else 0.5 * mean + 0.5 * cosine
+    tx: Any = sam(0.3, when=timing.turning(0.995, probe=5))
+    grad_fn = jax.grad(loss)
+
+    def step(state: Any, w: jax.Array) -> tuple[Any, jax.Array]:
+        state = tx.update(grad_fn(w), state, w, grad_fn=grad_fn)[1]
+        return state, state.active
+
+    state, found = jax.lax.scan(step, init(tx, jnp.zeros(3)), jnp.asarray(points, jnp.float32))
+    assert found.tolist() == expected
+    assert 6 < sum(expected) < 18
+    np.testing.assert_allclose(state.gate.cosine, mean, rtol=1e-5)
+
+
 WITH_RADIUS = [n for n in methods.__all__ if "radius" in inspect.signature(getattr(methods, n)).parameters]
 
 
@@ -142,6 +167,9 @@ def test_target_rise_says_that_it_needs_the_loss():
         (lambda: target_cosine(start=20.0), r"start=20\.0.*in \[0\.001, 10\]"),
         (lambda: target_cosine(low=2.0, high=1.0), r"high=1\.0.*>= 2"),
         (lambda: target_cosine(gain=-1.0), r"gain=-1\.0"),
+        (lambda: timing.turning(1.5), r"below=1\.5.*in \[-1, 1\]"),
+        (lambda: timing.turning(probe=0), "probe=0.*>= 1"),
+        (lambda: timing.turning(decay=1.0), r"decay=1\.0.*in \[0, 1\)"),
     ],
 )
 def test_bad_input(make, text):

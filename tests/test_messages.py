@@ -114,6 +114,7 @@ ARGUMENTS = [
     Case(lambda: curve(lambda r: optax.clip(r)), "method", "radius=0.005", "Fix: a method that perturbs"),
     Case(lambda: curve(batches=[]), "batches", "empty", "Fix: batches=[batch]"),
     Case(lambda: curve(radii=[-1.0]), "radii", "-1.0", "Fix: radii=(0.05, 0.2, 1.0)"),
+    Case(lambda: timing.between(4, 4), "stop", "4", "Fix: stop=5"),
     Case(lambda: timing.tail(0.1, 0.1, 10), "schedule", "0.1", "Fix: timing.after(step)"),
     Case(lambda: timing.tail(optax.constant_schedule(0.1), 0.25, 10), "share", "0.25", "Fix: share=0.1 of a schedule"),
     Case(lambda: timing.generalization_gap(10), "warmup", "10", "Fix: warmup=100 or more"),

@@ -21,7 +21,6 @@ from tests.test_triggers import GAPS, NORMS, STEPS, decisions
         (timing.after(7), lambda t: t >= 7),
         (timing.after(0), lambda t: True),
         (timing.between(3, 9), lambda t: 3 <= t < 9),
-        (timing.between(4, 4), lambda t: False),
         (timing.every(1), lambda t: True),
         (timing.every(5), lambda t: t % 5 == 0),
         (timing.every(5, offset=7), lambda t: t >= 7 and (t - 7) % 5 == 0),

@@ -5,6 +5,7 @@ method built on it take one as `when=`. Gates without memory are pure functions 
 evaluate them ahead, `jax.vmap(gate)(jnp.arange(steps))`, and pass `active=` as a Python bool.
 """
 
+from pugd_optax.timing.feedback import turning as turning
 from pugd_optax.timing.gate import Gate as Gate, When as When
 from pugd_optax.timing.plans import (
     after as after,
@@ -30,4 +31,5 @@ __all__ = [
     "large_gradient",
     "low_variance",
     "tail",
+    "turning",
 ]

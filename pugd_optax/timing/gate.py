@@ -13,10 +13,13 @@ class Gate(NamedTuple):
     Attributes:
       init: `params -> state`.
       update: `(state, grads, *, step, **extra_args) -> (active, state)`.
+      observe: `state -> state` after an active step, which may name `g`, `g_star`, `eps`, `norms`, `value`, `step` and
+        `params` as further parameters. Default: nothing is shown.
     """
 
     init: Callable[[optax.Params], Any]
     update: Callable[..., tuple[Any, Any]]
+    observe: Callable[..., Any] | None = None
 
 
 When = Callable[..., Any] | Gate | bool | jax.Array | None

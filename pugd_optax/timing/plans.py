@@ -37,10 +37,13 @@ def between(start: int, stop: int) -> Callable[[jax.typing.ArrayLike], jax.Array
 
     Args:
       start: first active step, at least 0.
-      stop: first step that is no longer active, at least `start`.
+      stop: first step that is no longer active, after `start`.
 
     Returns:
       A gate.
+
+    Raises:
+      ValueError, TypeError: if a step is no whole number, or the gate can never be active.
 
     Example:
       >>> [bool(between(1, 3)(t)) for t in range(4)]
@@ -48,6 +51,8 @@ def between(start: int, stop: int) -> Callable[[jax.typing.ArrayLike], jax.Array
     """
     check_count("start", start)
     check_count("stop", stop, low=start if isinstance(start, int) else 0)
+    if isinstance(start, int) and isinstance(stop, int) and start == stop:
+        raise ValueError(f"stop={stop}: the gate can never be active, as start={start}. Fix: stop={stop + 1}.")
     return lambda t: (jnp.asarray(t) >= start) & (jnp.asarray(t) < stop)
 
 

@@ -9,14 +9,14 @@ from rich.console import Console
 
 from experiments.claims import catalog
 from experiments.claims.ledger import Ledger
-from experiments.claims.lpg import balanced, common, longtail, noisy, plugin
+from experiments.claims.lpg import balanced, common, confusions, longtail, noisy, plugin
 from experiments.claims.setting import at
 from experiments.claims.workspace import Workspace
 from experiments.data import Dataset, Examples
 from experiments.training import experiment
 
 FRESH = 7_000
-CLAIMS = {"balanced": balanced, "longtail": longtail, "noisy": noisy, "plugin": plugin}
+CLAIMS = {"balanced": balanced, "confusions": confusions, "longtail": longtail, "noisy": noisy, "plugin": plugin}
 
 
 @pytest.mark.slow
