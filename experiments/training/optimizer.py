@@ -164,12 +164,19 @@ def _method(
         "penalty": lambda x: build(x, "penalty", PENALTIES),
         "inner": lambda x: build(x, "method", METHODS),
     }
-    read = lambda name, x: readers.get(name, lambda x: schedules.number(x, steps))(x)
+    read = lambda name, x: readers.get(name, lambda x: schedules.number(x, steps))(_open(name, x))
     return config.parts.method.build("method", METHODS, steps=steps, fills=fills, read=read)
 
 
 def _build(x: Literal | Spec, kind: str, known: Functions, *, steps: int, fills: Mapping[str, Any]) -> Any:
-    return named(x, f"--method.{kind}").build(kind, known, steps=steps, fills=fills)
+    return named(x, f"--method.{kind}").build(kind, known, steps=steps, fills=fills, read=_open)
+
+
+def _open(name: str, x: Any) -> Any:
+    """The value of an option that the text may give."""
+    if name == "axis_name":
+        raise UsageError(f"axis_name {x}: the trainer knows over what a batch is split; leave it out")
+    return x
 
 
 def _base(config: Config, lr: float | optax.Schedule, rates: np.ndarray, steps: int) -> optax.GradientTransformation:

@@ -56,6 +56,8 @@ CASES = [
     Case(command("claims report --out nowhere"), "--out", "nowhere", "run `claims all` first"),
     Case(settings("--method pudg"), "method", "'pudg'", "did you mean 'pugd'?"),
     Case(settings("--method pugd --method.radias 1"), "option", "'radias'", "did you mean 'radius'?"),
+    Case(settings("--method lpg --method.axis_name -1e400"), "axis_name", "-inf", "leave it out"),
+    Case(settings("--method lpg --method.inner lpl:axis_name=data"), "axis_name", "data", "leave it out"),
     Case(settings("--method pugd --method.radius -1"), "radius", "-1", "expected one finite number >= 0"),
     Case(
         settings("--method pugd --method.radius cosine:1"),
