@@ -1,4 +1,4 @@
-"""What is settled about the CPU before JAX starts: how many devices it is."""
+"""What is settled about the CPU before JAX starts: how many devices it is, and whether freed memory is kept."""
 
 import contextlib
 import os
@@ -7,13 +7,20 @@ from collections.abc import Sequence
 import jax
 
 from experiments.config.schema import Config
+from experiments.runs.memory import keep_freed
 from experiments.training.side_by_side import cores
 
 FLAG = "xla_force_host_platform_device_count"
+SMALL = {"digits": 64, "mnist": 784, "fashion_mnist": 784}
+"""Data sets of small images, and the numbers in one; those of the others have 3072 or more."""
+LARGE = 2**17
+"""Numbers in the images of a batch; the temporary arrays of such a step may well have 32 MB."""
 
 
 def settle(configs: Sequence[Config]) -> None:
     """Make the CPU as many devices as these experiments take: see `devices`. A started JAX stays as it is."""
+    if any(config.batch * SMALL.get(config.parts.dataset.name, 3072) >= LARGE for config in configs):
+        keep_freed()
     if FLAG not in os.environ.get("XLA_FLAGS", ""):
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", devices(configs, cores()))

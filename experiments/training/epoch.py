@@ -8,13 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.data.pipeline import Source
-from experiments.runs.memory import give_back, keep_freed
+from experiments.runs.memory import give_back
 from experiments.runs.state import State
 from experiments.training import parallel
 from experiments.training.experiment import Experiment
-
-LARGE = 2**17
-"""Numbers in the images of a batch; the temporary arrays of such a step may well have 32 MB."""
 
 copied = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
 """The arrays of a tree in memory of their own, by one program."""
@@ -26,8 +23,6 @@ def compile_steps(experiment: Experiment, state: State, train: Source, key: jax.
     Of several runs side by side, the first compiles what the others wait for.
     """
     begun = time.perf_counter()
-    if experiment.config.batch * np.prod(train.data.images.shape[1:]) >= LARGE:
-        keep_freed()
     with experiment.compiling:
         for steps, active in experiment.programs:
             rows = _own_rows(experiment, np.zeros((steps, experiment.config.batch), np.int32))

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from experiments.cli import cpu
 from experiments.cli.cpu import devices
 from experiments.config.schema import Config
 
@@ -26,6 +27,22 @@ from experiments.config.schema import Config
 )
 def test_devices_of_the_cpu(configs, count, expected):
     assert devices(configs, count) == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "kept"),
+    [
+        (Config(batch=50), False),
+        (Config(dataset="fashion_mnist", batch=128), False),
+        (Config(dataset="fashion_mnist", batch=256), True),
+        (Config(dataset="cifar10", batch=128), True),
+    ],
+)
+def test_memory_is_kept_for_large_steps_alone(config, kept, monkeypatch):
+    asked = []
+    monkeypatch.setattr(cpu, "keep_freed", lambda: asked.append(True))
+    cpu.settle([Config(), config])
+    assert bool(asked) == kept
 
 
 def test_the_command_line_makes_the_devices_that_are_asked_for(tmp_path):
