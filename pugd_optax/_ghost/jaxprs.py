@@ -70,7 +70,11 @@ def scan_of(eqn: JaxprEqn) -> Scan | None:
     """The parts of a scan, None for any other equation."""
     if eqn.primitive.name != "scan":
         return None
-    return Scan(eqn.params["jaxpr"].jaxpr, eqn.params["num_consts"], eqn.params["num_carry"])
+    if "num_consts" in eqn.params:
+        consts, carried = eqn.params["num_consts"], eqn.params["num_carry"]
+    else:  # from JAX 0.12 on, the groups of the inputs as a tree
+        consts, carried = (len(list(group)) for group in eqn.params["ft_in"].update(eqn.invars).unpack()[:2])
+    return Scan(eqn.params["jaxpr"].jaxpr, consts, carried)
 
 
 def evaluate(
