@@ -3,8 +3,9 @@
     python -m experiments train --preset fast_cifar10 --data-dir DATA
 
 Hardware: two CPU cores, 88 seconds an epoch with nothing else running; small jobs ran beside most of what follows.
-Score measured here: 83.5 % after ten epochs, one seed, 16 minutes of training; with `--epochs 5` 80.8 % in 11. The
-network's parent reaches 94 % in 3.29 seconds of an A100, at eight times as many channels, on lossless images.
+Score to expect: 83.5 % after ten epochs, 16 minutes of training; with `--epochs 5` 80.8 %, 11 minutes; measured here,
+one seed each. The network's parent reaches 94 % in 3.29 seconds of an A100, at eight times as many channels, on
+lossless images.
 
 Ten epochs, batch 256, label smoothing 0.2, flips and crops by 2 pixels, Nesterov momentum 0.85, learning rate up to 0.4
 over a fifth of the run and down to almost 0, weight decay 5e-4. The methods of this package go on top:
