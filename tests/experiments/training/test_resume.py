@@ -226,13 +226,9 @@ def test_killed_twenty_times_it_loses_an_interval_at_most_and_ends_where_an_undi
     done = subprocess.run(
         [sys.executable, kill, tmp_path, "20", "0"], env=env, capture_output=True, text=True, timeout=900
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr  # 1 where it does not end as an undisturbed one
     told = json.loads(done.stdout.splitlines()[-1])
     assert len(told["lost"]) == 20
     assert max(told["lost"]) <= 1
     assert 0 < told["epochs_before_the_last_turn"] < 60
     assert "error" not in done.stderr
-    whole, killed = (run_dir.read(tmp_path / name)[0] for name in ("whole", "killed"))
-    assert [{**line, "seconds": 0} for line in killed.metrics] == [{**line, "seconds": 0} for line in whole.metrics]
-    timed = ("seconds", "images_per_second", "compile_seconds")
-    assert {**killed.result, **dict.fromkeys(timed)} == {**whole.result, **dict.fromkeys(timed)}
