@@ -68,7 +68,8 @@ else:
     def __getattr__(name: str) -> typing.Any:
         if name in _FRONT_DOORS:
             return importlib.import_module(f"{__name__}.{name}")
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        meant = f"; did you mean {name.lower()!r}?" if name.lower() in __all__ else ""
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{meant}")
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *_FRONT_DOORS})

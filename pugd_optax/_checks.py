@@ -39,6 +39,9 @@ def check_number(
     if _is_traced(value) or (schedule and callable(value)):
         return
     or_schedule = " or a schedule (step -> number)" if schedule else ""
+    if isinstance(value, optax.GradientTransformation):
+        fixed = "Fix: optax.chain(method, optimizer), such as optax.chain(pugd_optax.sam(), optax.sgd(0.1))."
+        raise TypeError(f"{name} is an optimizer: expected a number{or_schedule}. {fixed}")
     if isinstance(value, str | bool) or not isinstance(value, int | float | np.ndarray | np.generic | jax.Array):
         raise TypeError(f"{name}={value!r}: expected a number{or_schedule}.")
     if np.ndim(value) or not (math.isfinite(value) and low <= float(value) <= high and float(value) < below):

@@ -2,7 +2,9 @@
 
 import inspect
 import pickle
+import re
 
+import optax
 import pytest
 
 import pugd_optax
@@ -44,3 +46,15 @@ def test_nothing_else_changes(name):
     assert inspect.signature(method) == inspect.signature(own)
     assert (method.__doc__, method.__module__, method.__name__) == (own.__doc__, own.__module__, own.__name__)
     assert pickle.loads(pickle.dumps(method)) is method is getattr(pugd_optax, name)
+
+
+def test_an_optimizer_in_place_of_the_radius():
+    with pytest.raises(TypeError, match=re.escape("optax.chain(pugd_optax.sam(), optax.sgd(0.1))")):
+        pugd_optax.sam(optax.sgd(0.1))
+
+
+def test_names_as_papers_write_them():
+    with pytest.raises(AttributeError, match="'SAM'; did you mean 'sam'"):
+        _ = pugd_optax.SAM
+    with pytest.raises(AttributeError, match=r"'nothing'$"):
+        _ = pugd_optax.nothing

@@ -62,6 +62,9 @@ SIGNS = "Fix: penalty=pugd_optax.per_example.signs(key)"
 ARGUMENTS = [
     Case(lambda: methods.gsam(adaptive=1), "adaptive", "1", "Fix: adaptive=True"),
     Case(lambda: methods.sam("big"), "radius", "'big'", "expected a number or a schedule"),
+    Case(
+        lambda: methods.sam(optax.sgd(0.1)), "radius", "an optimizer", "optax.chain(pugd_optax.sam(), optax.sgd(0.1))"
+    ),
     Case(lambda: methods.sam(-1.0), "radius", "-1.0", "expected one finite number >= 0"),
     Case(lambda: jax.jit(lambda n: methods.amp(steps=n))(2), "steps", "traced", "Fix: optax.inject_hyperparams("),
     Case(lambda: methods.looksam(every=2.5), "every", "2.5", "expected a whole number"),

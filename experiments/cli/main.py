@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _dispatch(list(argv), console)
     except (UsageError, OSError) as error:
-        line = str(error).replace("\n", "\\n")
+        line = str(error).replace("\n", "\\n").encode(errors="backslashreplace").decode()  # words may be any bytes
         print(f"error: {line}", file=sys.stderr)
         return 2
     except MemoryError as error:

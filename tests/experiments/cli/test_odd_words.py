@@ -55,3 +55,10 @@ def test_other_errors_of_the_runtime_are_not_hidden(monkeypatch):
     monkeypatch.setattr("experiments.cli.main._dispatch", fails)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["train"])
+
+
+def test_bytes_that_are_no_text_are_shown_by_their_number(capsys):
+    assert main(["claims", "gr.bias", "--scale", "--:\udcff"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("error: invalid choice")
