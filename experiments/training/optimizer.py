@@ -136,7 +136,8 @@ def _data(config: Config, scheduled: bool, followed: bool) -> tuple[str, ...]:
 
 def _knows_no_length(config: Config) -> bool:
     """Whether nothing but the learning rate depends on how long the run is: surely so for plain training."""
-    return (config.method, config.reweight) == ("none", "none") and not config.optimizer_options
+    parts = config.method, config.reweight, config.flooding, config.parts.loss.name
+    return parts == ("none", "none", "none", "cross_entropy") and not config.optimizer_options
 
 
 def _decays(config: Config) -> bool:

@@ -126,7 +126,7 @@ def test_one_program_serves_plain_training_of_any_length():
     assert [len(e.begin(0).opt_state[1].rates) for e in (one, longer)] == [ROOM, ROOM]
     assert len(very_long.begin(0).opt_state[1].rates) > ROOM
     assert len(longer.optimizer.plan) == 2 * len(one.optimizer.plan)
-    for scheduled in ({"method": "sam"}, {"reweight": "drw:0.8"}):
+    for scheduled in ({"method": "sam"}, {"reweight": "drw:0.8"}, {"loss": "gce"}, {"flooding": "flood:0.1"}):
         assert (
             prepare(dataclasses.replace(SMALL, epochs=4, **scheduled)).step
             is not prepare(dataclasses.replace(SMALL, epochs=2, **scheduled)).step
