@@ -7,8 +7,8 @@ products. It is slow at four things that JAX's own gradient contains:
   product: shifts of the image along its width as columns, times shifts of the gradient along its height.
 - Inside a loop or a branch, a convolution in any other layout runs some forty times slower. Here every convolution is
   written in the fast layout, with the transposes spelt out.
-- Where the result has fewer positions than the kernel has taps, XLA takes the one for the other, in a slow layout.
-  Here that is a matrix product too.
+- Where the result has fewer positions than the kernel has taps, XLA swaps image and kernel, into a slow layout. Here
+  that is a matrix product too.
 - Whatever computes the image (norm, activation, shortcut) is computed again, with strided reads, by everything that
   reads it. Here image and gradient are each computed once, see `_kept`.
 
