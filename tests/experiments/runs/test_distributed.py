@@ -43,12 +43,15 @@ def start(folder: Path, *options: str) -> list[subprocess.Popen]:
     return [subprocess.Popen(command, env=place, **pipes) for place in places]  # pyright: ignore
 
 
-def two_processes(folder: Path, *options: str) -> list[str]:
-    """What the first and the second process print, after both have ended well."""
+def two_processes(folder: Path, *options: str) -> list[set[str]]:
+    """The lines that the first and the second process print, after both have ended well.
+
+    Among them are Gloo's about its connections, which several threads write at once: in pieces, at times.
+    """
     started = start(folder, *options)
     printed = [process.communicate(timeout=300)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0]
-    return ["\n".join(line for line in text.splitlines() if not line.startswith("[Gloo]")) for text in printed]
+    return [set(text.splitlines()) for text in printed]
 
 
 def numbers(folder: Path) -> list[dict[str, float]]:
@@ -61,8 +64,9 @@ def numbers(folder: Path) -> list[dict[str, float]]:
 @pytest.mark.slow
 def test_two_processes_of_two_devices_are_one_of_four(tmp_path):
     first, second = two_processes(tmp_path / "two")
-    assert "pugd" in first
-    assert second == ""
+    table = {line for line in first if "pugd" in line or "accuracy" in line}
+    assert table
+    assert not any(line in text for line in table for text in second)
     assert main([*TRAIN, "--devices", "4", "--out", str(tmp_path / "one")]) == 0
     (two,), (one,) = (list((tmp_path / out).rglob("seed0")) for out in ("two", "one"))
     for found, expected in zip(numbers(two), numbers(one), strict=True):
