@@ -29,6 +29,11 @@ def first_line(error: BaseException) -> str:
     return line if len(line) <= 300 else f"{line[:300]} ..."
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Whether it says that memory has ended: that of the machine, or that of a device."""
+    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+
+
 def pick(kind: str, name: str, known: Mapping[str, T]) -> T:
     """The entry of that name; otherwise a `UsageError` that suggests the nearest one.
 

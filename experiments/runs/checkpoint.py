@@ -6,9 +6,11 @@
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -19,13 +21,15 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from experiments.config.errors import UsageError, first_line
+from experiments.config.errors import UsageError, first_line, out_of_memory
 from experiments.files import write_json
 from experiments.runs.distributed import first_alone
 from experiments.runs.state import Progress, Snapshot
 
 KEPT = 2
 SUMS = "sha256.json"
+OF_THE_MACHINE = tuple(os.strerror(number) for number in (errno.EACCES, errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+"""What the system says of a file that may be sound, but cannot be read now."""
 
 
 def steps(folder: Path) -> list[int]:
@@ -75,12 +79,14 @@ def restore(folder: Path, like: Snapshot) -> Snapshot | None:
 
     Raises:
       UsageError: if there are checkpoints but none of them can be read.
+      MemoryError, OSError: if one cannot be read for want of memory, of open files or of the right to; it stays.
     """
     found, wrong = steps(folder), {}
     for step in reversed(found):
         try:
             snapshot = _read(folder, step, like)
         except Exception as error:  # Orbax, TensorStore and json raise a dozen kinds for a broken file
+            _pass_on(error, folder, step)
             wrong[step] = _reason(error)
             continue
         for bad, reason in wrong.items():
@@ -92,6 +98,15 @@ def restore(folder: Path, like: Snapshot) -> Snapshot | None:
         return None
     reasons = "; ".join(f"step {step}: {reason}" for step, reason in wrong.items())
     raise UsageError(f"{folder}: no checkpoint can be read ({reasons}); remove the folder to start the run again")
+
+
+def _pass_on(error: Exception, folder: Path, step: int) -> None:
+    """Raise what says nothing about the checkpoint, which then is not taken for a damaged one."""
+    what = f"{folder}: the checkpoint of step {step} cannot be read now ({_reason(error)}) and stays as it is"
+    if out_of_memory(error):
+        raise MemoryError(what) from error
+    if any(text in str(error) for text in OF_THE_MACHINE):
+        raise OSError(what) from error
 
 
 def _read(folder: Path, step: int, like: Snapshot) -> Snapshot:

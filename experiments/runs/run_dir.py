@@ -22,7 +22,7 @@ from typing import Any
 
 import jax
 
-from experiments.config.errors import Diverged, UsageError
+from experiments.config.errors import Diverged, UsageError, first_line
 from experiments.config.schema import ELSEWHERE, Config
 from experiments.files import sync, write_json, write_text
 from experiments.runs import checkpoint, records
@@ -174,7 +174,7 @@ def fail(folder: Path, error: Exception) -> None:
     if not is_first():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    what = str(error) if isinstance(error, Diverged | UsageError) else f"{type(error).__name__}: {error}"
+    what = str(error) if isinstance(error, Diverged | UsageError) else f"{type(error).__name__}: {first_line(error)}"
     write_json(folder / "failure.json", {"error": what, "traceback": "".join(traceback.format_exception(error))})
 
 

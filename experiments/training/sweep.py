@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 from rich.console import Console
 
-from experiments.config.errors import Stopped, UsageError
+from experiments.config.errors import Stopped, UsageError, first_line
 from experiments.config.schema import Config
 from experiments.runs import checkpoint, progress, records, run_dir, tracker
 from experiments.runs.lock import held
@@ -81,7 +81,7 @@ def _train(
         except tolerated as error:
             run_dir.fail(folder, error)
             ended(experiment.config, seed, folder)
-            return f"{folder}: {error}"
+            return f"{folder}: {first_line(error)}"
         ended(experiment.config, seed, folder)
     return ""
 

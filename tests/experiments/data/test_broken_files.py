@@ -187,7 +187,7 @@ def test_archives_of_links_and_bombs(members, tmp_path):
 
 
 def jpegs(folder: Path, first: bytes = b"", **changes) -> None:
-    files = [file_of(np.full((4, 4, 3), 20 * i, np.uint8), "png") for i in range(12)]
+    files = [file_of(np.full((4, 4, 3), 20 * i, np.uint8), ("png", "jpeg")[i % 2]) for i in range(12)]
     files[0] = first or files[0]
     arrays = {"jpeg": np.frombuffer(b"".join(files), np.uint8), "offset": np.cumsum([0, *map(len, files)])}
     np.savez(folder / "cifar10_jpeg.npz", **(arrays | {"label": np.arange(12) % 10} | changes))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import os
 from pathlib import Path
 
 import jax
@@ -109,6 +110,29 @@ def test_without_a_sound_one_nothing_is_made_up(two):
     with pytest.raises(UsageError, match=r"no checkpoint can be read \(step 20: .*; step 10: .*\); remove the folder"):
         checkpoint.restore(two, snapshot(0))
     assert checkpoint.steps(two) == [10, 20]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (MemoryError(), MemoryError),
+        (ValueError("RESOURCE_EXHAUSTED: Error reading chunk\n of w"), MemoryError),
+        (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), OSError),
+        (ValueError("PERMISSION_DENIED: Error opening w/.zarray [OS error 13: EACCES Permission denied]"), OSError),
+    ],
+    ids=repr,
+)
+def test_one_that_cannot_be_read_now_is_not_taken_for_a_damaged_one(error, kind, two, monkeypatch):
+    """Else the newest would be removed because a machine was short of memory."""
+
+    def fails(*args, **kwargs):
+        raise error
+
+    with monkeypatch.context() as short:
+        short.setattr(ocp.CheckpointManager, "restore", fails)
+        with pytest.raises(kind, match=r"the checkpoint of step 20 cannot be read now \(.*\) and stays as it is$"):
+            checkpoint.restore(two, snapshot(0))
+    assert_equal(checkpoint.restore(two, snapshot(0)), snapshot(20))  # pyright: ignore
 
 
 def test_one_that_was_committed_but_not_summed_is_taken(two):

@@ -175,6 +175,20 @@ def test_a_run_that_fails_is_noted_and_the_others_go_on(tmp_path, capsys):
     assert "none_lr=1e30/seed0" in (tmp_path / "out" / "report.md").read_text()
 
 
+def test_an_error_of_many_lines_is_told_in_one(tmp_path, capsys, monkeypatch):
+    def fails(*args):
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory\nallocation 0: 4 GiB")
+
+    monkeypatch.setattr(trainer, "run", fails)
+    assert main(["sweep", "--method", "none,sam", *SMALL, "--out", "out"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "stopped: every run failed, the first: out/none/seed0: RESOURCE_EXHAUSTED: Out of memory"
+    ]
+    noted = json.loads((tmp_path / "out/none/seed0/failure.json").read_text())
+    assert noted["error"] == "RuntimeError: RESOURCE_EXHAUSTED: Out of memory"
+    assert "allocation 0: 4 GiB" in noted["traceback"]
+
+
 def test_it_ends_at_the_first_failure_when_asked(tmp_path):
     argv = ["sweep", "--lr", "1e30,0.1", *SMALL, "--epochs", "3", "--out", "out", "--stop-on-failure", "--jobs", "1"]
     assert main(argv) == 1
