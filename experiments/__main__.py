@@ -3,6 +3,8 @@
 import io
 import sys
 
+from experiments.runs.last_words import KILLED, last_words
+
 
 def run() -> int:
     """The command line; where a package of the extra is missing, one line says what to install."""
@@ -12,7 +14,10 @@ def run() -> int:
         for stream in (sys.stdout, sys.stderr):  # what the terminal cannot show is written as \\xe9
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
-        return main(sys.argv[1:])
+        words = sys.argv[1:]
+        if words[:1] in (["train"], ["sweep"]) and "--distributed" not in words:  # see `distributed.join`
+            last_words(KILLED)
+        return main(words)
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] in ("experiments", "pugd_optax"):
             raise

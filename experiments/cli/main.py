@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from experiments.cli.options import train_config
-from experiments.config.errors import Diverged, Stopped, UsageError, first_line, pick
+from experiments.config.errors import Diverged, Stopped, UsageError, first_line, out_of_memory, pick
 from experiments.config.parse import parse
 
 COMMANDS = {
@@ -37,16 +37,6 @@ def main(argv: Sequence[str]) -> int:
         line = str(error).replace("\n", "\\n").encode(errors="backslashreplace").decode()  # words may be any bytes
         print(f"error: {line}", file=sys.stderr)
         return 2
-    except MemoryError as error:
-        return _out_of_memory(error)
-    except RuntimeError as error:
-        if "RESOURCE_EXHAUSTED" in str(error):
-            return _out_of_memory(error)
-        lost = _partner_lost()
-        if lost is None:
-            raise
-        print(f"{lost} ({first_line(error)})", file=sys.stderr)
-        return 1
     except Diverged as error:
         print(f"stopped: {error}", file=sys.stderr)
         return 1
@@ -56,11 +46,23 @@ def main(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+    except Exception as error:
+        if out_of_memory(error):
+            return _say_out_of_memory(error, argv[0])
+        lost = _partner_lost() if isinstance(error, RuntimeError) else None
+        if lost is None:
+            raise
+        print(f"{lost} ({first_line(error)})", file=sys.stderr)
+        return 1
 
 
-def _out_of_memory(error: Exception) -> int:
+def _say_out_of_memory(error: Exception, command: str) -> int:
     fix = "Fix: a smaller --batch, or --accumulate; --stream on keeps images off the device"
-    print(f"error: out of memory ({first_line(error)}). {fix}", file=sys.stderr)
+    later = "; where there is more again, --resume goes on from the last checkpoint"
+    print(
+        f"error: out of memory ({first_line(error)}). {fix}{later if command in ('train', 'sweep') else ''}",
+        file=sys.stderr,
+    )
     return 2
 
 

@@ -30,8 +30,10 @@ def first_line(error: BaseException) -> str:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether it says that memory has ended: that of the machine, or that of a device."""
-    return isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+    """Whether it says that memory has ended: that of the machine, the stack of one more thread, or that of a device."""
+    return isinstance(error, MemoryError) or any(
+        text in str(error) for text in ("RESOURCE_EXHAUSTED", "can't start new thread")
+    )
 
 
 def pick(kind: str, name: str, known: Mapping[str, T]) -> T:

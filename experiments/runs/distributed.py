@@ -1,10 +1,7 @@
 """Several processes that train together: connection, the process that writes, shared decisions."""
 
-import atexit
 import functools
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from experiments.config.errors import UsageError, first_line
+from experiments.runs.last_words import last_words
 
 PATIENCE = 30
 """Seconds without a sign of life after which a process counts as dead, and JAX ends the others."""
@@ -36,7 +34,7 @@ def join() -> None:
       UsageError: if there is nothing to join, or the others cannot be reached.
     """
     processes, number = _number("JAX_NUM_PROCESSES"), _number("JAX_PROCESS_ID")
-    _say_it_after_death()
+    last_words(PARTNER_LOST)  # JAX ends a process whose partner has died by an abort in C++
     try:
         jax.distributed.initialize(
             num_processes=processes,
@@ -50,13 +48,6 @@ def join() -> None:
             f"--distributed: {first_line(error)} Start it by srun, on Kubernetes or on a TPU pod, or set "
             "JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
         ) from error
-
-
-def _say_it_after_death() -> None:
-    """JAX ends a process whose partner has died by an abort in C++: another one, that watches it, tells what to do."""
-    say = f"import sys; sys.stdin.read(1) or print({PARTNER_LOST!r}, file=sys.stderr)"
-    watcher = subprocess.Popen([sys.executable, "-c", say], stdin=subprocess.PIPE, start_new_session=True)
-    atexit.register(watcher.communicate, b"x")
 
 
 def _number(name: str) -> int | None:

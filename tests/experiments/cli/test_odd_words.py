@@ -34,18 +34,25 @@ def test_labels_are_shown_as_they_are(label, tmp_path):
 
 @pytest.mark.parametrize(
     "error",
-    [MemoryError("Unable to allocate 16. GiB"), RuntimeError("RESOURCE_EXHAUSTED: Out of memory\n x")],
+    [
+        MemoryError("Unable to allocate 16. GiB"),
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory\n x"),
+        RuntimeError("can't start new thread"),
+    ],
+    ids=repr,
 )
-def test_memory_that_ends_is_one_line(error, monkeypatch, capsys, tmp_path):
+def test_memory_that_ends_is_one_line(error, monkeypatch, capsys):
     def fails(argv, console):
         raise error
 
     monkeypatch.setattr("experiments.cli.main._dispatch", fails)
-    assert main(["train"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: out of memory (")
-    assert said.endswith("Fix: a smaller --batch, or --accumulate; --stream on keeps images off the device\n")
-    assert said.count("\n") == 1
+    later = "; where there is more again, --resume goes on from the last checkpoint"
+    for command, end in (("train", f"device{later}\n"), ("bench", "device\n")):
+        assert main([command]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("error: out of memory (")
+        assert said.endswith(f"Fix: a smaller --batch, or --accumulate; --stream on keeps images off the {end}")
+        assert said.count("\n") == 1
 
 
 def test_other_errors_of_the_runtime_are_not_hidden(monkeypatch):

@@ -116,6 +116,7 @@ def test_without_a_sound_one_nothing_is_made_up(two):
     ("error", "kind"),
     [
         (MemoryError(), MemoryError),
+        (RuntimeError("can't start new thread"), MemoryError),
         (ValueError("RESOURCE_EXHAUSTED: Error reading chunk\n of w"), MemoryError),
         (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), OSError),
         (ValueError("PERMISSION_DENIED: Error opening w/.zarray [OS error 13: EACCES Permission denied]"), OSError),
