@@ -36,7 +36,7 @@ def paths() -> dict[str, bytes]:
     names = run(PATHS, ("imports", "model", "draw-landscape", "methods"))
     figure, axes = plt.subplots(figsize=(4.6, 4), layout="constrained")
     names["draw_landscape"](axes)
-    _line(axes, "gradient descent", names["paths"]["gradient descent"], "black", 2.5)
+    _line(axes, "gradient descent", names["paths"]["gradient descent"], METHODS["sgd"], 2.5)
     figure.canvas.draw()
     figure.set_layout_engine("none")  # the axes have their place: only the method changes
     made = {f"{name}.png": _picture(figure, name, names["paths"][name]) for name in names["METHODS"]}
@@ -59,7 +59,7 @@ def run(notebook: str, cells: tuple[str, ...]) -> dict[str, Any]:
 def _picture(figure: Figure, name: str, path: dict[str, Any]) -> bytes:
     """The figure with one more path, which is taken away again."""
     (axes,) = figure.axes
-    drawn = _line(axes, name, path, METHODS.get(name, "#D55E00"), 1.5)
+    drawn = _line(axes, name, path, METHODS[name], 1.5)
     axes.legend(loc="upper right", frameon=True, fontsize=8)
     out = io.BytesIO()
     figure.savefig(out, format="png", dpi=DPI)

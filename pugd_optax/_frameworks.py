@@ -1,5 +1,6 @@
 """Models of Flax NNX and of Equinox are no trees of arrays: what to write instead. Imports neither."""
 
+import inspect
 import re
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,7 @@ _CALLS = {
     ),
 }
 _MOVES_TWICE = "an nnx variable from outside it (random counters, running statistics), which moves once a step"
+_OF_LOSS = {"grad_fn": "jax.grad(loss_fn)", "value_fn": "loss_fn"}
 _NO_MODEL = re.compile("not callable|[Nn]o attribute|not iterable")
 
 
@@ -48,12 +50,29 @@ def explained(name: str, function: Callable[..., Any], params: Any, *args: Any, 
     try:
         return function(params, *args, **kwargs)
     except Exception as error:
-        said = f"{type(error).__name__}: {str(error).splitlines()[0].partition(' (http')[0]}"
+        first = str(error).partition("\n")[0]
+        said = f"{type(error).__name__}: {first.partition(' (http')[0]}"
         if "trace level" in str(error):
             raise ValueError(f"{name} changes {_MOVES_TWICE} ({said}). Fix: {_CALLS[NNX]}.") from error
         if framework(params) and _NO_MODEL.search(str(error)):
             raise ValueError(f"{name} is given parameters, no model ({said}). Fix: {fix(params, '')}.") from error
+        if isinstance(error, TypeError) and (asked := _asks_for_more(function, params, *args, **kwargs)):
+            call = fix(params, f"{name}=lambda p: {_OF_LOSS.get(name, name)}(p, batch)")
+            raise TypeError(f"{name} asks for {asked}, and is given the parameters alone. Fix: {call}.") from error
         raise
+
+
+def _asks_for_more(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
+    """The names of all its parameters where these arguments do not fill them, else nothing."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # what is written in C may have none
+        return ""
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return f"({', '.join(signature.parameters)})"
+    return ""
 
 
 def isolated(grad_fn: Callable[..., Any], params: Any) -> Callable[..., Any]:

@@ -153,6 +153,24 @@ UPDATES = [
         "Fix: return gradients alone",
     ),
     Case(
+        lambda: step(methods.sam(), grad_fn=lambda params, step: params),  # as optax.contrib.sam's opaque mode has it
+        "grad_fn",
+        "(params, step)",
+        "Fix: grad_fn=lambda p: jax.grad(loss_fn)(p, batch)",
+    ),
+    Case(
+        lambda: jax.jit(lambda w: step(methods.sam(), params=w, grad_fn=jax.grad(lambda w, x: jnp.sum(w["a"] * x))))(W),
+        "grad_fn",
+        "(w, x)",
+        "Fix: grad_fn=lambda p: jax.grad(loss_fn)(p, batch)",
+    ),
+    Case(
+        lambda: step(methods.sam(), value_fn=lambda p, x, y: jnp.sum(p["a"] * x), y=0),
+        "value_fn",
+        "(p, x, y)",
+        "Fix: value_fn=lambda p: loss_fn(p, batch)",
+    ),
+    Case(
         lambda: step(methods.sam(when=lambda step: timing.after(step)), grad_fn=lambda p: p),
         "when",
         "function <lambda>",

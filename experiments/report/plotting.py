@@ -1,7 +1,8 @@
 """What every figure shares: the colour of a method, line styles, fonts.
 
 A method has one colour in every figure, by its name. Variants of a method share it and differ by line style; lines that
-name no method take the remaining colours in order. Okabe and Ito's palette, told apart by colour-blind readers too.
+name no method take the remaining colours in order. Those and the methods most drawn have Okabe and Ito's palette, told
+apart by colour-blind readers too; the other methods have what is left, far from each other where they share a panel.
 """
 
 import itertools
@@ -24,18 +25,39 @@ LINES = ("-", "--", ":", "-.")
 METHODS = {
     "sgd": "#555555",
     "sam": "#0072B2",
-    "asam": "#56B4E9",
+    "multi_step_sam": "#AA11AA",
+    "gsam": "#5E4FA2",
+    "wsam": "#FF0044",
+    "stable_sam": "#117711",
+    "amp": "#FF3300",
+    "esam": "#1B9E9E",
+    "looksam": "#E69F00",
+    "rst": "#662222",
+    "ae_sam": "#CC77DD",
+    "momentum_sam": "#7A9A01",
+    "friendly_sam": "#AA00FF",
+    "vasso": "#440099",
+    "le_sam": "#00AA00",
+    "unified_sam": "#889966",
+    "zsharp": "#EE7766",
+    "sam_on": "#880066",
     "pugd": "#D55E00",
     "rts_pugd": "#009E73",
-    "lpg": "#CC79A7",
-    "looksam": "#E69F00",
+    "asam": "#56B4E9",
+    "fisher_sam": "#FF5588",
     "gnp": "#8B5A2B",
-    "gsam": "#5E4FA2",
-    "esam": "#1B9E9E",
-    "momentum_sam": "#7A9A01",
-    "pegr": "#A50F47",
     "gradient_regularization": "#B8860B",
+    "pegr": "#A50F47",
+    "lpg": "#CC79A7",
+    "lpl": "#FF33AA",
+    "functional_sam": "#224400",
+    "imb_sam": "#FF00EE",
+    "focal_sam": "#8855FF",
     "noise_injection": "#6A3D9A",
+    "layerwise_noise": "#663355",
+    "nso": "#0077FF",
+    "anti_pgd": "#0000FF",
+    "perturbed_gradient_descent": "#881100",
 }
 _SAME = {"none": "sgd", "plain": "sgd", "gradient_descent": "sgd", "rts": "rts_pugd"}
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib import pyplot as plt
 
+import pugd_optax
 from experiments.report import course, curves, rows
-from experiments.report.plotting import styles
+from experiments.report.plotting import METHODS, styles
 from experiments.runs.run_dir import Run
 
 CONFIG = {"dataset": "digits", "model": "mlp", "train_size": None, "noise": "none", "imbalance": "none"}
@@ -45,6 +46,11 @@ def test_a_method_has_one_colour_in_every_figure():
     assert first["PUGD"][0] == second["pugd(radius=2.0)"][0]
     assert first["SGD"][0] == second["none"][0]
     assert len({colour for colour, _ in second.values()}) == 4
+
+
+def test_every_method_has_a_colour_of_its_own():
+    assert set(METHODS) == {"sgd", *pugd_optax.methods.__all__}
+    assert len(set(METHODS.values())) == len(METHODS)
 
 
 def test_variants_of_a_method_differ_by_line_style():
