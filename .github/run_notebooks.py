@@ -1,7 +1,7 @@
 """Run notebooks in place and keep of what they show what a reader sees: `make notebooks`, or with the paths of some.
 
-Pictures are stored with 256 colours, a third of the size; those that cover most are kept as drawn, so that a method has
-its colour. What only a browser with a kernel can show is left out.
+Pictures are stored with 256 colours, a third of the size, of those that were drawn: a method keeps its colour. What
+only a browser with a kernel can show is left out.
 """
 
 import base64
@@ -56,15 +56,24 @@ def _shrink(data: dict) -> None:
 
 
 def _with_palette(picture: Image.Image) -> Image.Image:
-    """The 160 colours that cover most stay; each other one becomes the nearest of these and of 96 chosen for all."""
+    """The picture in 256 colours, each pixel in the nearest of them."""
     colours, which, count = np.unique(np.reshape(picture, (-1, 3)), axis=0, return_inverse=True, return_counts=True)
-    kept = colours[np.argsort(-count)[:160]]
-    between = np.reshape(picture.quantize(96, dither=Image.Dither.NONE).getpalette(), (-1, 3))
-    palette = np.concatenate([kept, between]).astype(np.int32)
+    colours = colours.astype(np.int32)
+    palette = _palette(colours[np.argsort(-count)])
     nearest = np.array([np.argmin(np.sum((palette - colour) ** 2, axis=1)) for colour in colours], np.uint8)
     reduced = Image.fromarray(nearest[which.ravel()].reshape(picture.height, picture.width))
     reduced.putpalette(palette.astype(np.uint8).tobytes())
     return reduced
+
+
+def _palette(colours: np.ndarray) -> np.ndarray:
+    """Up to 256 of the colours, which come by the area they cover: first those far apart, then what lies between."""
+    palette = colours[:1]
+    for apart in (24, 12, 6, 3, 1):
+        for colour in colours:
+            if len(palette) < 256 and np.min(np.sum(np.abs(palette - colour), axis=1)) >= apart:
+                palette = np.vstack([palette, colour])
+    return palette
 
 
 if __name__ == "__main__":
