@@ -16,6 +16,7 @@ The mean is $\|g\|^2 + \mathrm{tr}\,\mathrm{Cov}(g_i)$: what gradient regularisa
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -132,7 +133,8 @@ def ghost(losses_fn: LossesFn, params: optax.Params, step: jax.typing.ArrayLike 
     from pugd_optax._ghost.norms import tapped_norms  # here: jax.extend takes longer to import than all of this package
 
     del step
-    return reference(losses_fn, params) if _batch(losses_fn, params) == 1 else tapped_norms(losses_fn, params)
+    traced, losses = jax.make_jaxpr(losses_fn, return_shape=True)(params)
+    return reference(losses_fn, params) if _batch_of(losses, params) == 1 else tapped_norms(traced, params)
 
 
 def signs(key: jax.Array | int) -> Evaluator:
@@ -268,14 +270,17 @@ def _check_uncoupled(losses_fn: LossesFn, params: optax.Params, batch: int) -> N
 
 
 def _batch(losses_fn: LossesFn, params: optax.Params) -> int:
-    """The number of losses, after a check of losses and parameters."""
+    return _batch_of(jax.eval_shape(losses_fn, params), params)
+
+
+def _batch_of(losses: Any, params: optax.Params) -> int:
+    """The number of losses, of which shape and type are known, after a check of losses and parameters."""
     for path, w in jax.tree_util.tree_leaves_with_path(params):
         if jnp.iscomplexobj(w):
             raise TypeError(
                 f"params{jax.tree_util.keystr(path)} is {w.dtype}: per-example gradient norms are defined for real "
                 "parameters. Fix: keep real and imaginary parts as two parameters."
             )
-    losses = jax.eval_shape(losses_fn, params)
     one_vector = isinstance(losses, jax.ShapeDtypeStruct) and losses.ndim == 1
     if not one_vector or not losses.size or not jnp.issubdtype(losses.dtype, jnp.floating):
         raise ValueError(

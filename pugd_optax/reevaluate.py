@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from pugd_optax._as_gate import as_gate
@@ -187,6 +188,10 @@ class _Parts(NamedTuple):
         return jnp.maximum(jnp.asarray(now), 0)
 
 
+def _is_zero(radius: Any) -> bool:
+    return isinstance(radius, int | float | np.number) and radius == 0
+
+
 def _scheduled(radius: Any, step: jax.Array) -> Any:
     return radius(step) if callable(radius) else radius
 
@@ -257,7 +262,7 @@ def _perturb(parts: _Parts, call: _Call):
     told = extra | {"grad_fn": call.follow or call.gradient, "radius": call.at}
     direction, ascent_state = parts.ascent.update(g, state.ascent, params, **told)
     eps = jax.tree.map(functools.partial(times, call.at), direction)
-    w_star = offset(params, eps)
+    w_star = params if _is_zero(parts.radius) else offset(params, eps)
     g_star = call.gradient(w_star)
     norms = Norms(call.grads, g_star, extra["norm_axis_name"])
     given = {"step": state.step, "params": params, "eps": eps, "norms": norms, "followed": g}

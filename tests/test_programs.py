@@ -22,16 +22,18 @@ GIVEN: dict[str, dict[str, Any]] = {"sam_on": {"mask": lambda params: jax.tree.m
 
 
 class Network(NamedTuple):
-    """A tanh MLP, two leaves a layer, with one batch."""
+    """A tanh MLP, two leaves a layer, with one batch; `residual`, it adds what layers of one width compute."""
 
     params: list[dict[str, jax.Array]]
     inputs: jax.Array
     labels: jax.Array
+    residual: bool = False
 
     def logits(self, params: Any) -> jax.Array:
         h = self.inputs
         for layer in params:
-            h = jnp.tanh(h @ layer["kernel"] + layer["bias"][None])
+            out = jnp.tanh(h @ layer["kernel"] + layer["bias"][None])
+            h = h + out if self.residual and h.shape == out.shape else out
         return h
 
     def losses(self, params: Any) -> jax.Array:
@@ -208,6 +210,16 @@ def test_additions_grow_with_the_leaves(name):
         return compiled(with_method(name, optax.adamw(1e-3), net), net.params).as_text().count(" add(")
 
     assert 12 < additions(24) <= 2.2 * additions(12)
+
+
+def test_instructions_of_pegr_grow_with_the_depth():
+    """The gradient along a residual stream is added up once, and not again in each product that reads it."""
+
+    def instructions(leaves: int) -> int:
+        net = deep(leaves, 4)._replace(residual=True)
+        return compiled(with_method("pegr", optax.sgd(0.1), net), net.params).as_text().count(" = ")
+
+    assert 36 < instructions(36) <= 3.1 * instructions(12)
 
 
 @pytest.mark.parametrize(("name", "copies"), [("sam", 1.3), ("pugd", 2.3)])

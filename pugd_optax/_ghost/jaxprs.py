@@ -1,6 +1,7 @@
 """Jaxprs as data: a function of the parameters as one list of equations, evaluated with arrays added on the way."""
 
 import math
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ ELEMENTWISE = frozenset(
 
 _INLINED = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
 _CUSTOM = {"custom_jvp_call", "custom_vjp_call"}
+_PRODUCTS = {"dot_general", "conv_general_dilated"}
 
 
 def flatten(fun: Callable[[optax.Params], Any], params: optax.Params) -> tuple[Jaxpr, list[Any]]:
@@ -33,7 +35,11 @@ def flatten(fun: Callable[[optax.Params], Any], params: optax.Params) -> tuple[J
     of `lax.scan`, which are flat in turn, and functions with a derivative rule of their own, unless they take a
     parameter beside other values, as a convolution may. Operands are broadcast by equations of their own.
     """
-    closed = jax.make_jaxpr(fun)(params)
+    return inline(jax.make_jaxpr(fun)(params), params)
+
+
+def inline(closed: ClosedJaxpr, params: optax.Params) -> tuple[Jaxpr, list[Any]]:
+    """`flatten` of a function that has been traced already."""
 
     def flat(leaves: list[Any], data: list[Any]) -> list[Any]:
         weights = [_Traced(x, weight=True) for x in leaves]
@@ -83,10 +89,19 @@ def evaluate(
     """The outputs of a flat jaxpr with `added[v]` added to each variable `v`, and the values of the wanted variables.
 
     What is added to a variable inside of a scan, and what is wanted from there, has an axis for its steps in front.
+
+    Products read wanted values through a copy, which is what comes back. So the derivative by the value of all that is
+    done at one site is added up before it joins the others: a residual stream otherwise has its sum in an order that
+    XLA fuses into every reader, of a length that grows with the depth.
     """
     env: dict[Any, Any] = dict(zip((*jaxpr.invars, *jaxpr.constvars), inputs, strict=True))
+    copies: dict[Any, Any] = {}
+    sought = {v for v in wanted if isinstance(v, Var)}
     for eqn in jaxpr.eqns:
-        given = [_read(env, v) for v in eqn.invars]
+        if is_product := eqn.primitive.name in _PRODUCTS:
+            fresh = (v for v in eqn.invars if isinstance(v, Var) and v in sought and v not in copies)
+            copies |= {v: jnp.copy(env[v]) for v in fresh}
+        given = [_read(ChainMap(copies, env) if is_product else env, v) for v in eqn.invars]
         if eqn.primitive.name == "conv_general_dilated":
             outputs = [_convolved(eqn, *given)]
         elif scan := scan_of(eqn):
@@ -96,7 +111,9 @@ def evaluate(
             outputs = apply(eqn, given)
         for var, value in zip(eqn.outvars, outputs, strict=True):
             env[var] = value + added[var] if var in added else value
-    return [_read(env, v) for v in jaxpr.outvars], [_read(env, v) if _known(env, v) else None for v in wanted]
+    outputs = [_read(env, v) for v in jaxpr.outvars]
+    env |= copies
+    return outputs, [_read(env, v) if _known(env, v) else None for v in wanted]
 
 
 def _convolved(eqn: JaxprEqn, image: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -218,5 +235,5 @@ def _known(env: dict[Any, Any], atom: Any) -> bool:
     return isinstance(atom, Literal) or atom in env
 
 
-def _read(env: dict[Any, Any], atom: Any) -> Any:
+def _read(env: Mapping[Any, Any], atom: Any) -> Any:
     return atom.val if isinstance(atom, Literal) else env[atom]

@@ -32,9 +32,13 @@ class Met:
 
     @property
     def is_vector(self) -> bool:
-        """Whether the gradient of an example is $a d^\\top$ with a single row a, and d is all of the tap."""
-        whole = self.shape[1:3] == (1, 1) and math.prod(self.shape) == self.tap.size
-        return whole and self.site.operand.scale == 1
+        """Whether the gradient of an example is $a d^\\top$ with a single row a and a single d."""
+        return self.shape[1:3] == (1, 1)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether d is all of the tap."""
+        return math.prod(self.shape) == self.tap.size and self.site.operand.scale == 1
 
     @functools.cached_property
     def shape(self) -> tuple[int, ...]:

@@ -8,19 +8,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.extend.core import ClosedJaxpr
 
 from pugd_optax._ghost.axes import Place
 from pugd_optax._ghost.batch import follow, refuse_coupling
 from pugd_optax._ghost.general import general_norms
-from pugd_optax._ghost.jaxprs import evaluate, flatten, shape_of
+from pugd_optax._ghost.jaxprs import evaluate, inline, shape_of
 from pugd_optax._ghost.met import Met
 from pugd_optax._ghost.sites import Site, find_sites
 from pugd_optax._ghost.squares import lookup_norms, product_norms
 
 
-def tapped_norms(losses_fn: Callable[[optax.Params], jax.Array], params: optax.Params) -> tuple[jax.Array, jax.Array]:
+def tapped_norms(losses_fn: ClosedJaxpr, params: optax.Params) -> tuple[jax.Array, jax.Array]:
     """Losses and squared gradient norms of the examples, both [batch]."""
-    jaxpr, data = flatten(losses_fn, params)
+    jaxpr, data = inline(losses_fn, params)
     leaves = jax.tree.leaves(params)
     names = [f"params{jax.tree_util.keystr(path)}" for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     batch = shape_of(jaxpr.outvars[0])[0]
@@ -68,16 +69,23 @@ def _connected(met: list[Met]) -> list[list[Met]]:
 def _of_vectors(alone: list[Met]) -> list[jax.Array]:
     r"""Squared norms $\|a_i\|^2 \|d_i\|^2$ of sites with one row and one column.
 
-    Those of one tap, as a kernel and its bias, whose a is the number one, share its d.
+    Those of one tap, as a kernel and its bias, whose a is the number one, share its d. The others stay apart, as all
+    biases of a sequence model: side by side they would be slices of one array, and as those of equal layers start at
+    other entries, XLA would compile the operations that read them once for each layer.
     """
     of_one_tap: dict[Any, list[Met]] = {}
     for m in alone:
-        of_one_tap.setdefault(m.site.tapped, []).append(m)
-    return [_square(some[0].columns) * _sum([_row_norms(m) for m in some]) for some in of_one_tap.values()]
+        of_one_tap.setdefault(m.site.tapped if m.is_whole else m, []).append(m)
+    return [_vector_norms(some) for some in of_one_tap.values()]
 
 
-def _row_norms(m: Met) -> Any:
-    return 1.0 if m.site.data is None else _sum([_square(x) for x in m.unfold(m.rows)])
+def _vector_norms(met: list[Met]) -> jax.Array:
+    square, rows = _square(met[0].columns), [_row_norms(m) for m in met]
+    return square if len(met) == 1 and rows[0] is None else square * _sum([1.0 if x is None else x for x in rows])
+
+
+def _row_norms(m: Met) -> jax.Array | None:
+    return None if m.site.data is None else _sum([_square(x) for x in m.unfold(m.rows)])
 
 
 def _square(x: jax.Array) -> jax.Array:
@@ -91,7 +99,7 @@ def _sum(parts: Sequence[Any]) -> Any:
 def _side_by_side(alone: list[Met]) -> list[jax.Array]:
     """Squared norms of sites that have nothing in common; those that multiply the same rows make one matrix.
 
-    So do the three projections of attention, the gates of a cell, and all biases.
+    So do the three projections of attention and the gates of a cell.
     """
     same: dict[Any, list[Met]] = {}
     for m in alone:
