@@ -30,7 +30,7 @@ from pugd_optax import (
     timing,
     unit_sum,
 )
-from tests.test_contract import arguments, build, gated_method, required
+from tests.contract.given import arguments, build, gated_method, required
 
 W = {"a": jnp.array([3.0, -4.0]), "b": jnp.array(0.5)}
 NAN, INF = float("nan"), float("inf")

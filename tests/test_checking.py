@@ -8,8 +8,8 @@ import pytest
 
 import pugd_optax
 from pugd_optax import methods
+from tests.contract.given import build
 from tests.problems import classifier, examples, extra_args
-from tests.test_contract import build
 
 W = {"a": jnp.array([3.0, -4.0]), "b": jnp.array(0.5)}
 loss = lambda w, x=1.0: jnp.sum(w["a"] ** 2) * x + w["b"] ** 4

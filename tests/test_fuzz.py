@@ -12,7 +12,7 @@ from experiments.cli import options
 from experiments.config.errors import UsageError
 from experiments.training import optimizer
 from pugd_optax.per_example import signs
-from tests.test_contract import build, every_method
+from tests.contract.given import build, every_method
 
 SHAPES = [(), (0,), (1,), (3,), (2, 3), (2, 0, 3), (1, 1, 2, 2)]
 DTYPES = [jnp.float32, jnp.bfloat16, jnp.float16]

@@ -13,7 +13,7 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
-from tests.test_contract import build, every_method, gated_method
+from tests.contract.given import build, every_method, gated_method
 
 GATES = ("ae_sam", "looksam", "rst", "rts_pugd")
 """Methods that are active now and then: told that they are, while tracing."""

@@ -9,8 +9,8 @@ import optax
 import pytest
 
 import pugd_optax
+from tests.contract.given import all_finite, plain
 from tests.problems import classifier, examples, extra_args
-from tests.test_contract import all_finite, plain
 
 STEPS, CHUNK = 20_000, 4_000
 LONG_RUNS = {

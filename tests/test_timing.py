@@ -10,8 +10,8 @@ import optax
 import pytest
 
 from pugd_optax import rts_pugd, sam, schedules, timing
+from tests.contract.given import build, gated_method
 from tests.problems import classifier, examples, extra_args
-from tests.test_contract import build, gated_method
 from tests.test_triggers import GAPS, NORMS, STEPS, decisions
 
 

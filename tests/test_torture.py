@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests.test_contract import every_method, plain
+from tests.contract.given import every_method, plain
 from tests.test_fuzz import arguments_for, kinds, made_to_fit
 
 PARAMS = {"matrix": jnp.ones((2, 3)), "short": jnp.ones(3, jnp.bfloat16), "gain": jnp.ones(())}

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 from pugd_optax import methods
-from tests.test_contract import each, every_method
+from tests.contract.given import each, every_method
 from tests.test_fuzz import arguments_for, made_to_fit
 
 

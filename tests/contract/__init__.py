@@ -1,0 +1,4 @@
+"""What every method promises.
+
+`pugd_optax.methods.__all__` names the methods, and a new one is tested without an edit.
+"""

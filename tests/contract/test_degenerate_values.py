@@ -1,0 +1,50 @@
+"""Zeros and numbers that are not finite, in the gradients, parameters and batches of every method."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.contract.given import all_finite, every_method, gradient, plain, updater
+from tests.problems import classifier, examples
+
+
+@every_method
+def test_zero_gradients_stay_finite(name):
+    tx, update = updater(name)
+    u, state = update(classifier(), tx.init(classifier()), examples(scale=0.0))
+    u, state = update(classifier(), state, examples(scale=0.0))
+    assert all_finite((u, plain(state)))
+
+
+@every_method
+def test_zero_parameters_stay_finite(name):
+    tx, update = updater(name)
+    params = jax.tree.map(jnp.zeros_like, classifier())
+    u, state = update(params, tx.init(params), examples())
+    assert all_finite((u, plain(state)))
+
+
+@every_method
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
+def test_a_broken_batch_is_not_remembered(name, bad):
+    """After a batch with a non-finite loss, a clean one gives a finite output again, for longer than any memory."""
+    tx, update = updater(name)
+    params, state = classifier(), tx.init(classifier())
+    _, state = update(params, state, examples(scale=bad))
+    for _ in range(3):
+        u, state = update(params, state, examples())
+        assert all_finite(u)
+
+
+@every_method
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_no_new_nan(name, bad):
+    """One broken entry in the gradient does not spread."""
+    (tx, update), params, data = updater(name), classifier(), examples()
+    grads = gradient(params, data)
+    grads["dense"]["bias"] = grads["dense"]["bias"].at[1].set(bad)
+    u, state = update(params, tx.init(params), data, grads)
+    jax.tree.map(lambda x, g: np.testing.assert_array_less(np.isnan(x), np.isnan(g) + 0.5), u, grads)
+    v, _ = update(params, state, data)
+    assert all_finite(v)
