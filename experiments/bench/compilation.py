@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import optax
+from jax.flatten_util import ravel_pytree
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -65,21 +66,21 @@ def main(options: Options, console: Console) -> None:
 def by_hand(gradients: int, draws: int = 0) -> Callable[[Problem], Any]:
     """A step of so many gradients, each at a point that the one before moved, and the base update.
 
-    Of a method that draws noise, it draws as many normal numbers as there are parameters, so many times.
+    Of a method that draws noise, it moves the first point by as many vectors of normal numbers, split into the tensors.
     """
 
     def make(problem: Problem):
         tx = problem.base()
 
         def step(params, state, inputs, labels):
-            at = params
+            at, (flat, unravel) = params, ravel_pytree(params)
+            for i in range(draws):
+                noise = jax.random.normal(jax.random.fold_in(jax.random.key(i), labels[0]), flat.shape)
+                at = jax.tree.map(lambda w, x: w + 1e-3 * x, at, unravel(noise))
             g = jax.grad(problem.loss)(at, inputs, labels)
             for _ in range(gradients - 1):
                 at = jax.tree.map(lambda w, x: w + 1e-3 * x, at, g)
                 g = jax.grad(problem.loss)(at, inputs, labels)
-            for i in range(draws):
-                noise = jax.random.normal(jax.random.fold_in(jax.random.key(i), labels[0]), (problem.size,))
-                g = jax.tree.map(lambda x, noise=noise: x + noise[: x.size].reshape(x.shape), g)
             updates, state = tx.update(g, state, params)
             return optax.apply_updates(params, updates), state
 
