@@ -11,14 +11,20 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from experiments.bench import clock
+from experiments.bench import all_devices, clock
 from experiments.bench.candidates import COMPARISONS, STEPS, Comparison
 from experiments.bench.problems import Problem, problem as named_problem
 from experiments.bench.result import check, write
 from experiments.config.errors import UsageError, pick
 from experiments.runs.memory import keep_freed
 
-PEERS = [Comparison("SGD", "PyTorch SGD"), Comparison("sam", "PyTorch SAM"), Comparison("PyTorch SAM", "PyTorch SGD")]
+PEERS = [
+    Comparison("SGD", "PyTorch SGD"),
+    Comparison("sam", "PyTorch SAM"),
+    Comparison("SGD, all devices", "PyTorch SGD", 1.0),
+    Comparison("sam, all devices", "PyTorch SAM", 1.0),
+    Comparison("PyTorch SAM", "PyTorch SGD"),
+]
 Peers = Callable[[Problem, int], dict[str, Callable[[], Any]]]
 
 
@@ -34,7 +40,8 @@ class Options:
     only: tuple[str, ...] = ()
     """Names of steps to keep, with what they are measured against. Default: all."""
     torch: bool = False
-    """Also time SGD and SAM written in PyTorch (extra `torch`), for the MLPs and resnet8/20/32/56."""
+    """Also time SGD and SAM written in PyTorch (extra `torch`), for the MLPs and resnet8/20/32/56, and beside them
+    those that the trainer takes: on a CPU each core is a device, and the batch is split."""
     repeats: int = 16
     """Interleaved repeats; medians and quartiles are over these."""
     calls: int | None = None
@@ -55,14 +62,15 @@ def main(options: Options, console: Console) -> None:
 
 
 def _peers(console: Console) -> Peers | None:
-    """The steps in PyTorch, which is imported only here; its threads sleep while the others are timed."""
+    """The steps in PyTorch, which is imported only here, and on all devices; threads sleep while others are timed."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         from experiments.bench.torch_peer import runners
     except ImportError as error:
         console.print(f"PyTorch peers left out: {error}. Fix: pip install '.[torch]'", markup=False)
         return None
-    return runners
+    all_devices.make_devices()
+    return lambda problem, calls: runners(problem, calls) | all_devices.runners(problem, calls)
 
 
 def _measure(problem: Problem, options: Options, peers: Peers | None, console: Console) -> dict:

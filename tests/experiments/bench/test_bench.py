@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 import pugd_optax
-from experiments.bench import clock, command, compilation, devices, fraction, growth, problems, steps
+from experiments.bench import all_devices, clock, command, compilation, devices, fraction, growth, problems, steps
 from experiments.bench.candidates import COMPARISONS, STEPS
 from experiments.config.errors import UsageError
 
@@ -222,6 +222,15 @@ def test_pytorch_peer_has_the_same_loss_and_takes_the_same_steps(text):
     expected = jax.tree.leaves(optax.apply_updates(problem.params, u))
     for mine, theirs in zip(expected, params, strict=True):
         np.testing.assert_allclose(theirs.detach().numpy(), mine, atol=2e-5)
+
+
+def test_a_step_on_all_devices_is_that_of_one():
+    problem = problems.problem("mlp8:8")
+    state = all_devices.runners(problem, calls=2)["sam, all devices"]()
+    alone = clock.runner(clock.compile_step(STEPS["sam"], problem), problem, calls=2)()
+    for found, expected in zip(jax.tree.leaves(state[0]), jax.tree.leaves(alone[0]), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert all_devices.runners(problems.problem("mlp8:7"), calls=2) == {}
 
 
 def test_missing_pytorch_is_said_in_one_line(monkeypatch, tmp_path, capsys):
