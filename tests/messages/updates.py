@@ -1,0 +1,108 @@
+"""Calls of `update` and of the drop-ins that lack something, or get what does not fit."""
+
+# Wrong calls are the subject here.
+# pyright: reportArgumentType=false, reportCallIssue=false
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from pugd_optax import methods, per_example, schedules, timing
+from pugd_optax.ascents import scale_by_abs_params
+from tests.messages.given import LABELS, LOGITS, W, X, step
+from tests.raises import Case
+
+UPDATES = [
+    Case(lambda: step(methods.sam()), "grad_fn", "needs", "Fix: tx.update(grads, state, params, grad_fn="),
+    Case(lambda: step(methods.sam(), params=None), "params", "None", "Fix: tx.update(grads, state, params"),
+    Case(lambda: scale_by_abs_params().update(W, ()), "params", "None", "Fix: tx.update(grads, state, params"),
+    Case(
+        lambda: step(optax.masked(methods.sam(), {"a": True, "b": False}), grad_fn=lambda p: p),
+        "grads",
+        "MaskedNode",
+        "Fix: put it in front",
+    ),
+    Case(lambda: step(methods.sam(), grads={"a": W["a"]}), "grads", "no ['b']", "Fix: pass the gradient"),
+    Case(
+        lambda: step(methods.sam(), grad_fn=lambda p: p | {"a": jnp.ones(3)}),
+        "the result of grad_fn['a']",
+        "(3,)",
+        "Fix: return gradients alone",
+    ),
+    Case(
+        lambda: step(methods.sam(), grad_fn=lambda params, step: params),  # as optax.contrib.sam's opaque mode has it
+        "grad_fn",
+        "(params, step)",
+        "Fix: grad_fn=lambda p: jax.grad(loss_fn)(p, batch)",
+    ),
+    Case(
+        lambda: jax.jit(lambda w: step(methods.sam(), params=w, grad_fn=jax.grad(lambda w, x: jnp.sum(w["a"] * x))))(W),
+        "grad_fn",
+        "(w, x)",
+        "Fix: grad_fn=lambda p: jax.grad(loss_fn)(p, batch)",
+    ),
+    Case(
+        lambda: step(methods.sam(), value_fn=lambda p, x, y: jnp.sum(p["a"] * x), y=0),
+        "value_fn",
+        "(p, x, y)",
+        "Fix: value_fn=lambda p: loss_fn(p, batch)",
+    ),
+    Case(
+        lambda: step(methods.sam(when=lambda step: timing.after(step)), grad_fn=lambda p: p),
+        "when",
+        "function <lambda>",
+        "Fix: when=pugd_optax.timing.after(1000)",
+    ),
+    Case(
+        lambda: step(methods.sam(mask={"a": True}), grad_fn=lambda p: p),
+        "mask",
+        "no ['b'], which params has",
+        "Fix: mask=lambda params:",
+    ),
+    Case(
+        lambda: step(methods.layerwise_noise(0.1, 0, mask={"a": False, "b": False}), grad_fn=lambda p: p),
+        "mask",
+        "no tensor",
+        "Fix: mask=None",
+    ),
+    Case(lambda: step(methods.sam_on(), grad_fn=lambda p: p), "sam_on", "among a, b", "Fix: say which to perturb"),
+    Case(
+        lambda: step(methods.sam(when=timing.generalization_gap()), grad_fn=lambda p: p),
+        "train_loss",
+        "val_loss",
+        "Fix: tx.update(grads, state, params",
+    ),
+    Case(
+        lambda: step(methods.sam(schedules.target_rise()), grad_fn=lambda p: p),
+        "value",
+        "None",
+        "Fix: tx.update(grads, state, params, grad_fn=grad_fn, value=loss)",
+    ),
+    Case(lambda: step(methods.functional_sam()), "logits_fn", "None", "Fix: tx.update(grads, state, params, logits"),
+    Case(
+        lambda: step(methods.focal_sam([3, 2]), logits_fn=lambda p: LOGITS, logit_loss=jnp.mean),
+        "labels",
+        "None",
+        "Fix: tx.update(grads, state, params, logits_fn=",
+    ),
+    Case(lambda: step(methods.lpg(3), labels=LABELS), "logits_fn", "None", "Fix: tx.update(grads, state, params"),
+    Case(lambda: step(methods.pegr(0.1)), "losses_fn", "needs", "Fix: tx.update(grads, state, params, losses_fn="),
+    Case(
+        lambda: step(methods.pegr(0.1), losses_fn=lambda p: p["b"]),
+        "losses_fn",
+        "shape=()",
+        "Fix: leave the mean over the batch to the penalty",
+    ),
+    Case(
+        lambda: step(methods.pegr(0.1, group_size=3), losses_fn=lambda p: X @ p["a"][:1].repeat(3)),
+        "group_size",
+        "3",
+        "Fix: a divisor of the batch size",
+    ),
+    Case(
+        lambda: per_example.ghost(lambda p: abs(X @ p["w"]), {"w": jnp.ones(3, jnp.complex64)}),
+        "params['w']",
+        "complex64",
+        "Fix: keep real and imaginary parts",
+    ),
+]
