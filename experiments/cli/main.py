@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     except Exception as error:
         if out_of_memory(error):
             return _say_out_of_memory(error, argv[0])
-        lost = _partner_lost() if isinstance(error, RuntimeError) else None
+        lost = _partner_lost(error)
         if lost is None:
             raise
         print(f"{lost} ({first_line(error)})", file=sys.stderr)
@@ -66,13 +66,17 @@ def _say_out_of_memory(error: Exception, command: str) -> int:
     return 2
 
 
-def _partner_lost() -> str | None:
-    """What to say of an error that a collective raises where another process is gone; None where there is only one."""
+def _partner_lost(error: Exception) -> str | None:
+    """What to say of an error that a collective raises where another process is gone; None of any other.
+
+    On accelerators it is a RuntimeError, on CPU also a ValueError of Gloo.
+    """
     import jax
 
     from experiments.runs.distributed import PARTNER_LOST
 
-    return PARTNER_LOST if jax.process_count() > 1 else None
+    of_a_collective = isinstance(error, RuntimeError) or "Gloo" in str(error)
+    return PARTNER_LOST if of_a_collective and jax.process_count() > 1 else None
 
 
 def _dispatch(argv: list[str], console: Console) -> int:

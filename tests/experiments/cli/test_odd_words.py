@@ -8,6 +8,7 @@ from rich.console import Console
 from experiments.cli.main import main
 from experiments.report import course, curves, tables
 from experiments.runs import progress
+from experiments.runs.distributed import PARTNER_LOST
 from experiments.runs.run_dir import Run
 
 ODD = ["[/red]", "[bold]x", "$\\foo$", "$", "_hidden", "x\\", "é"]
@@ -62,6 +63,30 @@ def test_other_errors_of_the_runtime_are_not_hidden(monkeypatch):
     monkeypatch.setattr("experiments.cli.main._dispatch", fails)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["train"])
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("INTERNAL: NCCL operation failed"), True),
+        (ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer [127.0.0.1]:8071\n x"), True),
+        (ValueError("a bug"), False),
+    ],
+    ids=repr,
+)
+def test_a_collective_that_fails_says_that_a_partner_has_died(error, told, monkeypatch, capsys):
+    def fails(argv, console):
+        raise error
+
+    monkeypatch.setattr("experiments.cli.main._dispatch", fails)
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    if not told:
+        with pytest.raises(ValueError, match="a bug"):
+            main(["train"])
+        return
+    assert main(["train"]) == 1
+    line = str(error).splitlines()[0]
+    assert capsys.readouterr().err == f"{PARTNER_LOST} ({line})\n"
 
 
 def test_bytes_that_are_no_text_are_shown_by_their_number(capsys):
