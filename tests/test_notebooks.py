@@ -25,6 +25,7 @@ SHORTER = {
     "02_pugd_and_rts": {"EPOCHS, BATCH, SEEDS = 40, 50, 8": "EPOCHS, BATCH, SEEDS = 8, 50, 2"},
     "03_lpg_long_tail_and_noise": {"STEPS, BATCH, SEEDS = 400,": "STEPS, BATCH, SEEDS = 80,"},
     "04_regularising_gradients": {"losses_fn, start, 20000)": "losses_fn, start, 400)", "STEPS = 20000": "STEPS = 400"},
+    "06_language_models": {"for _ in range(2):": "for _ in range(1):"},
 }
 """Trainings that the test cuts short, as text: `make notebooks` runs them to their end."""
 
