@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from pugd_optax._as_gate import as_gate
@@ -14,7 +13,7 @@ from pugd_optax._by_name import by_name
 from pugd_optax._checks import check_extra_args, check_number, check_trees
 from pugd_optax._cond import cond
 from pugd_optax._gradient_source import gradient_function
-from pugd_optax._norms import AxisName, Norms, cast_like, times, widen
+from pugd_optax._norms import AxisName, Norms, cast_like, is_zero, times, widen
 from pugd_optax._typing import Combine, GradFn, ValueFn
 from pugd_optax._watch import entered
 from pugd_optax.ascents import Ascent, ObservingAscent, offset, with_extra_args
@@ -188,10 +187,6 @@ class _Parts(NamedTuple):
         return jnp.maximum(jnp.asarray(now), 0)
 
 
-def _is_zero(radius: Any) -> bool:
-    return isinstance(radius, int | float | np.number) and radius == 0
-
-
 def _scheduled(radius: Any, step: jax.Array) -> Any:
     return radius(step) if callable(radius) else radius
 
@@ -262,7 +257,7 @@ def _perturb(parts: _Parts, call: _Call):
     told = extra | {"grad_fn": call.follow or call.gradient, "radius": call.at}
     direction, ascent_state = parts.ascent.update(g, state.ascent, params, **told)
     eps = jax.tree.map(functools.partial(times, call.at), direction)
-    w_star = params if _is_zero(parts.radius) else offset(params, eps)
+    w_star = params if is_zero(parts.radius) else offset(params, eps)
     g_star = call.gradient(w_star)
     norms = Norms(call.grads, g_star, extra["norm_axis_name"])
     given = {"step": state.step, "params": params, "eps": eps, "norms": norms, "followed": g}
