@@ -146,8 +146,8 @@ def finite_or(otherwise: jax.typing.ArrayLike, x: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(x), x, jnp.asarray(otherwise, x.dtype))
 
 
-def is_zero(weight: jax.typing.ArrayLike) -> bool:
-    """Whether a number is known to be 0 while tracing."""
+def is_zero(weight: Any) -> bool:
+    """Whether it is a number that is known to be 0 while tracing; not a schedule, nor what is traced."""
     return isinstance(weight, int | float) and weight == 0
 
 
