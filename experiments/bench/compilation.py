@@ -27,7 +27,8 @@ from pugd_optax import methods as all_methods
 BAR = 1.5
 MARKED = 5
 """Methods of the highest ratios, which have a colour in the picture."""
-DRAWS = {"noise_injection": 1, "layerwise_noise": 1, "nso": 1, "perturbed_gradient_descent": 1, "anti_pgd": 2}
+_ONCE = ("esam", "noise_injection", "layerwise_noise", "nso", "perturbed_gradient_descent")
+DRAWS = {**dict.fromkeys(_ONCE, 1), "anti_pgd": 2}
 """How often a method draws as many random numbers as there are parameters."""
 GIVEN: dict[str, Any] = {"total_steps": 1000, "strength": 0.01, "num_classes": 10, "counts": range(10, 0, -1)}
 """Arguments that methods have no default for."""
