@@ -16,6 +16,8 @@ if not hasattr(jax, "enable_x64"):  # JAX before 0.8
     from jax.experimental import enable_x64
 
     jax.enable_x64 = enable_x64
+    jax.set_mesh = jax.sharding.use_mesh
+    jax.lax.pcast = lambda x, axis_name, *, to: jax.lax.pvary(x, axis_name)
 
 CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 KEPT = {"JAX_COMPILATION_CACHE_DIR": CACHE, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}

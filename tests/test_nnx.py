@@ -16,6 +16,8 @@ from jax.sharding import Mesh, PartitionSpec as P
 
 import pugd_optax
 
+pytest.importorskip("flax", "0.12.2", "needs the Flax of the extra `flax`")
+
 X = jax.random.normal(jax.random.key(1), (8, 3))
 Y = jnp.sin(X.sum(axis=1, keepdims=True))
 SAM = pugd_optax.sam(radius=0.3)

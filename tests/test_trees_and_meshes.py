@@ -9,6 +9,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+import pytest
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
@@ -85,6 +86,8 @@ def test_multi_steps_around_a_method(name):
 @every_method
 def test_on_an_explicit_mesh_output_and_state_lie_where_they_lay(name):
     """As Optax's own check of sharding in types: parameters split over eight devices."""
+    if name == "esam" and jax.__version_info__ < (0, 8):
+        pytest.skip("JAX 0.7 draws random numbers without a sharding")
     mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Explicit,))
     place = lambda shape, *spec: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, P(*spec)))
     params = {"w": place((2, 8, 4), None, "x"), "bias": place((16,), "x"), "gain": place(())}
