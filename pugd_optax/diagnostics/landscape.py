@@ -23,8 +23,8 @@ def loss_line(
     Args:
       loss_fn: `params -> loss`, a scalar.
       params: $w$.
-      direction: $d$, a tree like the parameters: a gradient, the way to other parameters, or a random direction from
-        `filter_normalized_direction`.
+      direction: $d$, a tree like the parameters: a gradient, the difference to other parameters, or a random direction
+        from `filter_normalized_direction`.
       at: the values of $t$, shape `(n,)`.
 
     Returns:
@@ -78,17 +78,18 @@ def loss_surface(
 
 
 def filter_normalized_direction(params: optax.Params, key: jax.Array | int = 0, *, axis: int = -1) -> optax.Updates:
-    r"""A random direction whose filters are as long as those of the parameters.
+    r"""A random direction whose filters have the same norms as those of the parameters.
 
     $$d_f \leftarrow \frac{\|w_f\|}{\|d_f\|}\, d_f, \qquad d \sim \mathcal{N}(0, I)$$
 
-    for every filter $f$ of every tensor of two or more axes. Tensors of fewer axes, biases and normalization layers, do
-    not move. Without this, nets that differ only in the scale of their layers look flat or sharp.
+    for every filter $f$ of every tensor with two or more axes. Tensors with fewer axes, such as biases and
+    normalization layers, get 0. Without this, networks that differ only in the scale of their layers look flatter or
+    sharper.
 
     Args:
       params: the parameters.
-      key: a PRNG key or an integer seed; two keys give two directions that are all but orthogonal.
-      axis: the axis that counts the filters: the last in Flax and Haiku.
+      key: a PRNG key or an integer seed; two keys give two nearly orthogonal directions.
+      axis: the axis that indexes the filters: the last one in Flax and Haiku.
 
     Returns:
       A tree like the parameters.
