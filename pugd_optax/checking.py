@@ -33,10 +33,11 @@ def check(
     Args:
       tx: the transformation to check, a method or a chain that contains one.
       loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, or `(scalar, aux)` with `has_aux`.
-      params: the initial parameters. *args: the first batch and any other arguments of the loss.
+      params: the initial parameters.
+      *args: the first batch and any other arguments of the loss.
       has_aux: whether `loss_fn` returns auxiliary output.
-      extra_args: further extra arguments of `tx.update`, such as `labels` for `pugd_optax.lpg`. **kwargs: keyword
-      arguments of the loss.
+      extra_args: further extra arguments of `tx.update`, such as `labels` for `pugd_optax.lpg`.
+      **kwargs: keyword arguments of the loss.
 
     Raises:
       ValueError: lists everything that was found, with the line that fixes it; TypeError for a mistyped argument.
