@@ -93,7 +93,7 @@ CASES = [
     Case(settings("--noise symmetric:2"), "--noise", "symmetric:2", "a number in [0, 1]"),
     Case(settings("--imbalance exp:0.5"), "--imbalance", "exp:0.5", "a number >= 1"),
     Case(settings("--cutout -1"), "--cutout", "-1", "expected numbers >= 0"),
-    Case(settings("--train-size 5000"), "5000 training", "10 validation", "asked of"),
+    Case(settings("--train-size 5000"), "5000 training", "10 validation", "requested of"),
     Case(settings("--batch 100"), "--batch", "100", "larger than the 40 training examples"),
     Case(settings("--devices 99"), "--devices", "99", "there are"),
     Case(settings("--devices 3"), "--batch", "10", "--devices 2, or another batch"),
@@ -104,7 +104,7 @@ CASES = [
     Case(settings("--dataset mnist --data-dir nowhere"), "nowhere", "no such file", "nor "),
     Case(settings("--lr true"), "--lr", "True: neither a number nor a schedule", "such as cosine:0.1:0.0"),
     Case(
-        settings("--method SAM"), "method", "'SAM'", "did you mean 'sam'? It is written --method sam [--method.radius"
+        settings("--method SAM"), "method", "'SAM'", "did you mean 'sam'? Usage: --method sam [--method.radius"
     ),
     Case(settings("--method pegr"), "--method pegr", "needs strength", "--method.strength STRENGTH"),
     Case(settings("--noise symmetric"), "--noise", "needs share", "expected symmetric:share"),

@@ -129,7 +129,7 @@ def test_every_known_schedule_is_a_function_of_optax_or_ours():
         ),
         (
             lambda: dotted("--method", "F", []).build("method", {"f": abs}),
-            r"did you mean 'f'\? It is written --method f ",
+            r"did you mean 'f'\? Usage: --method f ",
         ),
         (lambda: spec("f:1.5").build("", {"f": whole}), "expected a whole number"),
     ],

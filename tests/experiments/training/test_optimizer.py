@@ -83,7 +83,7 @@ def test_optimizers_by_name(name):
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"method": "pudg"}, r"did you mean 'pugd'\? It is written --method pugd \[--method.radius 1.0\]"),
+        ({"method": "pudg"}, r"did you mean 'pugd'\? Usage: --method pugd \[--method.radius 1.0\]"),
         ({"method": "SAM"}, "did you mean 'sam'"),
         ({"optimizer": "adamaxx"}, r"did you mean 'adamax'\?.*Known: (?!.*_deprecated)"),
         ({"method": "pugd", "method_options": (("radus", "1"),)}, "did you mean 'radius'"),
