@@ -19,7 +19,7 @@ INTRODUCTIONS = {
     "profile": "Profile an epoch",
     "claims": "Run a claim of the papers",
     "reproduce": "Measure a number of the README again",
-    "bench": "Step costs, active fractions, growth",
+    "bench": "Measure step costs, active fractions, growth",
 }
 
 

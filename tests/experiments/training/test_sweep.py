@@ -1,4 +1,4 @@
-"""Sweeps: a choice at every comma, runs skipped when done, failures noted, tables from the folders."""
+"""Sweeps: values separated by commas, runs skipped when done, failures noted, tables from the folders."""
 
 import csv
 import dataclasses
@@ -238,6 +238,6 @@ def test_help_explains_the_grammar(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["sweep", "--help"])
     said = capsys.readouterr().out
-    assert "a choice at every comma" in said
+    assert "several values separated by commas" in said
     assert "--stop-on-failure" in said
     assert "--method.radius cosine:2.0:0.0" in said
