@@ -1,4 +1,4 @@
-"""An experiment: what all of its seeds share, prepared and checked before anything is written."""
+"""An experiment: everything its seeds share, prepared and checked before anything is written."""
 
 import dataclasses
 import functools
@@ -27,7 +27,7 @@ from experiments.training.step import make_step
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """One experiment, ready to train any number of seeds; nothing compiles again from seed to seed.
+    """One experiment, ready to train any number of seeds; further seeds need no new compilation.
 
     `start` is `(params, model_state, seed) -> state`, compiled. Whoever compiles the step holds the lock `compiling`.
     Both may be of an experiment that differs in numbers which the step reads from its state: see `Optimizer.data`.

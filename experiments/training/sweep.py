@@ -22,7 +22,7 @@ from experiments.training.side_by_side import cores, each, one_at_a_time
 
 
 class Turn(NamedTuple):
-    """A run: the experiment, the seed and the folder; reports order their rows by when it was `queued`."""
+    """A run: the experiment, the seed and the folder; reports order their rows by the time `queued`."""
 
     experiment: Experiment
     seed: int

@@ -53,16 +53,16 @@ class Training:
 
     @property
     def name(self) -> str:
-        """As the progress bar and errors call it."""
+        """The name used by the progress bar and in errors."""
         return f"{self.experiment.config.title}, seed {self.seed}"
 
     @property
     def steps(self) -> int:
-        """Steps done."""
+        """The number of completed steps."""
         return (self.now.progress.epoch - 1) * self.experiment.steps_per_epoch + self.now.progress.within
 
     def advance(self) -> None:
-        """Train to the end of the epoch, or to where a checkpoint is due before it."""
+        """Train to the end of the epoch, or until a checkpoint is due."""
         at, begun = self.now.progress, time.perf_counter()
         key, val_loss = jax.random.key(self.seed), np.float32(at.val_loss)
         state, metrics = run_epoch(
@@ -201,7 +201,7 @@ def _observers(training: Training, stack: contextlib.ExitStack) -> list[Observer
 
 @first_alone
 def _notify(training: Training, what: Literal["epoch", "result"], numbers: dict[str, Any]) -> None:
-    """Tell those that watch."""
+    """Notify the observers."""
     for watching in training.observers:
         getattr(watching, what)(numbers)
 

@@ -103,9 +103,7 @@ CASES = [
     Case(settings("--dataset mnsit"), "data set", "'mnsit'", "did you mean 'mnist'?"),
     Case(settings("--dataset mnist --data-dir nowhere"), "nowhere", "no such file", "nor "),
     Case(settings("--lr true"), "--lr", "True: neither a number nor a schedule", "such as cosine:0.1:0.0"),
-    Case(
-        settings("--method SAM"), "method", "'SAM'", "did you mean 'sam'? Usage: --method sam [--method.radius"
-    ),
+    Case(settings("--method SAM"), "method", "'SAM'", "did you mean 'sam'? Usage: --method sam [--method.radius"),
     Case(settings("--method pegr"), "--method pegr", "needs strength", "--method.strength STRENGTH"),
     Case(settings("--noise symmetric"), "--noise", "needs share", "expected symmetric:share"),
     Case(settings("--reweight drw"), "--reweight", "needs start", "expected drw:start[:beta=0.9999]"),
