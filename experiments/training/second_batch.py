@@ -25,7 +25,7 @@ class SecondBatch(NamedTuple):
     """How the examples of the second gradient are chosen.
 
     Attributes:
-      rows: `(batch size, increases) -> positions`; `increases()` is how much the perturbation adds to each loss, [batch].
+      rows: `(batch size, increases) -> positions`; `increases()`, [batch], is what the perturbation adds to the losses.
       cost: cost of a second gradient, in gradients of the whole batch.
     """
 
