@@ -38,7 +38,7 @@ def loss_line(
       >>> loss_line(lambda w: jnp.sum(w**2), jnp.array([1.0]), jnp.array([2.0]), jnp.array([-0.5, 0.0, 0.5]))
       Array([0., 1., 4.], dtype=float32)
     """
-    check_same("direction", direction, "params", params, _DIRECTION_MEND)
+    check_same("direction", direction, "params", params, _DIRECTION_FIX)
     return jax.lax.map(lambda t: loss_fn(offset(params, _times(t, direction))), jnp.asarray(at))
 
 
@@ -72,7 +72,7 @@ def loss_surface(
       Array([[ 0.,  1.,  4.],
              [10., 11., 14.]], dtype=float32)
     """
-    check_same("directions[0]", directions[0], "params", params, _DIRECTION_MEND)
+    check_same("directions[0]", directions[0], "params", params, _DIRECTION_FIX)
     row = lambda t: loss_line(loss_fn, offset(params, _times(t, directions[0])), directions[1], y)
     return jax.lax.map(row, jnp.asarray(x)).T
 
@@ -115,7 +115,7 @@ def filter_normalized_direction(params: optax.Params, key: jax.Array | int = 0, 
     return jax.tree.map(fit, draw(as_key(key), 0, params), params)
 
 
-_DIRECTION_MEND = "pass a tree like the parameters, such as filter_normalized_direction(params)"
+_DIRECTION_FIX = "pass a tree like the parameters, such as filter_normalized_direction(params)"
 
 
 def _times(t: jax.Array, direction: optax.Updates) -> optax.Updates:

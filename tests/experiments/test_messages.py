@@ -118,7 +118,7 @@ def elsewhere(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.argument}-{case.value}")
-def test_message_names_option_value_and_mend(case, tmp_path):
+def test_message_names_option_value_and_fix(case, tmp_path):
     assert meet(case, UsageError).path.startswith("experiments/")
     assert not list(tmp_path.iterdir()), "something was written before the mistake was found"
 
