@@ -54,16 +54,8 @@ def zsharp(
       ValueError, TypeError: if an argument is out of its range.
 
     Example:
-      >>> import jax, jax.numpy as jnp, optax, pugd_optax
-      >>> loss = lambda w: jnp.sum(w**2)
-      >>> tx = optax.chain(pugd_optax.zsharp(quantile=0.0), optax.sgd(0.1))
-      >>> w = jnp.array([1.0, 2.0])
-      >>> state = tx.init(w)
-      >>> for _ in range(10):
-      ...     updates, state = tx.update(jax.grad(loss)(w), state, w, grad_fn=jax.grad(loss))
-      ...     w = optax.apply_updates(w, updates)
-      >>> print(f"{loss(w):.3f}")
-      0.040
+      >>> import optax, pugd_optax
+      >>> tx = optax.chain(pugd_optax.zsharp(radius=0.05), optax.sgd(0.1, momentum=0.9))
 
     References:
       Yun, Sharpness-Aware Minimization with Z-Score Gradient Filtering for Neural Networks,
