@@ -55,10 +55,10 @@ def explained(name: str, function: Callable[..., Any], params: Any, *args: Any, 
         if "trace level" in str(error):
             raise ValueError(f"{name} changes {_MOVES_TWICE} ({said}). Fix: {_CALLS[NNX]}.") from error
         if framework(params) and _NO_MODEL.search(str(error)):
-            raise ValueError(f"{name} is given parameters, no model ({said}). Fix: {fix(params, '')}.") from error
+            raise ValueError(f"{name} receives parameters, not a model ({said}). Fix: {fix(params, '')}.") from error
         if isinstance(error, TypeError) and (asked := _asks_for_more(function, params, *args, **kwargs)):
             call = fix(params, f"{name}=lambda p: {_OF_LOSS.get(name, name)}(p, batch)")
-            raise TypeError(f"{name} asks for {asked}, and is given the parameters alone. Fix: {call}.") from error
+            raise TypeError(f"{name} takes {asked}, but receives only the parameters. Fix: {call}.") from error
         raise
 
 

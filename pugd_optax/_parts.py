@@ -32,7 +32,7 @@ def split(args: tuple[Any, ...], groups: int) -> list[tuple[Any, ...]]:
         if _has_examples(x) and len(x) % groups:
             raise ValueError(
                 f"groups={groups} does not divide the {len(x)} examples of an argument of shape {x.shape}. Fix: a "
-                "number that divides the batch; pass what is no batch by keyword."
+                "number that divides the batch; pass arguments that are not batches by keyword."
             )
     run = lambda x, k: x[k * len(x) // groups : (k + 1) * len(x) // groups] if _has_examples(x) else x
     return [jax.tree.map(functools.partial(run, k=k), args) for k in range(groups)]

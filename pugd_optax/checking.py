@@ -137,7 +137,7 @@ def _of_the_distance(trial: _Trial) -> Iterator[str]:
     wanted, made = trial._replace(params=params, g=g).distance(), trial.distance()
     if abs(made - wanted) > 0.2 * wanted:
         yield (
-            f"params are so short that the perturbation is not what the method asks for: length {made:.3g} for "
+            f"params have too low a precision for the perturbation of this method: length {made:.3g} instead of "
             f"{wanted:.3g}. Fix: keep float32 parameters and cast inside loss_fn."
         )
 

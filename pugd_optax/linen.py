@@ -58,4 +58,4 @@ class TrainState(train_state.TrainState):
 def _check_names(names: Any, fields: set[str]) -> None:
     for name in names:
         if near := difflib.get_close_matches(name, fields, 1, 0.85):
-            raise TypeError(f"{name}= is no field of the TrainState, which has {near[0]}. Fix: {near[0]}=.")
+            raise TypeError(f"{name}= is not a field of the TrainState, which has {near[0]}. Fix: {near[0]}=.")

@@ -223,7 +223,7 @@ def target_rise(
     """
     check_number("target", target, low=0)
     if target == 0:
-        raise ValueError("target=0: only the radius 0 raises nothing. Fix: target=0.1.")
+        raise ValueError("target=0: only the radius 0 gives no increase. Fix: target=0.1.")
     init = _started(start, gain, low, high)
 
     def update(state: ControllerState, g, g_star, eps, norms: Norms, value=None) -> ControllerState:

@@ -56,7 +56,7 @@ def main(options: Options, console: Console) -> None:
         return console.print(_listed())
     if options.name == "report":
         if not any(options.out.glob("*.json")):
-            raise UsageError(f"--out {options.out}: holds no findings; run `claims all` first or name another folder")
+            raise UsageError(f"--out {options.out}: contains no findings; run `claims all`, or name another folder")
         return console.print(f"written to {page.write(options.out)}", soft_wrap=True)
     if options.budget_minutes is not None and not options.budget_minutes > 0:
         raise UsageError(f"--budget-minutes {options.budget_minutes:g}: expected more than 0")
@@ -70,7 +70,7 @@ def main(options: Options, console: Console) -> None:
                 if not used_up():
                     raise
             if used_up():
-                console.print(f"{options.budget_minutes:g} minutes are used up; run the same command again to go on")
+                console.print(f"{options.budget_minutes:g} minutes are used up; run the same command again to continue")
                 break
     if any(options.out.glob("*.json")):
         console.print(f"written to {page.write(options.out)}", soft_wrap=True)

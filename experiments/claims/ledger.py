@@ -85,7 +85,7 @@ def read(path: Path) -> list[Line]:
         try:
             found.append(Line(**json.loads(line)))
         except (ValueError, TypeError) as error:
-            raise UsageError(f"{path}: line {number} is no record of a run ({error}); remove the line") from error
+            raise UsageError(f"{path}: line {number} is not a record of a run ({error}); remove the line") from error
     return found
 
 

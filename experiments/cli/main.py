@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _say_out_of_memory(error: Exception, command: str) -> int:
     fix = "Fix: a smaller --batch, or --accumulate; --stream on keeps images off the device"
-    later = "; where there is more again, --resume goes on from the last checkpoint"
+    later = "; with more memory, --resume continues from the last checkpoint"
     print(
         f"error: out of memory ({first_line(error)}). {fix}{later if command in ('train', 'sweep') else ''}",
         file=sys.stderr,
@@ -192,7 +192,7 @@ def _refuse_to_overwrite(out: Path, resume: bool) -> None:
     kept = next((name for name in ("result.json", "checkpoints") if next(out.rglob(name), None)), None)
     if kept and not resume:
         what = "results" if kept == "result.json" else "checkpoints"
-        raise UsageError(f"--out {out}: holds {what} already; --resume goes on there, or name another folder")
+        raise UsageError(f"--out {out}: contains {what} already; use --resume to continue, or name another folder")
     if resume and next(out.rglob("run.json"), None) is None:
         print(f"warning: --resume: --out {out} holds no run; a new one begins there", file=sys.stderr)
 

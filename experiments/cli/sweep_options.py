@@ -28,7 +28,7 @@ def settings(argv: Sequence[str]) -> list[tuple[Path, Config]]:
     """The folder of every experiment, and its settings, with a label that distinguishes it from the others."""
     given = words(argv)
     if any(word.name == "--label" for word in given):
-        raise UsageError("--label: a sweep names its rows itself")
+        raise UsageError("--label: a sweep labels its rows automatically")
     made = [train_config([text for word in chosen for text in word.argv]) for chosen in _combinations(given)]
     made = [dataclasses.replace(config, out=made[0].out) for config in made]
     return [(_folder(config, made), dataclasses.replace(config, label=_label(config, made))) for config in made]
@@ -82,7 +82,7 @@ def _check_owners(rest: list[Word], methods: list[str]) -> None:
             continue
         if owner not in ("method", *methods):
             close = did_you_mean(owner, ["method", "optimizer", *methods])
-            raise UsageError(f"{word.name}: {owner} is no method of this sweep{close}")
+            raise UsageError(f"{word.name}: {owner} is not a method of this sweep{close}")
         known = [
             k for name in methods if owner in ("method", name) for k in inspect.signature(METHODS[name]).parameters
         ]

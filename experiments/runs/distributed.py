@@ -17,8 +17,8 @@ PATIENCE = 30
 JOINING = 300
 """Seconds that processes wait for each other to start."""
 PARTNER_LOST = (
-    "stopped: a process of this job has died, and the others end with it; the same command with --resume goes on from "
-    "the last checkpoint"
+    "stopped: a process of this job has died, and the others end with it; the same command with --resume continues "
+    "from the last checkpoint"
 )
 
 

@@ -56,7 +56,7 @@ def epochs(folder: Path, count: int) -> list[dict[str, Any]]:
     found = lines(folder)
     metrics = [_parsed(line) for line in found[:count]]
     if [line.get("epoch") for line in metrics] != list(range(1, count + 1)):
-        raise Unreadable(folder, f"metrics.jsonl does not hold its epochs 1 to {count}, once each and in order")
+        raise Unreadable(folder, f"metrics.jsonl does not contain its epochs 1 to {count}, once each and in order")
     return metrics
 
 
@@ -105,7 +105,7 @@ def _read_run(folder: Path, root: Path) -> Run:
     if not isinstance(count, int) or not isinstance(result.get("last_test_accuracy"), float | int):
         raise Unreadable(folder, f"no epochs in run.json, or no accuracy in result.json: {count}, {[*result]}")
     if len(lines(folder)) > count:
-        raise Unreadable(folder, f"metrics.jsonl does not hold its epochs 1 to {count}, once each and in order")
+        raise Unreadable(folder, f"metrics.jsonl does not contain its epochs 1 to {count}, once each and in order")
     group, title, config = folder.relative_to(root).parts[:-2], settings["title"], settings["config"]
     queued = settings.get("queued", settings["started"])
     return Run("/".join(group), title, config, queued, settings["seed"], epochs(folder, count), result, folder)

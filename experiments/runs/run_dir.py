@@ -75,7 +75,7 @@ def start(folder: Path, config: Config, seed: int, queued: str = "") -> None:
       UsageError: if the folder contains a result or a checkpoint.
     """
     if _holds_work(folder):
-        raise UsageError(f"{folder}: holds a run already; --resume goes on there, or name another folder")
+        raise UsageError(f"{folder}: contains a run already; use --resume to continue, or name another folder")
     folder.mkdir(parents=True, exist_ok=True)
     done = len(records.lines(folder))
     if done:
@@ -161,7 +161,7 @@ def _note_changes(folder: Path, epochs: int) -> None:
     then = _compared(turns[-1] if turns else about)
     changed = [f"{key} {then[key]} -> {x}" for key, x in _compared(now).items() if then.get(key, x) != x]
     if changed:
-        print(f"warning: {folder}: goes on after epoch {epochs} with another {', '.join(changed)}", file=sys.stderr)
+        print(f"warning: {folder}: continues after epoch {epochs} with another {', '.join(changed)}", file=sys.stderr)
         write_json(folder / "run.json", about | {"resumed": [*turns, {"epoch": epochs, **now}]})
 
 

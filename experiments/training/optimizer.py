@@ -31,10 +31,10 @@ EDITS = {"multiplicative": logits.multiplicative, "additive": logits.additive}
 GHOST = part_by_part(per_example.ghost)
 PENALTIES = {"ghost": lambda: GHOST, "signs": per_example.signs, "reference": lambda: per_example.reference}
 UNFIT = {
-    **dict.fromkeys(("lbfgs", "sophia"), "needs the loss as a function, which a step does not hand it"),
+    **dict.fromkeys(("lbfgs", "sophia"), "needs the loss as a function, which the trainer does not pass"),
     **dict.fromkeys(
         ("schedule_free", "schedule_free_adamw", "schedule_free_sgd"),
-        "has other parameters for evaluation than for training, of which only the latter are kept",
+        "uses different parameters for evaluation than for training, and only the latter are saved",
     ),
 }
 
@@ -176,7 +176,7 @@ def _build(x: Literal | Spec, kind: str, known: Functions, *, steps: int, fills:
 def _open(name: str, x: Any) -> Any:
     """The value of an option that users may give."""
     if name == "axis_name":
-        raise UsageError(f"axis_name {x}: the trainer knows over what a batch is split; leave it out")
+        raise UsageError(f"axis_name {x}: the trainer sets it itself; leave it out")
     return x
 
 

@@ -51,7 +51,7 @@ def layout(mode: str, batch: int, count: int | None = None, microbatches: int = 
     """
     found, processes = jax.devices(), jax.process_count()
     if count is not None and count > len(found):
-        raise UsageError(f"--devices {count}: there are {len(found)}")
+        raise UsageError(f"--devices {count}: only {len(found)} available")
     if processes > 1 and count not in (None, len(found)):
         raise UsageError(f"--devices {count}: {processes} processes take all of their {len(found)} devices")
     if processes > 1 and mode == "pmap":

@@ -80,7 +80,7 @@ def _gather(eqn: JaxprEqn, index: int, name: str, place: Place, other: Place, ba
     columns = [i for i in range(len(table)) if i != row]
     full = all(eqn.params["slice_sizes"][i] == table[i] for i in columns)
     if index or (row,) != dims.start_index_map or (row,) != dims.collapsed_slice_dims or not full:
-        raise refusal(name, "it goes through a gather that is no lookup of rows")
+        raise refusal(name, "it goes through a gather that is not a lookup of rows")
     looked_up = [i for i in range(len(shape_of(eqn.outvars[0]))) if i not in dims.offset_dims]
 
     def ids_of(ids: jax.Array) -> jax.Array:

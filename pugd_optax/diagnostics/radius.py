@@ -96,7 +96,7 @@ def radius_curve(
         raise TypeError(f"method is a {name}: expected a function, radius -> transformation. Fix: pugd_optax.sam.")
     radii, batches = _checked(radii, target), list(batches)
     if not batches:
-        raise ValueError("batches is empty: the curve is measured on at least one. Fix: batches=[batch].")
+        raise ValueError("batches is empty: the curve needs at least one. Fix: batches=[batch].")
     seen: list[np.ndarray] = []
     measure = jax.jit(_measurement(method, loss_fn, seen.append, extra_args))
     points = np.array([[_farthest(measure, seen, params, batch, r) for batch in batches] for r in radii])

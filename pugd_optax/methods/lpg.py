@@ -165,6 +165,6 @@ def _refuse_bounds(given: dict[str, Any]) -> None:
     for name, value in given.items():
         if callable(value) or (isinstance(value, int | float) and value != _DEFAULTS[name]):
             raise ValueError(
-                f"{name}={value!r} is for rules of one number a class, and this rule sets its own bound. "
+                f"{name}={value!r} is for rules with one number per class, and this rule sets its own bound. "
                 f"Fix: leave {name} out, or give the rule its strength: classes.confusion(total_steps, bound=2.0)."
             )

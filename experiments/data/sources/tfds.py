@@ -93,7 +93,7 @@ def _newest(root: Path, name: str) -> Path:
 
 def _command(name: str, root: Path) -> str:
     make = f"tfds.builder('{name}', data_dir='{root}', file_format='array_record').download_and_prepare()"
-    return f'prepare it, where TensorFlow is at hand: python -c "import tensorflow_datasets as tfds; {make}"'
+    return f'prepare it on a machine with TensorFlow: python -c "import tensorflow_datasets as tfds; {make}"'
 
 
 class _Records:
