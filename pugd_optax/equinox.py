@@ -80,7 +80,7 @@ def filter_value_and_grad(
       has_aux: whether `loss_fn` returns auxiliary output.
       axis_name: the mesh axis over which the batch is split; this and the following as in `pugd_optax.value_and_grad`.
       perturb: with `axis_name`, whether the gradient of each device's own examples, `"local"`, or of all examples,
-      `"global"`, perturbs.
+        `"global"`, perturbs.
       groups: m, the number of groups, each of which perturbs with its own gradient (m-sharpness). The batch is `*args`
         except modules and `eqx.nn.State`s.
       second_batch: share in (0, 1] of the batch that is used for the second gradient.

@@ -96,7 +96,7 @@ def value_and_grad(
         filter to `nnx.Optimizer` as `wrt`.
       axis_name: the mesh axis over which the batch is split; this and the following as in `pugd_optax.value_and_grad`.
       perturb: with `axis_name`, whether the gradient of each device's own examples, `"local"`, or of all examples,
-      `"global"`, perturbs.
+        `"global"`, perturbs.
       groups: m, the number of groups, each of which perturbs with its own gradient (m-sharpness). The batch is every
         argument in `*args` without variables. Of the variables changed by the loss, floats are then averaged, metrics
         are added up, and random counters and other integers, which are the same in all groups, change once.

@@ -92,7 +92,7 @@ def confusion(total_steps: int, bound: float = 3.0, window: tuple[float, float] 
     Args:
       total_steps: number of batches of the whole training.
       bound: $B > 0$, the largest log-odds in favour of a label. 2 to 3 work well; `float("inf")` uses the estimate as
-      it is.
+        it is.
       window: first and last share of `total_steps` in which confusions are counted, in [0, 1].
 
     Returns:

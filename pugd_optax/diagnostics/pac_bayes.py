@@ -89,7 +89,7 @@ def pac_bayes_bound(
         is not valid.
       num_examples: $n \ge 1$.
       samples: $m \ge 1$, the number of draws for each number of `risk`; None if it is exact, for example in closed
-      form.
+        form.
       confidence: $1 - \delta$ in (0, 1).
       sampling_confidence: $1 - \delta'$ in (0, 1); the defaults are those of Dziugaite and Roy, .965 together.
 

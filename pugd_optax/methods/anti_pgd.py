@@ -19,7 +19,7 @@ class AntiPGDState(NamedTuple):
       sigma: the scale of the noise that is currently in the parameters, float32, so that exactly this noise is
         subtracted even if the argument changes.
       residual: for each parameter with a dtype below float32, the part of its updates lost to rounding, float32; a
-      single 0 for the others.
+        single 0 for the others.
     """
 
     step: jax.Array

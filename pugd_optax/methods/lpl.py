@@ -120,7 +120,7 @@ def class_ascent(
       logits: (..., classes).
       labels: (...) integer class indices, or (..., classes) soft labels in [0, 1].
       strength: (classes,); the sign is the direction and the size the bound: class c makes $\lfloor |t_c| / \alpha
-      \rfloor$ steps.
+        \rfloor$ steps.
       step_size: $\alpha > 0$.
       axis_name: a mesh axis over which the batch is split.
 

@@ -28,7 +28,7 @@ def rst(
 
     Args:
       probability: $p_t$ in [0, 1]; a number or a schedule. The paper tries constant, piecewise, linear and cosine
-      schedules.
+        schedules.
       radius: $\rho \ge 0$; a number or a schedule.
       key: a PRNG key or an integer seed; the decision of step t is drawn from `fold_in(key, t)`.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm is over these only.
