@@ -56,7 +56,7 @@ def variants(setting: Setting) -> dict[str, Variant]:
 
 
 def _conditions(outcome: Outcome) -> list[Condition]:
-    noise = outcome.setting.base.noise.partition(":")[0]
+    noise = outcome.setting.base.parts.noise.name
     if noise == "asymmetric":
         return [
             outcome.above("LPG above plain training by 4 points", "LPG", "plain", least=4.0),
