@@ -30,12 +30,12 @@ from experiments.training.sharpness import sharpness
 
 SECONDS_BETWEEN_REPORTS = 0.5
 EXAMPLES_A_CALL = (100, 1000)
-"""Of evaluation: the number of validation examples, but at least the first and at most the second."""
+"""Limits of the number of examples per evaluation call, which is otherwise that of the validation examples."""
 
 
 @dataclasses.dataclass
 class Training:
-    """One seed in training: its inputs, its state and its reports."""
+    """One seed during training: its inputs, its state and its reports."""
 
     experiment: Experiment
     seed: int
@@ -113,7 +113,7 @@ class Training:
         at.epoch, at.within, at.val_loss, at.metrics = at.epoch + 1, 0, loss, {}
 
     def _sharpness(self) -> dict[str, float]:
-        """Where it is due."""
+        """Measure the sharpness if it is due."""
         every, (state, _, at) = self.experiment.config.sharpness, self.now
         if not every or at.epoch % every:
             return {}
@@ -190,7 +190,7 @@ def run(experiment: Experiment, seed: int, folder: Path, report: Reporter = sile
 
 @first_alone
 def _observers(training: Training, stack: contextlib.ExitStack) -> list[Observer]:
-    """Those that were asked for, until the stack is left; of several processes the first has them."""
+    """The requested observers, until the stack is left; only the first process has them."""
     config, folder = training.experiment.config, training.folder
     settings = observer.settings(dataclasses.asdict(config)) | {"seed": training.seed}
     found = [scalars(folder, training.now.progress.epoch, settings)] if config.tensorboard else []
@@ -212,7 +212,7 @@ def _fresh(experiment: Experiment, seed: int) -> Snapshot:
 
 
 def _restore_or_start(training: Training) -> Snapshot:
-    """The last checkpoint where the run is resumed and has one; otherwise a folder made anew."""
+    """The last checkpoint if the run is resumed and has one; otherwise a new folder."""
     config, folder = training.experiment.config, training.folder
     restored = checkpoint.restore(folder, training.now) if config.resume else None
     if restored is None:
@@ -223,7 +223,7 @@ def _restore_or_start(training: Training) -> Snapshot:
 
 
 def _test(training: Training, test: Source) -> dict[str, Any]:
-    """Read the test set, once: with the parameters chosen on validation data, and with the last ones."""
+    """Evaluate on the test set, once: with the parameters chosen on validation data, and with the last ones."""
     experiment, (last, best, at) = training.experiment, training.now
     labels, config = np.asarray(test.data.labels), experiment.config
     graphdef, where = experiment.network.graphdef, (test, experiment.layout.mesh, training.chunk)
