@@ -87,8 +87,7 @@ def _train(
 
 
 def _workers(todo: Sequence[Turn]) -> int:
-    """The number of runs at a time: as requested, otherwise one per core of a CPU, each on one device; elsewhere
-    one."""
+    """The number of runs at a time: as requested, by default one per core of a CPU, each on one device; elsewhere 1."""
     asked = [turn.experiment.config.jobs for turn in todo if turn.experiment.config.jobs]
     devices = {device.platform for turn in todo for device in turn.experiment.layout.mesh.devices.flat}
     alone = any(turn.experiment.layout.mesh.size > 1 for turn in todo) or jax.process_count() > 1
