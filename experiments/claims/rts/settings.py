@@ -1,7 +1,7 @@
 """Common settings of the studies of radius, timing and scale: data, networks, lengths, grids and references.
 
-Small: 350 handwritten digits with a fifth of the labels wrong on a ResNet-8, and, where a data folder is named, 1000
-clean images of Fashion-MNIST on an MLP. Paper: CIFAR-10 and Tiny ImageNet at 32x32 on a ResNet-18, 200 epochs.
+Small: 350 handwritten digits with a fifth of the labels wrong on a ResNet-8, and, if there is a data folder, 1000 clean
+images of Fashion-MNIST on an MLP. Paper: CIFAR-10 and Tiny ImageNet at 32x32 on a ResNet-18, 200 epochs.
 """
 
 import dataclasses
