@@ -58,8 +58,7 @@ def check_indices(labels: Any, logits: jax.Array) -> jax.Array:
 
 
 def membership(labels: Any, logits: jax.Array, where: Any = None) -> jax.Array:
-    """The share of each class in each row, (..., classes) float32: indices become one-hot, soft labels stay as they
-    are.
+    """The share of each class in each row, (..., classes) float32: one-hot for indices, soft labels unchanged.
 
     A row that `where` excludes belongs to no class, whatever its label. Neither does a row whose index is out of range
     under jit, where values cannot be checked.

@@ -137,8 +137,7 @@ def decompose(alpha: optax.ScalarOrSchedule) -> Combine:
 def weighted_sum(
     a: jax.typing.ArrayLike, g: optax.Updates, b: jax.typing.ArrayLike, g_star: optax.Updates
 ) -> optax.Updates:
-    r"""$a\,g + b\,g^*$, summed in float32 or better, in the dtypes of `g`; a weight of 0 drops its term, even if
-    infinite.
+    r"""$a\,g + b\,g^*$, summed in float32 or better, in the dtypes of `g`; a weight of 0 drops even an infinite term.
 
     Example:
       >>> import jax.numpy as jnp

@@ -87,8 +87,7 @@ def iflood(loss_fn: Callable[..., Any], level: float, *, has_aux: bool = False) 
 def soft_ad(
     loss_fn: Callable[..., Any], level: float, sigma: float = 1.0, *, has_aux: bool = False
 ) -> Callable[..., Any]:
-    r"""Soft ascent-descent: descend on examples above a level and ascend on those below, less the closer they are to
-    it.
+    r"""Soft ascent-descent: descend on examples above a level, ascend on those below, less the closer they are to it.
 
     $$\theta + \sigma\, \mathrm{mean}_i\, \rho\Big(\frac{\ell_i - \theta}{\sigma}\Big), \quad
       \rho(x) = \sqrt{1 + x^2} - 1, \qquad

@@ -22,7 +22,8 @@ def ascend(tx, g=G, w=W, **extra):
 
 
 def assert_close(tree, expected, rtol=1e-6):
-    chex.assert_trees_all_close(tree, expected, rtol=rtol)
+    """The expected leaves may be lists."""
+    chex.assert_trees_all_close(tree, jax.tree.map(lambda x, y: np.asarray(y, x.dtype), tree, expected), rtol=rtol)
 
 
 def test_normalize_as_a_whole_and_by_tensor():

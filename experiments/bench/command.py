@@ -16,9 +16,7 @@ RENAMED = {"duty": "`bench fraction`", "pareto": "`claims rts.shortcuts`"}
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Measure step costs, active fractions, growth and compile time, or one of them: bench steps, fraction, growth,
-    compilation.
-    """
+    """Measure step costs, active fractions, growth and compile time: all, or one by its name after `bench`."""
 
     torch: bool = False
     """Also time steps written in PyTorch (extra `torch`)."""

@@ -9,8 +9,7 @@ from experiments.config.schema import Config
 
 
 def beyond(values: tuple[float, ...], value: float, below: float = math.inf) -> tuple[float, ...]:
-    """Ascending values, extended at the edge where `value` lies, by the ratio of the two values there, but below
-    `below`.
+    """Ascending values, extended at the edge where `value` lies by the ratio of the two there, but not to `below`.
 
     Example:
       >>> beyond((0.1, 0.3), 0.3), beyond((1.0, 2.0, 4.0), 2.0)

@@ -27,8 +27,7 @@ def settle(configs: Sequence[Config]) -> None:
 
 
 def devices(configs: Sequence[Config], count: int) -> int:
-    """The number of devices requested; by default, for a single run under `--parallel jit`, one for each of `count`
-    cores.
+    """The devices requested; by default, for a single run under `--parallel jit`, one for each of `count` cores.
 
     Several runs are trained side by side, each on one device. If the cores do not divide the batch, fewer are used.
 

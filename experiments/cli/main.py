@@ -250,8 +250,7 @@ def _report(argv: list[str], console: Console) -> int:
 
 
 def _keep_compiled() -> None:
-    """Keep compiled programs between processes, in $PUGD_CACHE_DIR or ~/.cache/pugd_optax, unless a cache is already
-    set.
+    """Keep compiled programs between processes, in $PUGD_CACHE_DIR or ~/.cache/pugd_optax, unless a cache is set.
 
     Small programs are kept too: reading one takes a quarter of the time of compiling it.
     """

@@ -40,8 +40,7 @@ def tasks(scale: Scale, data: bool) -> tuple[Setting, ...]:
 
 
 def contestants(task: Setting) -> dict[str, Variant]:
-    """Plain training and every method with its defaults, each for as many epochs as the budget of plain training
-    allows.
+    """Plain training and every method with its defaults, for as many epochs as the budget of plain training allows.
 
     Methods that do not fit the data, such as methods for long tails on balanced data, do not take part.
     """

@@ -97,8 +97,7 @@ def rate(x: Literal | Spec, steps: int) -> float | optax.Schedule:
 
 
 def gate(x: Literal | Spec, steps: int, steps_per_epoch: int = 1, lr: float | optax.Schedule | None = None) -> Any:
-    """A gate of `pugd_optax.timing`; triggers check once per epoch, and use a tenth of the run or an epoch as
-    reference.
+    """A gate of `pugd_optax.timing`; triggers check once per epoch, with a tenth of the run or an epoch as reference.
 
     Example:
       >>> from experiments.config.specs import spec

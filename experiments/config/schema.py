@@ -138,8 +138,7 @@ class Config:
     checkpoint_minutes: float = 10.0
     """Minutes of training after which a checkpoint is also saved within an epoch (unless --checkpoint-every is 0)."""
     tensorboard: bool = True
-    """Also write the numbers of every epoch for TensorBoard, next to metrics.jsonl, and the settings with the
-    result."""
+    """Also write the numbers of every epoch, the settings and the result for TensorBoard, next to metrics.jsonl."""
     tracker: Literal["none", "wandb", "trackio", "mlflow"] = "none"
     """Also send them to a tracker whose package is installed; it is configured as described in its documentation."""
     sharpness: int = 0

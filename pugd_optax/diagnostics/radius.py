@@ -52,8 +52,7 @@ def radius_curve(
     target: float = 0.8,
     **extra_args: Any,
 ) -> RadiusCurve:
-    r"""How a perturbation changes gradient and loss at every radius, and the radius that rotates the gradient by an
-    angle.
+    r"""How a perturbation changes gradient and loss at every radius, and the radius that gives a chosen cosine.
 
     If the radius is too small, $g^*$ equals $g$ and the second gradient is wasted; if it is too large, $g^*$ has
     nothing to do with the loss at $w$. The best radius differs by a factor of up to a hundred between methods and

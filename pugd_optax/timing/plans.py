@@ -76,8 +76,7 @@ def every(k: int, *, offset: int = 0) -> Callable[[jax.typing.ArrayLike], jax.Ar
 
 
 def bernoulli(p: optax.ScalarOrSchedule, key: jax.Array | int = 0) -> Callable[[jax.typing.ArrayLike], jax.Array]:
-    """Active at random, independently at each step with probability `p`, as in randomized sharpness-aware training
-    (RST).
+    """Active at random, independently at each step with probability `p`, as in randomized sharpness-aware training.
 
     Args:
       p: probability in [0, 1]; a number or a schedule.

@@ -38,8 +38,7 @@ def seeds(choosing: int, first: int, fresh: int) -> tuple[range, range]:
 
 
 def choose(score: Callable[..., float], grid: Mapping[str, Sequence[float]], *, reach: int = EXTENSIONS) -> Chosen:
-    """The point of a grid with the highest score; an axis is extended by its last ratio if the best point is on its
-    edge.
+    """The point of a grid with the highest score; an axis is extended by its last ratio if the point is on its edge.
 
     If there is only one point, it is not evaluated.
 

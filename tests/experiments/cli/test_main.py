@@ -135,7 +135,7 @@ def test_a_mistake_is_one_line_status_2_and_nothing_written(argv, complaint, cap
 def test_results_are_not_overwritten(capsys):
     assert main(["train", *SMALL, "--out", "out"]) == 0
     assert main(["train", *SMALL, "--out", "out"]) == 2
-    assert "holds results already" in capsys.readouterr().err
+    assert "contains results already" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, capsys):

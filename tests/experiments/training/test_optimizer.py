@@ -112,8 +112,8 @@ def test_wrong_settings(settings, complaint):
 UNFIT = {
     "lbfgs": "needs the loss as a function",
     "sophia": "needs the loss as a function",
-    "schedule_free_sgd": "has other parameters for evaluation",
-    "schedule_free_adamw": "has other parameters for evaluation",
+    "schedule_free_sgd": "uses different parameters for evaluation",
+    "schedule_free_adamw": "uses different parameters for evaluation",
 }
 
 
