@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import grain
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from experiments.data import Encoded, Examples
@@ -37,8 +37,8 @@ def source(examples: Examples, scale: tuple[np.ndarray, np.ndarray], streamed: b
     if streamed:
         none = np.zeros((0, *examples.images.shape[1:]), np.uint8)
         read = lambda blocks, draw=(): stream(examples, blocks, draw)
-        return Source(Data(*map(jnp.asarray, (none, examples.labels, *scale))), read)
-    return Source(Data(*map(jnp.asarray, (examples.images, examples.labels, *scale))), resident)
+        return Source(Data(*map(jax.device_put, (none, examples.labels, *scale))), read)
+    return Source(Data(*map(jax.device_put, (examples.images, examples.labels, *scale))), resident)
 
 
 def held_out(examples: Examples, scale: tuple[np.ndarray, np.ndarray], streamed: bool) -> Source:

@@ -35,7 +35,7 @@ class _Probe:
             "second": {"kernel": _ones(width, width)},
             "head": {"kernel": _ones(width, num_classes)},
         }
-        self.labels = jnp.asarray(np.arange(256, dtype=np.int32) % num_classes)
+        self.labels = jax.device_put(np.arange(256, dtype=np.int32) % num_classes)
         self.inputs = _ones(256, width)
         self.second = self.gradient
 
@@ -58,8 +58,8 @@ class _Probe:
 
 
 def _ones(*shape: int) -> Any:
-    """Ones, created by NumPy, because JAX would compile a program for each shape."""
-    return jnp.asarray(np.ones(shape, np.float32))
+    """Ones, created by NumPy and not by `jnp`, which would compile a program for each shape."""
+    return jax.device_put(np.ones(shape, np.float32))
 
 
 def plan(tx: optax.GradientTransformation, steps: int, num_classes: int = 2) -> np.ndarray | None:

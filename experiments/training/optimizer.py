@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -83,7 +82,7 @@ class Optimizer(NamedTuple):
         """An initial state, created by the program of another optimizer, with the numbers of this one."""
         method, base = state.opt_state
         if isinstance(base, Tabulated):
-            base = base._replace(rates=table(self.lr), weight_decay=jnp.asarray(self.weight_decay, jnp.float32))
+            base = base._replace(rates=table(self.lr), weight_decay=jax.device_put(np.float32(self.weight_decay)))
         return state._replace(opt_state=(method, base))
 
 

@@ -41,7 +41,7 @@ def tabulated(make: Make, rates: np.ndarray, weight_decay: float) -> optax.Gradi
       >>> print(update)
       [-0.5]
     """
-    start = table(rates), jnp.asarray(weight_decay, jnp.float32)
+    start = table(rates), jax.device_put(np.float32(weight_decay))
 
     def made(rates: jax.Array, weight_decay: jax.Array) -> optax.GradientTransformationExtraArgs:
         return optax.with_extra_args_support(make(lambda step: jnp.take(rates, step, mode="clip"), weight_decay))
@@ -64,4 +64,4 @@ def table(rates: np.ndarray) -> jax.Array:
       >>> table(np.ones(3)).shape
       (1024,)
     """
-    return jnp.asarray(np.pad(rates, (0, -len(rates) % ROOM), mode="edge"), jnp.float32)
+    return jax.device_put(np.pad(rates, (0, -len(rates) % ROOM), mode="edge").astype(np.float32))
