@@ -14,7 +14,7 @@ reproduce: $(VENV)/experiments  ## Measure a number of the README again: make re
 test: $(VENV)/dev  ## The whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-mutants: $(VENV)/dev  ## Small wrong edits, each of which a test must notice; a quarter of an hour
+mutants: $(VENV)/dev  ## Small wrong edits, each of which a test must detect; a quarter of an hour
 	$(BIN)/python tests/mutants.py
 
 lint: $(VENV)/dev  ## Style and formatting
@@ -24,16 +24,16 @@ lint: $(VENV)/dev  ## Style and formatting
 types: $(VENV)/dev  ## Static types
 	$(BIN)/pyright
 
-bench: $(VENV)/experiments  ## Step costs against the floor and against peers
+bench: $(VENV)/experiments  ## Step costs, compared with a lower bound and other implementations
 	$(BIN)/python -m experiments bench
 
 docs: $(VENV)/dev  ## The documentation, in site/; no network needed
 	$(BIN)/mkdocs build --config-file docs/mkdocs.yml
 
-notebooks: $(VENV)/dev  ## Run every notebook in place; some minutes
+notebooks: $(VENV)/dev  ## Run every notebook in place; takes some minutes
 	$(BIN)/python .github/run_notebooks.py
 
-address:  ## Say where the repository is: make address TO=account/repository
+address:  ## Set the address of the repository: make address TO=account/repository
 	$(PYTHON) .github/set_address.py '$(TO)'
 
 clean:

@@ -1,4 +1,4 @@
-"""Our docstrings as Griffe reads them: `Example:` is a section of code, and a public name in backticks is a link."""
+"""Adapts our docstrings for Griffe: `Example:` is a section of code, and a public name in backticks is a link."""
 
 import functools
 import inspect

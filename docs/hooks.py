@@ -1,4 +1,4 @@
-"""What MkDocs lacks for these pages: the repository's own Markdown, a page for each method, equations as MathML."""
+"""Extensions of MkDocs: Markdown files of the repository, a page for each method, equations as MathML."""
 
 import html
 import os
@@ -36,11 +36,11 @@ cells drew it. The dashed valley is equally good everywhere, and flattest at the
 
 INLINE = re.compile(r"\\\((.*?)\\\)")
 BAR = re.compile(r"<mo[^>]*>(&#x0007C;|&#x02016;)</mo>")
-"""A bar of an absolute value or a norm, which browsers would space like a relation."""
+"""The bar of an absolute value or a norm, which browsers would space like a relation symbol."""
 
 
 def on_config(config):
-    """Name the page of each method and of each notebook in the navigation."""
+    """Add the page of each method and each notebook to the navigation."""
     section = lambda title: next(part[title] for part in config.nav if title in part)
     section("Methods").extend({name: f"methods/{name}.md"} for name in methods.__all__)
     section("Notebooks").extend({_title(path): f"notebooks/{path.stem}.md"} for path in NOTEBOOKS)
@@ -68,7 +68,7 @@ def on_page_markdown(markdown, page, **_):
 
 
 def on_page_content(content, page, **_):
-    """Turn LaTeX into MathML, which browsers draw without a script, in headings of the table of contents too."""
+    """Convert LaTeX to MathML, which browsers render without a script, also in the table of contents."""
     for heading in page.toc:
         for part in (heading, *heading.children):
             part.title = INLINE.sub(lambda match: _mathml(match[1], display=False), part.title)
@@ -76,7 +76,7 @@ def on_page_content(content, page, **_):
 
 
 def _with_scripts(markdown: str) -> str:
-    """Below each diff the script that it leads to, folded, without the marks that would be copied with it."""
+    """Add below each diff the resulting script, folded, without the diff marks, ready to copy."""
     start = "".join(START.findall(markdown)).splitlines()
 
     def whole(match: re.Match[str]) -> str:
@@ -88,7 +88,7 @@ def _with_scripts(markdown: str) -> str:
 
 
 def _notebook_files() -> dict[str, str | bytes]:
-    """The notebooks as pages with their pictures, and a gallery of them."""
+    """The notebooks as pages with their pictures, and a gallery page."""
     found: dict[str, str | bytes] = dict(lessons.player())
     gallery = [
         "# Notebooks\n",
@@ -106,7 +106,7 @@ def _notebook_files() -> dict[str, str | bytes]:
 
 
 def _readable(path: Path) -> nbformat.NotebookNode:
-    """The notebook, with its player where the page has one."""
+    """The notebook, with its interactive player if it has one."""
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
         if cell.id == "show":

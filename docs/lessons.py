@@ -1,4 +1,4 @@
-"""What pages show of the notebooks: their own cells run here, so that nothing is computed in two places."""
+"""Parts of the notebooks shown on pages: the cells themselves run here, so that nothing is computed in two places."""
 
 import contextlib
 import functools
@@ -25,14 +25,14 @@ FRAME = '<iframe src="player.html" title="The player" width="100%" height="640" 
 
 
 def player() -> dict[str, str]:
-    """The interactive page of the first notebook and plotly.js beside it: nothing comes from a network."""
+    """The interactive page of the first notebook, with plotly.js next to it, so that no network is needed."""
     names = run(PLAYER, ("imports", "model", "knobs", "walk", "page"))
     return {"player.html": names["page"].replace(names["PLOTLY"], "plotly.min.js"), "plotly.min.js": get_plotlyjs()}
 
 
 @functools.cache
 def paths() -> dict[str, bytes]:
-    """For each method its path over the loss of two weights, beside that of gradient descent, as PNG."""
+    """For each method its path over the loss of two weights, together with that of gradient descent, as PNG."""
     names = run(PATHS, ("imports", "model", "draw-landscape", "methods"))
     figure, axes = plt.subplots(figsize=(4.6, 4), layout="constrained")
     names["draw_landscape"](axes)
@@ -45,7 +45,7 @@ def paths() -> dict[str, bytes]:
 
 
 def run(notebook: str, cells: tuple[str, ...]) -> dict[str, Any]:
-    """The names that these cells of a notebook define."""
+    """The names defined by these cells of a notebook."""
     names: dict[str, Any] = {"__name__": notebook}
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "FigureCanvasAgg is non-interactive")
@@ -57,7 +57,7 @@ def run(notebook: str, cells: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _picture(figure: Figure, name: str, path: dict[str, Any]) -> bytes:
-    """The figure with one more path, which is taken away again."""
+    """The figure with one more path, which is removed afterwards."""
     (axes,) = figure.axes
     drawn = _line(axes, name, path, METHODS[name], 1.5)
     axes.legend(loc="upper right", frameon=True, fontsize=8)

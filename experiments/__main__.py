@@ -7,11 +7,11 @@ from experiments.runs.last_words import KILLED, last_words
 
 
 def run() -> int:
-    """The command line; where a package of the extra is missing, one line says what to install."""
+    """The command line; if a package is missing, one line says what to install."""
     try:
         from experiments.cli.main import main
 
-        for stream in (sys.stdout, sys.stderr):  # what the terminal cannot show is written as \\xe9
+        for stream in (sys.stdout, sys.stderr):  # characters the terminal cannot show are written as \\xe9
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         words = sys.argv[1:]

@@ -1,4 +1,4 @@
-"""Files that are written atomically (a reader sees the old content or the new, never a part), and the cache folder."""
+"""Files written atomically (a reader sees the old or the new content, never a part), and the cache folder."""
 
 import contextlib
 import json
@@ -13,7 +13,7 @@ import numpy as np
 from experiments.config.errors import UsageError
 
 WIDTH = 120
-"""Columns up to which an object stays on one line of a JSON file."""
+"""Maximum width of an object on one line of a JSON file."""
 
 
 @contextlib.contextmanager
@@ -30,7 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def sync(file: IO[Any]) -> None:
-    """Wait until what was written is on the disk, where a loss of power leaves it."""
+    """Wait until the written data is on the disk, so that it survives a power failure."""
     file.flush()
     os.fsync(file.fileno())
 
@@ -48,7 +48,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def compact_json(content: Any, depth: int = 0) -> str:
-    """JSON in which a list of numbers, and whatever else is short, stays on one line.
+    """JSON in which lists of numbers, and anything else that is short, stay on one line.
 
     Example:
       >>> print(compact_json({"seeds": [1, 2], "note": 90 * "-", "row": {"mean": 2.0}}))
@@ -79,10 +79,10 @@ def cache_folder() -> Path:
 
 
 def cached_array(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
-    """An array that `cache_array` wrote.
+    """An array written by `cache_array`.
 
     Raises:
-      UsageError: if it is broken.
+      UsageError: if it is damaged.
     """
     try:
         return np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
@@ -94,7 +94,7 @@ def cache_array(path: Path, array: np.ndarray) -> None:
     """Write an array below the cache folder atomically.
 
     Raises:
-      UsageError: if it cannot be written, as on a full disk.
+      UsageError: if it cannot be written, for example on a full disk.
     """
     try:
         with replacing(path) as part, part.open("wb") as file:

@@ -59,7 +59,7 @@ __all__ = [
 ]
 
 _FRONT_DOORS = ("equinox", "linen", "nnx")
-"""Modules that import a framework, so that they are imported when they are first used."""
+"""Modules that need a framework; each is imported when it is first used."""
 
 if typing.TYPE_CHECKING:
     from pugd_optax import equinox as equinox, linen as linen, nnx as nnx

@@ -1,4 +1,4 @@
-"""Arguments as papers, Keras and PyTorch call them, answered with the name they have here."""
+"""Argument names used by papers, Keras and PyTorch: the error gives the name used here."""
 
 import difflib
 import functools
@@ -19,13 +19,13 @@ _THEIRS = {
     "probability": {"p", "prob"},
     "key": {"seed", "rng", "rng_key"},
 }
-"""Of each argument here, the names that stand for it elsewhere; the first one that the method has is meant."""
+"""For each argument here, its names elsewhere; the first one that the method has is suggested."""
 
 _OF_THE_BASE = {"lr", "learning_rate", "base_optimizer", "optimizer", "momentum", "weight_decay", "b1", "b2"}
 
 
 def answer_other_names(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The same method, which names the argument that is meant by one it does not have."""
+    """The same method; for an unknown argument, its error names the argument that is probably meant."""
     signature = inspect.signature(method)
 
     @functools.wraps(method)

@@ -1,4 +1,4 @@
-"""What may be passed as `when`, as a gate."""
+"""Turns whatever may be passed as `when` into a gate."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from pugd_optax.timing import Gate
 
 
 def as_gate(when: Any) -> Gate:
-    """The gate itself, or one of a function `step -> bool`, of a bool, or of None, which is always active."""
+    """The gate itself, or a gate made from a function `step -> bool`, a bool, or None, which means always active."""
     if isinstance(when, Gate):
         return when
     when = True if when is None else when

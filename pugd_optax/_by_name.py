@@ -1,4 +1,4 @@
-"""Optional parameters: a function is given those of what is on offer that it names."""
+"""Optional parameters: a function receives only those of the available arguments that it names."""
 
 import inspect
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def by_name(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, which leaves out the keyword arguments it does not name among its parameters.
+    """`function`, ignoring the keyword arguments that are not among its parameters.
 
     Example:
       >>> by_name(lambda g, step: g + step)(1, step=2, norms=3)

@@ -32,9 +32,9 @@ def check_number(
     below: float = math.inf,
     schedule: bool = False,
 ) -> None:
-    """Refuse a constant that is not a finite number in [low, high] and < below. Traced arrays pass unread.
+    """Refuse a constant that is not a finite number in [low, high] and < below. Traced arrays are not checked.
 
-    So does a schedule where `schedule` says that the argument takes one.
+    Nor is a schedule, if `schedule` says that the argument may be one.
     """
     if _is_traced(value) or (schedule and callable(value)):
         return
@@ -51,7 +51,7 @@ def check_number(
 
 
 def check_count(name: str, value: Any, *, low: int = 0, static: bool = False) -> None:
-    """Refuse a constant that is not a whole number of at least `low`. Traced arrays pass unread, unless `static`."""
+    """Refuse a constant that is not a whole number >= `low`. Traced arrays are not checked, or refused if `static`."""
     if _is_traced(value):
         if static:
             raise TypeError(
@@ -82,7 +82,7 @@ EXTRA_ARGS = ("grad_fn", "value_fn", "ascent_grad_fn", "active", "norm_axis_name
 
 
 def check_extra_args(names: Iterable[str]) -> None:
-    """Refuse a name that is nearly one of ours: an unknown extra argument is ignored, a mistyped one must not be."""
+    """Refuse a name that is nearly one of ours: unknown extra arguments are ignored, mistyped ones must not be."""
     for name in names:
         near = [] if name in EXTRA_ARGS else difflib.get_close_matches(name, EXTRA_ARGS, 1, 0.86)
         if near:
@@ -103,7 +103,7 @@ def check_same(name: str, tree: Any, like_name: str, like: Any, remedy: str) -> 
 
 
 def difference(tree: Any, like_name: str, like: Any) -> str:
-    """How the structure of a tree differs from another's, in few words: leaves of one alone, or other containers."""
+    """How the structure of a tree differs from another's, in short: leaves missing in one, or other containers."""
     mine, theirs = _paths(tree), _paths(like)
     if missing := [path for path in theirs if path not in set(mine)]:
         return f"has another structure: no {_listed(missing)}, which {like_name} has"

@@ -1,4 +1,4 @@
-"""Checks of what classification adds: logits, labels and class counts; and labels as membership."""
+"""Checks for classification: logits, labels and class counts; and labels as class membership."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from pugd_optax._checks import check_number
 
 
 def check_class_axis(logits: jax.Array) -> int:
-    """Refuse logits that are not real numbers with an axis of classes, the last; give its length."""
+    """Refuse logits that are not real numbers with the classes on the last axis; return the number of classes."""
     _check_array("logits", logits, "jnp.asarray(logits), or [0] of (logits, aux)")
     if not jnp.issubdtype(logits.dtype, jnp.floating):
         raise TypeError(
@@ -35,7 +35,7 @@ def check_logits(logits: jax.Array, num_classes: int) -> None:
 
 
 def check_indices(labels: Any, logits: jax.Array) -> jax.Array:
-    """Integer labels in [0, classes), one for each row of logits. Traced labels are checked by shape and dtype only."""
+    """Refuse labels other than integers in [0, classes), one per row of logits; traced ones by shape and dtype only."""
     _check_array("labels", labels, "jnp.asarray(labels)")
     dtype, shape, num_classes = jnp.result_type(labels), np.shape(labels), logits.shape[-1]
     if not jnp.issubdtype(dtype, jnp.integer):
@@ -58,10 +58,10 @@ def check_indices(labels: Any, logits: jax.Array) -> jax.Array:
 
 
 def membership(labels: Any, logits: jax.Array, where: Any = None) -> jax.Array:
-    """How far each row belongs to each class, (..., classes) float32: one-hot indices, or soft labels as they are.
+    """The share of each class in each row, (..., classes) float32: one-hot for indices, soft labels unchanged.
 
-    A row that `where` leaves out belongs to no class, whatever its label; nor does an index out of range under jit,
-    where values cannot be checked.
+    A row that `where` excludes belongs to no class, whatever its label. Neither does a row whose index is out of range
+    under jit, where values cannot be checked.
     """
     _check_array("labels", labels, "jnp.asarray(labels)")
     if where is None:
@@ -109,7 +109,7 @@ def _shares(labels: Any, logits: jax.Array) -> jax.Array:
 
 
 def check_counts(counts: Any, num_classes: int | None = None) -> np.ndarray:
-    """Class counts as float64, each above 0; facts of the training set, so never traced."""
+    """Class counts as float64, each above 0; they are known before training, so never traced."""
     if isinstance(counts, jax.core.Tracer):
         raise TypeError(
             "counts are traced: expected the class counts of the training set as plain numbers. "
@@ -129,7 +129,7 @@ def check_counts(counts: Any, num_classes: int | None = None) -> np.ndarray:
 
 
 def check_transitions(transitions: Any, num_classes: int) -> None:
-    """Refuse what is not a matrix of probabilities with rows that sum to 1. Traced arrays are checked by shape only."""
+    """Refuse anything but probabilities in rows that sum to 1. Traced arrays are checked by shape only."""
     if np.shape(transitions) != (num_classes, num_classes):
         raise ValueError(
             f"transitions have the shape {np.shape(transitions)}: expected {(num_classes, num_classes)}, row k the "
@@ -146,7 +146,7 @@ def check_transitions(transitions: Any, num_classes: int) -> None:
 
 
 def check_positive(name: str, value: Any) -> None:
-    """Refuse a constant that is not a finite number above 0. Traced arrays pass unread."""
+    """Refuse a constant that is not a finite number above 0. Traced arrays are not checked."""
     check_number(name, value, low=0)
     if _is_readable(value) and value == 0:
         raise ValueError(f"{name}={value}: expected a number above 0.")

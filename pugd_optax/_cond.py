@@ -1,4 +1,4 @@
-"""A choice that is made now where it can be."""
+"""A conditional that is decided in Python where its predicate is known."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,10 +8,10 @@ from jax.core import Tracer
 
 
 def cond(choose: Any, yes: Callable[..., Any], no: Callable[..., Any], *operands: Any) -> Any:
-    """`jax.lax.cond` where the choice is traced; else the chosen branch alone.
+    """`jax.lax.cond` if the predicate is traced; otherwise only the chosen branch runs.
 
-    Outside jit `lax.cond` would compile both branches at every call, as it knows branches by the function object, and
-    these are closures made anew.
+    Outside jit `lax.cond` would compile both branches at every call: it identifies branches by the function object, and
+    these are new closures each time.
 
     Example:
       >>> cond(True, lambda x: x + 1, lambda x: x - 1, 1)

@@ -1,4 +1,4 @@
-"""Models of Flax NNX and of Equinox are no trees of arrays: what to write instead. Imports neither."""
+"""Models of Flax NNX and Equinox are not trees of arrays: what to write instead. Imports neither framework."""
 
 import inspect
 import re
@@ -27,13 +27,13 @@ _NO_MODEL = re.compile("not callable|[Nn]o attribute|not iterable")
 
 
 def framework(tree: Any) -> str | None:
-    """The module of the framework whose object the tree is, if it is one's."""
+    """The module of the framework that the object belongs to, if any."""
     modules = [cls.__module__ for cls in type(tree).__mro__]
     return next((name for name in _CALLS if any(module.startswith(name) for module in modules)), None)
 
 
 def fix(tree: Any, otherwise: str) -> str:
-    """The call to write for an object of a framework, and for other trees the one that is given."""
+    """The call to write: that of the framework for its objects, `other` for all other trees."""
     return _CALLS.get(framework(tree) or "", otherwise)
 
 
@@ -46,7 +46,7 @@ def refuse_model(params: Any) -> None:
 
 
 def explained(name: str, function: Callable[..., Any], params: Any, *args: Any, **kwargs: Any) -> Any:
-    """`function(params, ...)`; where parameters were taken for a model, the error names the right call."""
+    """`function(params, ...)`; if the function expects a model, the error shows the right call."""
     try:
         return function(params, *args, **kwargs)
     except Exception as error:
@@ -55,18 +55,18 @@ def explained(name: str, function: Callable[..., Any], params: Any, *args: Any, 
         if "trace level" in str(error):
             raise ValueError(f"{name} changes {_MOVES_TWICE} ({said}). Fix: {_CALLS[NNX]}.") from error
         if framework(params) and _NO_MODEL.search(str(error)):
-            raise ValueError(f"{name} is given parameters, no model ({said}). Fix: {fix(params, '')}.") from error
+            raise ValueError(f"{name} receives parameters, not a model ({said}). Fix: {fix(params, '')}.") from error
         if isinstance(error, TypeError) and (asked := _asks_for_more(function, params, *args, **kwargs)):
             call = fix(params, f"{name}=lambda p: {_OF_LOSS.get(name, name)}(p, batch)")
-            raise TypeError(f"{name} asks for {asked}, and is given the parameters alone. Fix: {call}.") from error
+            raise TypeError(f"{name} takes {asked}, but receives only the parameters. Fix: {call}.") from error
         raise
 
 
 def _asks_for_more(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
-    """The names of all its parameters where these arguments do not fill them, else nothing."""
+    """The names of all parameters of the function if these arguments do not fill them, otherwise nothing."""
     try:
         signature = inspect.signature(function)
-    except (TypeError, ValueError):  # what is written in C may have none
+    except (TypeError, ValueError):  # functions written in C may have no signature
         return ""
     try:
         signature.bind(*args, **kwargs)
@@ -76,7 +76,7 @@ def _asks_for_more(function: Callable[..., Any], *args: Any, **kwargs: Any) -> s
 
 
 def isolated(grad_fn: Callable[..., Any], params: Any) -> Callable[..., Any]:
-    """The same function in a trace of its own, where NNX refuses that it moves the variables of the first pass."""
+    """The same function in a separate trace, in which NNX does not let it change the variables of the first pass."""
     if framework(params) == NNX and any(isinstance(x, Tracer) for x in jax.tree.leaves(params)):
         return jax.jit(grad_fn, inline=True)
     return grad_fn

@@ -1,4 +1,4 @@
-"""Gradient functions that are made of a model's logits, and methods that weigh the sharpness of classes."""
+"""Gradient functions built from a model's logits, and methods that weight sharpness by class."""
 
 import functools
 from collections.abc import Callable
@@ -68,7 +68,7 @@ def class_weighted(
 
 
 def _exchange(g: optax.Updates, g_star: optax.Updates, followed: optax.Updates) -> optax.Updates:
-    """The gradient, with the part that the ascent followed taken at the perturbed point."""
+    """The gradient, in which the part that the ascent followed is evaluated at the perturbed point."""
     return cast_like(jax.tree.map(lambda x, y, z: widen(x) + (widen(y) - widen(z)), g, g_star, followed), g)
 
 

@@ -17,7 +17,7 @@ from pugd_optax._typing import GradFn, ValueFn
 def gradient_function(
     grad_fn: GradFn | None, value_fn: ValueFn | None, extra_args: dict[str, Any], *, like: optax.Updates
 ) -> GradFn:
-    """The gradient function of the caller, its result checked against the first gradient and cast to its dtypes."""
+    """The caller's gradient function; its result is checked against the first gradient and cast to its dtypes."""
     if grad_fn is None:
         if value_fn is None:
             raise ValueError(_NO_SOURCE.format(call=fix(like, _UPDATE)))
@@ -34,9 +34,9 @@ def gradient_function(
 
 
 def with_structure(tree: Any, like: Any) -> Any:
-    """The leaves in the containers of `like`, where both name and shape them alike; else the tree as it is.
+    """The leaves in the containers of `like`, if names and shapes agree; otherwise the tree as it is.
 
-    What differs is the containers: `nnx.grad` returns a `Param` around each array where `nnx.Optimizer` has the array.
+    Containers differ, for example, because `nnx.grad` returns a `Param` around each array and `nnx.Optimizer` does not.
     """
     found, wanted = jax.tree_util.tree_leaves_with_path(tree), jax.tree_util.tree_leaves_with_path(like)
     alike = len(found) == len(wanted) and all(
@@ -47,7 +47,7 @@ def with_structure(tree: Any, like: Any) -> Any:
 
 
 def _name(path: tuple[Any, ...]) -> list[str]:
-    """Keys from the root, whatever kind of container they are of; without the `.value` that is a wrapper's own."""
+    """The keys from the root, for any kind of container, without the `.value` of a wrapper."""
     keys = [str(getattr(key, "key", getattr(key, "idx", getattr(key, "name", key)))) for key in path]
     return keys[:-1] if path and path[-1] == jax.tree_util.GetAttrKey("value") else keys
 

@@ -1,4 +1,4 @@
-"""Masks: which parameters a transformation is about."""
+"""Masks: which parameters a transformation applies to."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from pugd_optax._typing import Mask
 
 
 def resolve_mask(mask: Mask | None, params: optax.Params):
-    """The tree of bools that a mask stands for: all True for None, what the function returns for one."""
+    """The tree of bools for a mask: all True for None, or what the mask function returns."""
     if mask is None:
         return jax.tree.map(lambda _: True, params)
     selected = mask(params) if callable(mask) else mask

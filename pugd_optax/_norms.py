@@ -1,8 +1,9 @@
 """Norms and inner products over whole trees, in float32 or better: one pass over the leaves, one square root.
 
-A norm whose square leaves float32 (below about 1e-19, above about 1e19) comes out as 0 or as inf. Everything else is
-derived from roots: XLA copies a cheap producer into each of its consumers, and a sum of one scalar a leaf is cheap to
-it, so whatever every leaf read from a bare sum would cost leaves x leaves additions. A square root is computed once.
+A norm whose square is outside the range of float32 (below about 1e-19, above about 1e19) is 0 or inf. All other numbers
+are derived from square roots, for a reason: XLA copies a cheap operation into each of its consumers, and it considers a
+sum of one scalar per leaf cheap. If every leaf read such a sum directly, this would cost leaves x leaves additions. A
+square root is computed only once.
 """
 
 import functools
@@ -18,7 +19,7 @@ AxisName = str | tuple[str, ...] | None
 
 
 def widen(x: jax.Array) -> jax.Array:
-    """`x` in the dtype sums are taken in: float64 stays, everything shorter becomes float32 (or its complex twin)."""
+    """`x` in the dtype used for sums: float64 stays, everything shorter becomes float32 (or the complex equivalent)."""
     double = jnp.finfo(x.dtype).bits == 64
     if jnp.iscomplexobj(x):
         return x.astype(jnp.complex128 if double else jnp.complex64)
@@ -30,8 +31,8 @@ def norm(tree: Any, axis_name: AxisName = None) -> jax.Array:
 
     Args:
       tree: a tree of arrays of any float or complex dtype.
-      axis_name: inside `shard_map`, the mesh axes over which leaves are split; a leaf that is known not to vary over
-        them counts once.
+      axis_name: inside `shard_map`, the mesh axes over which leaves are split; a leaf known not to vary over them
+        counts once.
 
     Example:
       >>> import jax.numpy as jnp
@@ -48,7 +49,7 @@ def vdot(a: optax.Updates, b: optax.Updates, axis_name: AxisName = None) -> jax.
 
 
 def largest(tree: Any, axis_name: AxisName = None) -> jax.Array:
-    """The largest size of an entry, as a scalar, but for rounding; not finite if an entry is not.
+    """The largest absolute value of an entry, as a scalar, up to rounding; not finite if an entry is not.
 
     Example:
       >>> import jax.numpy as jnp
@@ -66,9 +67,9 @@ def average(x: jax.Array, axis_name: AxisName = None) -> jax.Array:
 
 
 class Norms:
-    r"""What is known of the two gradients of a step, each number measured when it is first asked for.
+    r"""Norms and inner product of the two gradients of a step, each computed when it is first used.
 
-    A combine that names `norms` among its parameters is given one, and shares its numbers with the report.
+    A combine that names `norms` among its parameters receives one, and shares its numbers with the report.
 
     Attributes:
       g: $\|g\|$.
@@ -112,7 +113,7 @@ def inverse(length: jax.Array) -> jax.Array:
 
 
 def unit(tree: Any, axis_name: AxisName = None, sizes: Any = None) -> Any:
-    """`tree / |tree|`; zero stays zero, and what is not finite stays so. `sizes`, of equal sizes, is measured instead.
+    """`tree / |tree|`; zero stays zero, and not finite stays not finite. If given, the norm of `sizes` is used instead.
 
     Example:
       >>> import jax.numpy as jnp
@@ -123,12 +124,12 @@ def unit(tree: Any, axis_name: AxisName = None, sizes: Any = None) -> Any:
 
 
 def multiply(factor: jax.Array, tree: Any) -> Any:
-    """`factor * tree` for a real scalar, multiplied in the longer of the two precisions, in the dtypes of the tree."""
+    """`factor * tree` for a real scalar, computed in the higher of the two precisions, in the dtypes of the tree."""
     return jax.tree.map(lambda x: times(factor, x).astype(x.dtype), tree)
 
 
 def times(factor: jax.Array, x: jax.Array) -> jax.Array:
-    """`factor * x` in the longer of their precisions: a small float64 factor would be 0 in float32."""
+    """`factor * x` in the higher of their precisions: a small float64 factor would be 0 in float32."""
     x = widen(x)
     if not jnp.issubdtype(factor.dtype, jnp.inexact):  # of whole numbers and float32 NumPy makes float64
         factor = factor.astype(x.real.dtype)
@@ -147,18 +148,18 @@ def finite_or(otherwise: jax.typing.ArrayLike, x: jax.Array) -> jax.Array:
 
 
 def is_zero(weight: Any) -> bool:
-    """Whether it is a number that is known to be 0 while tracing; not a schedule, nor what is traced."""
+    """Whether it is a number known to be 0 at trace time; False for schedules and traced values."""
     return isinstance(weight, int | float) and weight == 0
 
 
 def safe_ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
-    """`numerator / denominator` of two scalars, and 0 where that is not a finite number."""
+    """`numerator / denominator` of two scalars, or 0 if that is not finite."""
     ratio = numerator / jnp.where(denominator == 0, 1, denominator)
     return jnp.where(denominator == 0, 0, finite_or(0, ratio))
 
 
 def behind_roots(x: jax.Array) -> jax.Array:
-    """`x` as a signed root times its size: XLA would see through the square of a plain root."""
+    """`x` as a signed root times its absolute value: XLA would simplify the square of a plain root."""
     root = jnp.sqrt(jnp.maximum(x, 0)) - jnp.sqrt(jnp.maximum(-x, 0))
     return root * jnp.abs(root)
 
@@ -179,7 +180,7 @@ def total(
     add: Callable[..., jax.Array] = jax.lax.add,
     over: Callable[..., jax.Array] = jax.lax.psum,
 ) -> jax.Array:
-    """Sum of one scalar a leaf, in the widest of their dtypes, and over the mesh axes that the leaves vary over."""
+    """Sum of one scalar per leaf, in the widest of their dtypes, and over the mesh axes that the leaves vary over."""
     scalars = jax.tree.leaves(parts)
     if axis_name is None:
         return _reduced(scalars, add)
@@ -195,7 +196,7 @@ def _reduced(scalars: list[jax.Array], add: Callable[..., jax.Array]) -> jax.Arr
 
 
 def _varies(x: Any, axis_name: AxisName) -> bool:
-    """Whether an array differs along one of the axes; under `check_vma=False`, where its type does not tell, yes."""
+    """Whether an array varies along one of the axes; True under `check_vma=False`, where its type does not say."""
     names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
     known = lambda y: getattr(jax.typeof(y), "vma", ()) if hasattr(jax, "typeof") else ()
     is_typed = names[0] in known(jax.lax.axis_index(names[0]))

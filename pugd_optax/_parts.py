@@ -1,4 +1,4 @@
-"""Parts of a batch and what becomes of their results: groups on one device, devices along a mesh axis."""
+"""Parts of a batch and how their results are combined: groups on one device, devices along a mesh axis."""
 
 import functools
 from collections.abc import Callable
@@ -13,7 +13,7 @@ Perturb = Literal["local", "global"]
 
 
 def check_options(perturb: str, groups: int, second_batch: float, aux_reduce: Any) -> None:
-    """Refuse what no front door can do."""
+    """Refuse options that no variant of `value_and_grad` supports."""
     if perturb not in get_args(Perturb):
         raise ValueError(f"perturb={perturb!r}: expected 'local' or 'global'.")
     check_count("groups", groups, low=1, static=True)
@@ -25,14 +25,14 @@ def check_options(perturb: str, groups: int, second_batch: float, aux_reduce: An
 
 
 def split(args: tuple[Any, ...], groups: int) -> list[tuple[Any, ...]]:
-    """The arguments in `groups` equal runs of examples; scalars and keys go to every group."""
+    """The arguments split into `groups` equal runs of examples; scalars and keys go to every group."""
     if groups == 1:
         return [args]
     for x in jax.tree.leaves(args):
         if _has_examples(x) and len(x) % groups:
             raise ValueError(
                 f"groups={groups} does not divide the {len(x)} examples of an argument of shape {x.shape}. Fix: a "
-                "number that divides the batch; pass what is no batch by keyword."
+                "number that divides the batch; pass arguments that are not batches by keyword."
             )
     run = lambda x, k: x[k * len(x) // groups : (k + 1) * len(x) // groups] if _has_examples(x) else x
     return [jax.tree.map(functools.partial(run, k=k), args) for k in range(groups)]
@@ -54,20 +54,20 @@ def share_of(args: tuple[Any, ...], share: float) -> tuple[Any, ...]:
 
 
 def over_groups(results: list[Any], ways: Any) -> Any:
-    """One result of those of equal groups."""
+    """Combines the results of equal groups into one."""
     return _merged(
         results, ways, lambda columns: [functools.reduce(jnp.add, column) for column in columns], len(results)
     )
 
 
 def over_axis(result: Any, ways: Any, axis_name: str) -> Any:
-    """One result of those along a mesh axis, in one all-reduce."""
+    """Combines the results along a mesh axis into one, in one all-reduce."""
     count = jax.lax.axis_size(axis_name) if hasattr(jax.lax, "axis_size") else jax.lax.psum(1, axis_name)
     return _merged([result], ways, lambda columns: jax.lax.psum([x for (x,) in columns], axis_name), count)
 
 
 def ways(value: Any, grads: Any, state: Any, has_aux: bool, aux_reduce: Any) -> Any:
-    """How each leaf of a result becomes one: `"mean"`, `"sum"`, or `"first"` for what is the same everywhere."""
+    """How each leaf of a result is combined: `"mean"`, `"sum"`, or `"first"` if it is the same everywhere."""
     averaged = lambda tree: jax.tree.map(lambda x: "mean" if _is_float(x) else "first", tree)
     if not has_aux:
         return averaged((value, grads, state))
@@ -79,7 +79,7 @@ def ways(value: Any, grads: Any, state: Any, has_aux: bool, aux_reduce: Any) -> 
 
 
 def varying(tree: Any, axis_name: str | None) -> Any:
-    """Type float leaves as varying over the axis: the gradient of such parameters stays local, not summed over it."""
+    """Mark float leaves as varying over the axis, so that the gradient of such parameters is not summed over it."""
     return jax.tree.map(lambda x: _as_varying(x, axis_name) if _is_float(x) and axis_name else x, tree)
 
 

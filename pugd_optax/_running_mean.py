@@ -1,4 +1,4 @@
-"""A running mean of gradients that a broken one does not enter."""
+"""A running mean of gradients that skips gradients that are not finite."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from pugd_optax.combines import weighted_sum
 
 
 class RunningMean(NamedTuple):
-    """A mean that the first finite gradient starts.
+    """A mean that starts at the first finite gradient.
 
     Attributes:
       mean: the running mean, in the dtypes of the parameters. A gradient that is not finite leaves it as it is.

@@ -1,4 +1,4 @@
-"""The squared norm of a gradient of weighted losses, which can be differentiated at the price of one more product."""
+"""The squared norm of a gradient of weighted losses, whose derivative costs one Hessian-vector product."""
 
 import functools
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def _signed_forward(losses_fn: LossesFn, params: optax.Params, coins: jax.Array)
 
 
 def _signed_backward(losses_fn: LossesFn, seen: tuple, cotangents: tuple[jax.Array, jax.Array]):
-    """One Hessian-vector product; the weighted gradient is linear in its weights, and theirs add that of the loss."""
+    """One Hessian-vector product; the gradient is linear in its weights, so `to_losses` is their tangent."""
     (params, coins, g), (to_losses, to_square) = seen, cotangents
     along = jax.tree.map(lambda x: (2 * to_square * widen(x)).astype(x.dtype), g)
     gradient = lambda w, weights: _weighted_gradient(losses_fn, w, weights)[1]

@@ -1,4 +1,4 @@
-"""The names of the package's few kinds of function."""
+"""Names for the package's few kinds of functions."""
 
 from collections.abc import Callable
 from typing import Any

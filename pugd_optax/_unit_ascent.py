@@ -1,4 +1,4 @@
-"""The ascent of SAM, and that of ASAM, along a gradient or along what another transformation makes of it."""
+"""The ascents of SAM and ASAM, along a gradient or along the output of another transformation."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from pugd_optax.ascents import normalize, scale_by_abs_params
 
 
 def unit_ascent(adaptive: bool, of: optax.GradientTransformation | None = None) -> Any:
-    r"""$d / \|d\|$, or $T^2 \odot d / \|T \odot d\|$ with $T = |w|$; d is the gradient, or what `of` makes of it."""
+    r"""$d / \|d\|$, or $T^2 \odot d / \|T \odot d\|$ with $T = |w|$; d is the gradient, or the output of `of`."""
     if not isinstance(adaptive, bool):
         raise TypeError(f"adaptive={adaptive!r}: expected a bool. Fix: adaptive=True.")
     if not adaptive:

@@ -1,9 +1,9 @@
-r"""Ascents: `(g, w) -> eps`, how the gradient and the parameters become a perturbation.
+r"""Ascents: `(g, w) -> eps`, how a perturbation is computed from the gradient and the parameters.
 
 An ascent is an `optax.GradientTransformation` whose output is read as $+\epsilon$: no learning rate, no sign flip. It
-is given the step count as the extra argument `step`, the radius as `radius` and the gradient function as `grad_fn`.
+receives the step count as the extra argument `step`, the radius as `radius` and the gradient function as `grad_fn`.
 Ascents chain with `optax.chain`: SAM is `normalize()`, PUGD is `T` then `normalize()`, ASAM is `T`, `normalize()` and
-`T` again, where `T` is `scale_by_abs_params()`. One that follows what the perturbed gradients were is an
+`T` again, where `T` is `scale_by_abs_params()`. An ascent that depends on earlier perturbed gradients is an
 `ObservingAscent`.
 """
 
@@ -32,7 +32,7 @@ from pugd_optax.dual_norm import dual_norm as dual_norm
 
 
 class ObservingAscent(NamedTuple):
-    """An ascent that is shown the gradient each step ends with, as one along the momentum of those needs it.
+    """An ascent that is also shown the resulting gradient of each step, for example to keep a momentum of these.
 
     Attributes:
       init: `params -> state`.
@@ -46,25 +46,25 @@ class ObservingAscent(NamedTuple):
 
 
 Ascent = optax.GradientTransformation | ObservingAscent
-"""What `pugd_optax.reevaluate` takes as ascent."""
+"""What `pugd_optax.reevaluate` accepts as an ascent."""
 
 
 def normalize(of: Ascent | None = None, *, per_tensor: bool = False) -> optax.GradientTransformationExtraArgs:
-    r"""Divide by the L2 norm: $g / \|g\|$, unit length in all.
+    r"""Divide by the L2 norm of the whole tree: $g / \|g\|$.
 
-    Differs from `optax.contrib.normalize` in two ways: zero stays zero, and the norm is taken in float32 whatever the
-    dtype. Alone in front of an optimizer it is normalised gradient descent.
+    It differs from `optax.contrib.normalize` in two ways: zero stays zero, and the norm is computed in float32 whatever
+    the dtype. In front of an optimizer, without `reevaluate`, it is normalised gradient descent.
 
     Args:
-      of: an ascent whose output is normalised in place of the gradient. `normalize(T)` is
-        `optax.chain(T, normalize())`, and says what it is in one word.
+      of: an ascent whose output is normalised in place of the gradient. `normalize(T)` is `optax.chain(T, normalize())`
+        in a shorter form.
       per_tensor: give every tensor unit length instead of the tree as a whole.
 
     Returns:
-      A transformation with the state of `of`. A norm whose square leaves float32 counts as 0 (below about 1e-19) or as
-      not finite (above about 1e19): the result is then 0. What holds a NaN becomes NaN, which
-      `pugd_optax.reevaluate` takes for no perturbation. Inside `shard_map`, the extra argument `norm_axis_name` of
-      `update` names the mesh axes over which parameters are split.
+      A transformation with the state of `of`. A norm whose square is outside the range of float32 counts as 0 (below
+      about 1e-19) or as not finite (above about 1e19): the result is then 0. If the input contains a NaN, so does the
+      result, and `pugd_optax.reevaluate` then applies no perturbation. Inside `shard_map`, the extra argument
+      `norm_axis_name` of `update` names the mesh axes over which parameters are split.
 
     Example:
       >>> import jax.numpy as jnp
@@ -79,7 +79,8 @@ def normalize(of: Ascent | None = None, *, per_tensor: bool = False) -> optax.Gr
     def update(updates, state, params=None, *, norm_axis_name: AxisName = None, **extra_args):
         run = functools.partial(inner.update, updates, state, params, norm_axis_name=norm_axis_name, **extra_args)
         g, state = run()
-        # XLA stores what both the norm and the perturbation read; in other words it need not, three passes fewer.
+        # XLA would store what both the norm and the perturbation read. Written like this it need not: three passes
+        # fewer.
         sizes = run(signs=False)[0] if sized else g
         if per_tensor:
             return jax.tree.map(lambda x, size: unit(x, norm_axis_name, size), g, sizes), state
@@ -89,18 +90,18 @@ def normalize(of: Ascent | None = None, *, per_tensor: bool = False) -> optax.Gr
 
 
 def scale_by_abs_params(eta: optax.ScalarOrSchedule = 0.0, *, mask: Mask | None = None) -> optax.GradientTransformation:
-    r"""Multiply by the size of the parameters, $(|w| + \eta) \odot g$.
+    r"""Multiply by the absolute values of the parameters, $(|w| + \eta) \odot g$.
 
-    This makes an ascent invariant to rescaling a layer: a parameter moves in proportion to its size, and one that is
-    exactly 0 does not move at $\eta = 0$.
+    This makes an ascent invariant to rescaling a layer: each parameter moves in proportion to its absolute value, and
+    at $\eta = 0$ a parameter that is exactly 0 does not move.
 
     Args:
-      eta: $\eta \ge 0$, the size given to a parameter that is 0; a number or a schedule.
-      mask: the parameters to scale; the others pass as they are. Default: all.
+      eta: $\eta \ge 0$, added to every absolute value; a number or a schedule.
+      mask: the parameters to scale; the others are unchanged. Default: all.
 
     Returns:
-      A stateless transformation that needs `params`. Products are left in float32 or better: in half precision they
-      would overflow or vanish.
+      A stateless transformation that needs `params`. Its output is in float32 or better: in half precision the products
+      could overflow or underflow.
 
     Raises:
       ValueError: if `eta` is negative or not finite.
@@ -134,8 +135,8 @@ def scale_by_abs_params(eta: optax.ScalarOrSchedule = 0.0, *, mask: Mask | None 
 def restrict(ascent: Any, mask: Mask | None) -> optax.GradientTransformationExtraArgs:
     r"""Perturb only the parameters that `mask` selects.
 
-    The gradient of the others is hidden from the ascent, so its norms are those **of the selected parameters alone**,
-    and their part of $\epsilon$ is exactly 0.
+    The gradient of the other parameters is hidden from the ascent, so its norms are those **of the selected parameters
+    only**, and the other entries of $\epsilon$ are exactly 0.
 
     Args:
       ascent: the ascent to restrict.
@@ -169,12 +170,12 @@ def restrict(ascent: Any, mask: Mask | None) -> optax.GradientTransformationExtr
 def projected_ascent(
     epsilon: optax.ScalarOrSchedule = 0.5, step_size: optax.ScalarOrSchedule = 1.0, steps: int = 1
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Gradient ascent from 0, projected on a ball **of each tensor** after every step, as AMP does.
+    r"""Gradient ascent from 0, projected onto a ball **for each tensor** after every step, as AMP does.
 
     $$\epsilon \leftarrow \Pi\big(\epsilon + \zeta\, \nabla L(w + \epsilon)\big), \qquad
       \Pi(x) = x \min(1, r / \|x\|)$$
 
-    The first step uses the gradient it is given, each further one costs a gradient evaluation.
+    The first step uses the given gradient; each further one costs a gradient evaluation.
 
     Args:
       epsilon: $r \ge 0$, the radius of each tensor's ball; a number or a schedule.
@@ -227,7 +228,7 @@ def projected_ascent(
 
 
 def offset(params: optax.Params | None, eps: optax.Updates) -> optax.Params:
-    r"""$w + \epsilon$, added in float32 or better and stored in the dtype of `w`; an entry that is not finite adds 0.
+    r"""$w + \epsilon$, computed in float32 or better and stored in the dtype of `w`; entries that are not finite add 0.
 
     A perturbation below half a unit in the last place of `w` is lost: a bfloat16 weight near 100 absorbs 0.02. Keep
     float32 master parameters where perturbations are small.
@@ -241,7 +242,7 @@ def offset(params: optax.Params | None, eps: optax.Updates) -> optax.Params:
 
 
 def with_extra_args(ascent: Ascent) -> Any:
-    """The ascent itself, or one that swallows the extra arguments it does not know.
+    """The ascent, made to ignore extra arguments it does not know.
 
     Example:
       >>> tx = with_extra_args(optax.identity())
@@ -258,6 +259,6 @@ def _add(w: jax.Array, e: jax.Array) -> jax.Array:
 
 
 def _shrink(length: jax.Array, radius: jax.typing.ArrayLike) -> jax.Array:
-    """The factor that brings a length to at most `radius`; 0 for a length beyond float32."""
+    """The factor that shortens a length to at most `radius`; 0 for a length beyond float32."""
     bound = jnp.maximum(jnp.asarray(radius).astype(length.dtype), 0)
     return jnp.where(length > bound, safe_ratio(bound, length), jnp.ones_like(length))

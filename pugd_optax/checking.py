@@ -1,4 +1,4 @@
-"""The first step, tried out: mistakes that no single transformation can see are named before training starts."""
+"""A trial of the first step that finds mistakes which no single transformation can detect."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -23,23 +23,24 @@ def check(
     extra_args: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> None:
-    r"""Try a chain on one step and say what is wrong with it, and how to write it.
+    r"""Try a chain on one step and report what is wrong with it, and how to write it correctly.
 
-    A transformation sees what enters it and not where that comes from, so some mistakes train silently to a bad end:
-    an optimizer, clipping or weight decay in front of a method, `optax.MultiSteps` around one, a loss that is not the
-    same twice, a perturbation that rounding takes away. This runs one step outside of training and finds them.
+    A transformation sees its input, but not where it comes from, so some mistakes go unnoticed and only make training
+    worse: an optimizer, clipping or weight decay in front of a method, `optax.MultiSteps` around one, a loss that
+    differs between two evaluations, a perturbation that is lost to rounding. `check` runs one step outside of training
+    and finds these.
 
     Args:
-      tx: the transformation to be checked, a method or a chain with one.
+      tx: the transformation to check, a method or a chain that contains one.
       loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, or `(scalar, aux)` with `has_aux`.
-      params: the parameters that training starts with.
-      *args: the first batch and whatever else the loss takes.
+      params: the initial parameters.
+      *args: the first batch and any other arguments of the loss.
       has_aux: whether `loss_fn` returns auxiliary output.
-      extra_args: further extra arguments of `tx.update`, as `labels` for `pugd_optax.lpg`.
+      extra_args: further extra arguments of `tx.update`, such as `labels` for `pugd_optax.lpg`.
       **kwargs: keyword arguments of the loss.
 
     Raises:
-      ValueError: with all that was found, and the line that mends each; TypeError for an argument that is mistyped.
+      ValueError: lists everything that was found, with the line that fixes it; TypeError for a mistyped argument.
 
     Example:
       >>> import jax.numpy as jnp, optax, pugd_optax
@@ -56,7 +57,7 @@ def check(
     tx, params = optax.with_extra_args_support(tx), jax.tree.map(jnp.asarray, params)
 
     def gradient(p: optax.Params) -> optax.Updates:
-        # Traced anew each time, as the two passes of a training step are.
+        # Traced again each time, as the two passes of a training step are.
         g = jax.jit(lambda p: jax.grad(loss_fn, has_aux=has_aux)(p, *args, **kwargs))(p)
         return jax.tree.map(jnp.conj, g[0] if has_aux else g)
 
@@ -69,7 +70,7 @@ def check(
 
 
 class _Trial(NamedTuple):
-    """One step of a transformation with a gradient that is everywhere the same."""
+    """One step of a transformation with a gradient that is the same at every point."""
 
     tx: Any
     params: optax.Params
@@ -77,7 +78,7 @@ class _Trial(NamedTuple):
     extra: dict[str, Any]
 
     def run(self) -> tuple[list[optax.Updates], list[optax.Params], optax.OptState]:
-        """What entered re-evaluations, the points they asked at, and the state after."""
+        """The gradients that entered re-evaluations, the points of evaluation, and the state afterwards."""
         seen, points = [], []
         constant = {"grad_fn": lambda p: points.append(p) or self.g, "active": True}
         token = entered.set(seen)
@@ -88,7 +89,7 @@ class _Trial(NamedTuple):
         return seen, [p for p in points if not _is_traced(p)], state
 
     def distance(self) -> float:
-        """How far from the parameters the method asks."""
+        """How far from the parameters the method evaluates the gradient."""
         points = self.run()[1] or [self.params]
         return float(norm(jax.tree.map(lambda v, w: widen(v) - widen(w), points[-1], self.params)))
 
@@ -136,7 +137,7 @@ def _of_the_distance(trial: _Trial) -> Iterator[str]:
     wanted, made = trial._replace(params=params, g=g).distance(), trial.distance()
     if abs(made - wanted) > 0.2 * wanted:
         yield (
-            f"params are so short that the perturbation is not what the method asks for: length {made:.3g} for "
+            f"params have too low a precision for the perturbation of this method: length {made:.3g} instead of "
             f"{wanted:.3g}. Fix: keep float32 parameters and cast inside loss_fn."
         )
 

@@ -1,10 +1,10 @@
-r"""Combines: `(g, g_star) -> u`, how the old and the new gradient become one.
+r"""Combines: `(g, g_star) -> u`, how the old and the new gradient are combined.
 
-A combine is a plain function of two trees of one structure: `g`, the gradient at the parameters, and `g_star`, the
-gradient at the perturbed parameters. What else it needs it names: `step`, the step count; `params`; `eps`, the
-perturbation; `norms`, the lengths and the inner product of the two (`pugd_optax.combines.Norms`), so that no number is
-measured twice; `followed`, the gradient that the ascent followed, $g$ unless `ascent_grad_fn` gave another. One with a
-memory is a `StatefulCombine`. `pugd_optax.reevaluate` takes any function of this form.
+A combine is a plain function of two trees with the same structure: `g`, the gradient at the parameters, and `g_star`,
+the gradient at the perturbed parameters. It can name further arguments: `step`, the step count; `params`; `eps`, the
+perturbation; `norms`, the norms and the inner product of the two gradients (`pugd_optax.combines.Norms`), so that no
+number is computed twice; `followed`, the gradient that the ascent followed, which is $g$ unless `ascent_grad_fn` gave
+another. A combine with memory is a `StatefulCombine`. `pugd_optax.reevaluate` accepts any function of this form.
 """
 
 from collections.abc import Callable
@@ -22,11 +22,11 @@ Scale = optax.ScalarOrSchedule | Literal["norm_ratio", "cosine"]
 
 
 class StatefulCombine(NamedTuple):
-    """A combine with a memory, which the `idle` of `pugd_optax.reevaluate` may read as `state`.
+    """A combine with memory, which the `idle` function of `pugd_optax.reevaluate` may read as `state`.
 
     Attributes:
       init: `params -> state`.
-      apply: `(g, g_star, *, state, ...) -> (u, state)` on active steps, with what else it names of a combine's extras.
+      apply: `(g, g_star, *, state, ...) -> (u, state)` on active steps; it may name a combine's further arguments.
     """
 
     init: Callable[[optax.Params], Any]
@@ -34,7 +34,7 @@ class StatefulCombine(NamedTuple):
 
 
 def replace(g: optax.Updates, g_star: optax.Updates) -> optax.Updates:
-    r"""The new gradient alone, $u = g^*$, as SAM does.
+    r"""Only the new gradient, $u = g^*$, as in SAM.
 
     Example:
       >>> replace({"w": 1.0}, {"w": 2.0})
@@ -69,21 +69,20 @@ def mix(a: optax.ScalarOrSchedule, b: optax.ScalarOrSchedule) -> Combine:
 
 
 def unit_sum(scale: Scale = 1.0) -> Combine:
-    r"""The unit vector along $s\,g + g^*$, as PUGD does.
+    r"""The unit vector along $s\,g + g^*$, as in PUGD.
 
     $$u = \frac{s\,g + g^*}{\|s\,g + g^*\|}$$
 
-    Only the ratio of the two matters: $s$ gives the new gradient the share $1/(1+s)$. $s = 1$ is PUGD, $s = 0.25$ the
-    mix of GNP's recipes, $s = 0$ a normalised SAM.
+    Only the ratio of the two matters: the new gradient has the share $1/(1+s)$. $s = 1$ is PUGD, $s = 0.25$ the mix of
+    GNP's recipes, $s = 0$ a normalised SAM.
 
     Args:
-      scale: $s$, at least 0: a number, a schedule, or one of two rules that follow the gradients: `"norm_ratio"`,
-        $s = \|g^*\| / \|g\|$, gives both the same length; `"cosine"`, $s = \max(0, \cos(g, g^*))$, trusts the old
-        gradient as far as the new one agrees with it.
+      scale: $s \ge 0$: a number, a schedule, or one of two rules that depend on the gradients: `"norm_ratio"`, $s =
+        \|g^*\| / \|g\|$, gives both the same length; `"cosine"`, $s = \max(0, \cos(g, g^*))$, weights the old gradient
+        by its agreement with the new one.
 
     Returns:
-      A combine. Where the length of the sum is 0 so is $u$; where it is not finite (above about 1e19 in float32),
-      $u = g^*$.
+      A combine. If the norm of the sum is 0, so is $u$; if it is not finite (above about 1e19 in float32), $u = g^*$.
 
     Raises:
       ValueError: if `scale` is an unknown rule or a negative or non-finite number.
@@ -108,7 +107,7 @@ def unit_sum(scale: Scale = 1.0) -> Combine:
 
 
 def decompose(alpha: optax.ScalarOrSchedule) -> Combine:
-    r"""The new gradient less a part of the old one that is orthogonal to it, as GSAM does.
+    r"""The new gradient minus a multiple of the part of the old one that is orthogonal to it, as in GSAM.
 
     $$u = g^* - \alpha\, g_\perp, \qquad g_\perp = g - \frac{\langle g, g^*\rangle}{\|g^*\|^2}\, g^*$$
 
@@ -138,7 +137,7 @@ def decompose(alpha: optax.ScalarOrSchedule) -> Combine:
 def weighted_sum(
     a: jax.typing.ArrayLike, g: optax.Updates, b: jax.typing.ArrayLike, g_star: optax.Updates
 ) -> optax.Updates:
-    r"""$a\,g + b\,g^*$ summed in float32 or better, in the dtypes of `g`; a weight of 0 drops its term, inf or not.
+    r"""$a\,g + b\,g^*$, summed in float32 or better, in the dtypes of `g`; a weight of 0 drops even an infinite term.
 
     Example:
       >>> import jax.numpy as jnp
@@ -149,9 +148,9 @@ def weighted_sum(
 
 
 def _unit_sum(scale: jax.typing.ArrayLike, g: optax.Updates, g_star: optax.Updates, norms: Norms | None):
-    """The unit vector along the sum, which is measured itself: exact where the two cancel, and two reads.
+    """The unit vector along the sum, by the norm of the sum itself: exact if the two cancel, at two reads of each.
 
-    The sum is written twice, once to be measured: XLA stores what both the norm and the output read.
+    The sum is computed twice, once for its norm: XLA would store a sum that both the norm and the output read.
     """
     a, b = _shares(scale)
     length = (norms or Norms(g, g_star)).of(_wide_sum(a, g, b, g_star))
@@ -176,7 +175,7 @@ def _wide_sum(
 
 
 def _weigher(a: jax.typing.ArrayLike) -> Callable[[jax.Array], jax.Array]:
-    """`x -> a * x` in float32 or better, which drops `x` where `a` is 0."""
+    """`x -> a * x` in float32 or better; 0 if `a` is 0, whatever `x` is."""
     if isinstance(a, int | float):
         return lambda x: widen(x) if a == 1 else jnp.zeros_like(widen(x)) if is_zero(a) else a * widen(x)
     weight = jnp.asarray(a)

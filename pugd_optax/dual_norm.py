@@ -1,4 +1,4 @@
-"""The steepest direction of any ball, as an ascent."""
+"""The direction of steepest ascent in any p-norm, as an ascent."""
 
 import math
 from typing import Any
@@ -11,18 +11,18 @@ from pugd_optax._norms import AxisName, behind_roots, inverse, largest, times, t
 
 
 def dual_norm(p: float = 2.0, *, per_tensor: bool = False) -> optax.GradientTransformationExtraArgs:
-    r"""The steepest direction in the ball of another norm, $\|\epsilon\|_p \le 1$.
+    r"""The direction of steepest ascent in the unit ball of a p-norm, $\|\epsilon\|_p \le 1$.
 
     $$\epsilon = \frac{\mathrm{sign}(g) \odot |g|^{q-1}}{\big(\|g\|_q^q\big)^{1/p}}, \qquad
       \frac1p + \frac1q = 1$$
 
-    $p = 2$ is `normalize`; $p = \infty$ the sign, which moves every parameter alike; $p = 1$ the largest entry alone,
-    or the largest ones in equal parts.
+    $p = 2$ is `normalize`; $p = \infty$ is the sign, which moves every parameter by the same distance; $p = 1$ moves
+    only the largest entry, or several equally large ones in equal parts.
 
     Args:
-      p: in [1, inf], a Python number. Radii do not carry over: at the same $\|\epsilon\|_2$, the radius of
-        $p = \infty$ is smaller by the square root of the number of parameters.
-      per_tensor: a ball for every tensor instead of one for the tree as a whole.
+      p: in [1, inf], a Python number. Radii for different p are not comparable: at the same $\|\epsilon\|_2$, the
+        radius of $p = \infty$ is smaller by the square root of the number of parameters.
+      per_tensor: one ball for every tensor instead of one for the whole tree.
 
     Returns:
       A stateless transformation; zero stays zero, and `norm_axis_name` works as in `normalize`. For $p$ other than 2
@@ -42,7 +42,7 @@ def dual_norm(p: float = 2.0, *, per_tensor: bool = False) -> optax.GradientTran
 
     References:
       Foret, Kleiner, Mobahi and Neyshabur, https://arxiv.org/abs/2010.01412, equation 2; section 3.2 of the
-      Radius-Timing-Scale paper takes it for PUGD.
+      Radius-Timing-Scale paper uses it for PUGD.
     """
     if isinstance(p, bool) or not isinstance(p, int | float):
         raise TypeError(f"p={p!r}: expected a Python number in [1, inf]. Fix: p=2.")

@@ -18,7 +18,7 @@ except ModuleNotFoundError as error:
 
 @dataclasses.dataclass(frozen=True)
 class PerturbedValueAndGrad:
-    """What `filter_value_and_grad` returns: `init` makes the state, a call gives value, gradient and next state."""
+    """The result of `filter_value_and_grad`: `init` makes the state, a call returns value, gradient and next state."""
 
     loss_fn: Callable[..., Any]
     tx: optax.GradientTransformationExtraArgs
@@ -70,20 +70,22 @@ def filter_value_and_grad(
 
     $$\epsilon = \epsilon(g, w), \qquad g^* = \nabla L(w + \epsilon), \qquad u = \mathrm{combine}(g, g^*)$$
 
-    Value and auxiliary output are those of the **first** pass, at the model itself: an `eqx.nn.State` that travels in
-    the auxiliary output moves once a step. Both passes see the same arguments, so a `key` drops the same units in both.
+    Value and auxiliary output are those of the **first** pass, at the unperturbed model, so an `eqx.nn.State` in the
+    auxiliary output is updated once per step. Both passes get the same arguments, so with a `key` among them both drop
+    the same units.
 
     Args:
       loss_fn: `loss_fn(model, *args, **kwargs)` returns a scalar, or `(scalar, aux)` with `has_aux`.
       tx: a transformation of this package, or a chain that starts with one.
       has_aux: whether `loss_fn` returns auxiliary output.
-      axis_name: the mesh axis over which the batch is split; this and what follows as in `pugd_optax.value_and_grad`.
-      perturb: with `axis_name`, by the gradient of each device's own examples, `"local"`, or of all, `"global"`.
-      groups: m, groups that perturb with their own gradients: m-sharpness. The batch is `*args` without the modules
-        and `eqx.nn.State`s among them.
-      second_batch: share in (0, 1] of the batch that the second gradient is taken of.
-      aux_reduce: how auxiliary output becomes one over groups and devices: `"mean"`, `"sum"`, or `"first"`, which
-        suits an `eqx.nn.State` with flags. It holds arrays alone where there are groups.
+      axis_name: the mesh axis over which the batch is split; this and the following as in `pugd_optax.value_and_grad`.
+      perturb: with `axis_name`, whether the gradient of each device's own examples, `"local"`, or of all examples,
+        `"global"`, perturbs.
+      groups: m, the number of groups, each of which perturbs with its own gradient (m-sharpness). The batch is `*args`
+        except modules and `eqx.nn.State`s.
+      second_batch: share in (0, 1] of the batch that is used for the second gradient.
+      aux_reduce: how auxiliary output is combined over groups and devices: `"mean"`, `"sum"`, or `"first"`, which suits
+        an `eqx.nn.State` with flags. With groups, auxiliary output may contain only arrays.
 
     Returns:
       A callable with `init(model) -> state` and
@@ -91,7 +93,8 @@ def filter_value_and_grad(
           value, grads, state = vg(model, state, *args, active=None, extra_args=None, **kwargs)
 
       where `value` is the loss, or `(loss, aux)`, and `grads` is a model of gradients, as Equinox returns it: `None`
-      beside the floating-point arrays. `active` overrides the gate, `extra_args` are extra arguments of `tx.update`.
+      for all leaves that are not floating-point arrays. `active` overrides the gate, `extra_args` are extra arguments
+      of `tx.update`.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range; in a call, if m does not divide the examples.

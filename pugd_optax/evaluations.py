@@ -1,4 +1,4 @@
-r"""Gradients from more than one point: what stands for $g^*$ where a single evaluation is not enough."""
+r"""Gradients from more than one point, used as $g^*$ where a single evaluation is not enough."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,13 +13,13 @@ from pugd_optax._typing import GradFn, ValueFn
 from pugd_optax.ascents import offset
 
 Evaluation = Callable[[GradFn, optax.Updates, optax.Params, optax.Params], optax.Updates]
-r"""`(gradient, g, w, w_star) -> g_star`, what to make of the gradient function at $w^* = w + \epsilon$."""
+r"""`(gradient, g, w, w_star) -> g_star`: how to compute $g^*$ with the gradient function and $w^* = w + \epsilon$."""
 
 
 def evaluate_by(
     evaluation: Evaluation, method: optax.GradientTransformationExtraArgs
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Give a re-evaluating method another $g^*$ than the gradient at $w + \epsilon$.
+    r"""Replace the gradient at $w + \epsilon$ in a re-evaluating method by another $g^*$.
 
     Args:
       evaluation: `(gradient, g, w, w_star) -> g_star`, one of `two_sided_mean`, `two_sided_difference` or your own.
@@ -68,10 +68,10 @@ def two_sided_difference(gradient: GradFn, g: optax.Updates, w: optax.Params, w_
 
 
 def hessian_vector_product(gradient: GradFn, w: optax.Params, v: optax.Updates) -> optax.Updates:
-    r"""$H v$: the directional derivative of the gradient, forward over reverse.
+    r"""$H v$: the directional derivative of the gradient, by forward-over-reverse differentiation.
 
-    Where the loss holds a `jax.custom_vjp`, which has no forward mode, it is the gradient of
-    $\langle \nabla L, v \rangle$.
+    If the loss contains a `jax.custom_vjp`, which has no forward mode, it is computed as the gradient of $\langle
+    \nabla L, v \rangle$.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -89,5 +89,5 @@ def hessian_vector_product(gradient: GradFn, w: optax.Params, v: optax.Updates) 
 
 
 def _mirrored(w: optax.Params, w_star: optax.Params) -> optax.Params:
-    """The point opposite `w_star`, as far from `w` as it really is after rounding."""
+    """The point opposite to `w_star`, at its actual distance from `w` after rounding."""
     return offset(w, jax.tree.map(lambda x, y: widen(x) - widen(y), w, w_star))

@@ -1,4 +1,4 @@
-"""Losses that hold the training loss up: `loss -> loss`."""
+"""Flooding: losses that keep the training loss above a level, `loss -> loss`."""
 
 import functools
 from collections.abc import Callable
@@ -13,12 +13,12 @@ from pugd_optax._norms import widen
 
 
 def flood(loss_fn: Callable[..., Any], level: float, *, has_aux: bool = False) -> Callable[..., Any]:
-    r"""Flooding: keep the mean loss of a batch near a level, by climbing whenever it is below.
+    r"""Flooding: keep the mean loss of a batch near a level, by gradient ascent whenever it is below.
 
     $$|L - b| + b, \qquad \text{gradient } \mathrm{sign}(L - b)\, g$$
 
-    A step up and a step down of size $h$ land at $w - h^2\, (\nabla L(w + h g) - g) / h$: together, one step of
-    gradient regularisation by finite differences.
+    An ascent step followed by a descent step of size $h$ ends at $w - h^2\, (\nabla L(w + h g) - g) / h$: together they
+    are one step of gradient regularisation by finite differences.
 
     Args:
       loss_fn: returns the mean loss of a batch, a scalar; or `(loss, aux)` with `has_aux`.
@@ -26,7 +26,7 @@ def flood(loss_fn: Callable[..., Any], level: float, *, has_aux: bool = False) -
       has_aux: whether `loss_fn` returns auxiliary output.
 
     Returns:
-      A function of the same arguments and returns.
+      A function with the same arguments and results.
 
     Raises:
       ValueError, TypeError: if `level` is out of its range; when called, if the loss is not a scalar.
@@ -55,7 +55,7 @@ def flood(loss_fn: Callable[..., Any], level: float, *, has_aux: bool = False) -
 
 
 def iflood(loss_fn: Callable[..., Any], level: float, *, has_aux: bool = False) -> Callable[..., Any]:
-    r"""Flooding example by example.
+    r"""Flooding of every example separately.
 
     $$\mathrm{mean}_i\, |\ell_i - b| + b, \qquad \text{gradient } \mathrm{mean}_i\, \mathrm{sign}(\ell_i - b)\, g_i$$
 
@@ -87,7 +87,7 @@ def iflood(loss_fn: Callable[..., Any], level: float, *, has_aux: bool = False) 
 def soft_ad(
     loss_fn: Callable[..., Any], level: float, sigma: float = 1.0, *, has_aux: bool = False
 ) -> Callable[..., Any]:
-    r"""Soft ascent-descent: descend on examples above a level and climb on those below, less the nearer they are.
+    r"""Soft ascent-descent: descend on examples above a level, ascend on those below, less the closer they are to it.
 
     $$\theta + \sigma\, \mathrm{mean}_i\, \rho\Big(\frac{\ell_i - \theta}{\sigma}\Big), \quad
       \rho(x) = \sqrt{1 + x^2} - 1, \qquad
@@ -97,8 +97,8 @@ def soft_ad(
     Args:
       loss_fn: returns the losses of the examples, an array; or `(losses, aux)` with `has_aux`.
       level: $\theta$, in units of the loss.
-      sigma: $\sigma > 0$, the width of the transition; towards 0 this is `iflood`. The paper's objective is this one
-        times $\sigma$, up to a constant; at $\sigma = 1$, its default, they are the same.
+      sigma: $\sigma > 0$, the width of the transition; in the limit 0 this is `iflood`. The paper's objective is this
+        one times $\sigma$, up to a constant; at $\sigma = 1$, its default, they are the same.
       has_aux: whether `loss_fn` returns auxiliary output.
 
     Returns:
@@ -122,7 +122,7 @@ def soft_ad(
     def transform(losses: jax.Array) -> jax.Array:
         losses = jnp.asarray(losses)
         away = widen(losses) - level
-        # sqrt(1 + x^2) - 1: without loss of digits near 0, and |x| - 1 where the square would overflow.
+        # sqrt(1 + x^2) - 1, without loss of precision near 0, and as |x| - 1 where the square would overflow.
         far = jnp.abs(away) > 1e8 * sigma
         x = jnp.where(far, 0, away) / sigma
         rise = jnp.where(far, jnp.abs(away) - sigma, sigma * (x * x / (1 + jnp.sqrt(1 + x * x))))
@@ -132,7 +132,7 @@ def soft_ad(
 
 
 def _fold(loss: jax.Array, level: float) -> jax.Array:
-    """`|loss - level| + level` with slope 0 at the level itself, where that of `jnp.abs` is 1."""
+    """`|loss - level| + level` with derivative 0 at the level itself, where that of `jnp.abs` is 1."""
     return (loss - level) * jnp.sign(loss - level) + level
 
 

@@ -1,4 +1,4 @@
-"""Any of our transformations as a drop-in for `jax.value_and_grad`."""
+"""Any of our transformations as a drop-in replacement for `jax.value_and_grad`."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from pugd_optax._parts import Perturb, check_options, over_axis, over_groups, sh
 
 @dataclasses.dataclass(frozen=True)
 class PerturbedValueAndGrad:
-    """What `value_and_grad` returns: `init` makes the state, a call gives value, gradient and next state."""
+    """The result of `value_and_grad`: `init` makes the state, a call returns value, gradient and next state."""
 
     loss_fn: Callable[..., Any]
     tx: optax.GradientTransformationExtraArgs
@@ -50,7 +50,7 @@ class PerturbedValueAndGrad:
             return results[0]
         how = ways(*results[0], has_aux=self.has_aux, aux_reduce=self.aux_reduce)
         value, grads, state = over_groups(results, how) if self.groups > 1 else results[0]
-        if alone:  # the gradient and the state are the same on every device already
+        if alone:  # the gradient and the state are already the same on every device
             return self._reduced(value, how[0]), grads, state
         return self._reduced((value, grads, state), how)
 
@@ -64,7 +64,7 @@ class PerturbedValueAndGrad:
         return value, jax.tree.map(jnp.conj, u), state
 
     def _value_and_gradient(self, params, *args, **kwargs):
-        """In Optax's convention: of this device's examples, or with the mean gradient of all devices."""
+        """Loss of this device's examples, and their gradient or the mean over devices, in Optax's convention."""
         apart = self.axis_name is not None and self.perturb == "global"
         first = jax.value_and_grad(self.loss_fn, has_aux=self.has_aux)
         value, g = first(varying(params, self.axis_name) if apart else params, *args, **kwargs)
@@ -87,10 +87,10 @@ def value_and_grad(
 ) -> PerturbedValueAndGrad:
     r"""`jax.value_and_grad` with a perturbed gradient.
 
-    Use it where the transformation cannot be the first of an Optax chain: with `optax.masked`, `partition`, `flatten`
-    or `lookahead`, with Flax's `TrainState`, with BatchNorm, or with any training step that takes a gradient and no
-    `grad_fn`. The loss and the auxiliary output are those of the **first** pass, at the parameters themselves, so the
-    logged loss is the clean one and running statistics that travel in the auxiliary output move once a step.
+    Use it if the transformation cannot be the first of an Optax chain: with `optax.masked`, `partition`, `flatten` or
+    `lookahead`, with Flax's `TrainState`, with BatchNorm, or with any training step that takes a gradient but no
+    `grad_fn`. The loss and the auxiliary output are those of the **first** pass, at the unperturbed parameters, so the
+    logged loss is the usual one, and running statistics in the auxiliary output are updated once per step.
 
     Args:
       loss_fn: `loss_fn(params, *args, **kwargs)` returns a scalar, or `(scalar, aux)` with `has_aux`. It averages over
@@ -98,26 +98,27 @@ def value_and_grad(
       tx: a transformation of this package, or a chain that starts with one.
       has_aux: whether `loss_fn` returns auxiliary output.
       axis_name: inside `shard_map` or `pmap`, the mesh axis over which the batch is split. Value, gradient and state
-        come back averaged over it, equal on every device. A gate that reads the gradient would decide device by device
-        under `perturb="local"`: not supported.
-      perturb: with `axis_name`, whose gradient perturbs: `"local"`, that of each device's **own** examples
-        (m-sharpness), with one all-reduce a step; or `"global"`, the mean over devices, with one all-reduce a gradient.
-      groups: m, split `args` along their first axis into as many groups, each of which perturbs with its own gradient
-        before the mean is taken: m-sharpness on one device. Arrays in `args` have a first axis that m divides, scalars
-        and keys go to every group; `kwargs` are not split. The step is compiled once a group.
-      second_batch: share in (0, 1] of the examples that the second gradient is taken of, evenly spread over `args`: at
-        0.25 a step costs about 1.25 gradients. The first gradient, the loss and the running statistics use all.
-      aux_reduce: how auxiliary output becomes one over groups and devices: `"mean"`, `"sum"`, `"first"` for what is the
-        same in all of them, or a tree of these for the leading part of its structure. Default: floats are averaged,
-        whole numbers and bools are summed.
+        are averaged over it and equal on every device. Gates that read the gradient are not supported with
+        `perturb="local"`, because each device would decide by itself.
+      perturb: with `axis_name`, the gradient used for the perturbation: `"local"`, that of each device's **own**
+        examples (m-sharpness), with one all-reduce per step; or `"global"`, the mean over devices, with one all-reduce
+        per gradient.
+      groups: m; `args` are split along their first axis into m groups, each of which perturbs with its own gradient
+        before the mean is taken: m-sharpness on one device. m must divide the first axis of the arrays in `args`;
+        scalars and keys go to every group; `kwargs` are not split. The step is compiled once per group.
+      second_batch: share in (0, 1] of the examples used for the second gradient, evenly spread over `args`: at 0.25 a
+        step costs about 1.25 gradients. The first gradient, the loss and the running statistics use all examples.
+      aux_reduce: how auxiliary output is combined over groups and devices: `"mean"`, `"sum"`, `"first"` for values that
+        are the same in all of them, or a tree of these for the leading part of its structure. Default: floats are
+        averaged, integers and bools are summed.
 
     Returns:
       A callable with `init(params) -> state` and
 
           value, grads, state = vg(params, state, *args, active=None, extra_args=None, **kwargs)
 
-      where `value` is the loss, or `(loss, aux)`, `active` is the override of the gate and `extra_args` are extra
-      arguments of `tx.update`. Gradients of complex parameters follow `jax.grad`.
+      where `value` is the loss, or `(loss, aux)`, `active` overrides the gate and `extra_args` are extra arguments of
+      `tx.update`. Gradients of complex parameters follow `jax.grad`.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range; in a call, if m does not divide the examples.

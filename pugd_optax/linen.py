@@ -1,4 +1,4 @@
-"""Flax Linen: a `TrainState` that hands `grad_fn` on. `pugd_optax.linen` imports Flax when it is first used."""
+"""Flax Linen: a `TrainState` that passes `grad_fn` on. `pugd_optax.linen` imports Flax when it is first used."""
 
 import dataclasses
 import difflib
@@ -14,14 +14,14 @@ except ModuleNotFoundError as error:
 
 
 class TrainState(train_state.TrainState):
-    r"""`flax.training.train_state.TrainState` whose `apply_gradients` hands `grad_fn` on to the transformation.
+    r"""`flax.training.train_state.TrainState` whose `apply_gradients` passes `grad_fn` on to the transformation.
 
     $$w \leftarrow w + \mathrm{tx.update}(g, s, w;\ \text{grad\_fn})$$
 
-    A drop-in: same fields, same `create(apply_fn=, params=, tx=)`, subclassed in the same way for `batch_stats` or a
-    random key. `apply_gradients(*, grads, **kwargs)` replaces the fields that `kwargs` names, and gives the rest
-    (`grad_fn`, `value_fn`, `active`, extra arguments of the base optimizer) to `tx.update`. A keyword that is nearly
-    the name of a field is refused.
+    It is a drop-in replacement with the same fields and the same `create(apply_fn=, params=, tx=)`; subclass it in the
+    same way for `batch_stats` or a random key. `apply_gradients(*, grads, **kwargs)` replaces the fields named in
+    `kwargs` and passes the other keywords (`grad_fn`, `value_fn`, `active`, extra arguments of the base optimizer) to
+    `tx.update`. A keyword that is nearly the name of a field is refused.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, pugd_optax
@@ -45,7 +45,7 @@ class TrainState(train_state.TrainState):
     """
 
     def apply_gradients(self, *, grads: Any, **kwargs: Any) -> Self:
-        """The state after one step; keywords that are no field go to `tx.update`."""
+        """The state after one step; keywords that are not fields go to `tx.update`."""
         fields = {field.name for field in dataclasses.fields(self)}
         extra_args = {name: value for name, value in kwargs.items() if name not in fields}
         _check_names(extra_args, fields)
@@ -58,4 +58,4 @@ class TrainState(train_state.TrainState):
 def _check_names(names: Any, fields: set[str]) -> None:
     for name in names:
         if near := difflib.get_close_matches(name, fields, 1, 0.85):
-            raise TypeError(f"{name}= is no field of the TrainState, which has {near[0]}. Fix: {near[0]}=.")
+            raise TypeError(f"{name}= is not a field of the TrainState, which has {near[0]}. Fix: {near[0]}=.")

@@ -19,7 +19,7 @@ except ModuleNotFoundError as error:
 
 @dataclasses.dataclass(frozen=True)
 class PerturbedValueAndGrad:
-    """What `value_and_grad` returns: `init` makes the state, a call gives value, gradient and next state."""
+    """The result of `value_and_grad`: `init` makes the state, a call returns value, gradient and next state."""
 
     loss_fn: Callable[..., Any]
     tx: optax.GradientTransformationExtraArgs
@@ -84,30 +84,31 @@ def value_and_grad(
     $$\epsilon = \epsilon(g, w), \qquad g^* = \nabla L(w + \epsilon;\ \text{same batch, same random counters}), \qquad
       u = \mathrm{combine}(g, g^*)$$
 
-    Both passes start from the variables as they were before the step: the model's, and those of an `nnx.Rngs` or
-    another module among the further arguments. So both drop the same units, and what the loss changes (BatchNorm
-    statistics, random counters, metrics) changes once a step, as the **first** pass left it.
+    Both passes start from the variables as they were before the step, those of the model and those of an `nnx.Rngs` or
+    another module among the further arguments. So both passes drop the same units, and variables changed by the loss
+    (BatchNorm statistics, random counters, metrics) are changed once per step, by the **first** pass.
 
     Args:
       loss_fn: `loss_fn(model, *args, **kwargs)` returns a scalar, or `(scalar, aux)` with `has_aux`.
       tx: a transformation of this package, or a chain that starts with one. The optimizer stays in `nnx.Optimizer`.
       has_aux: whether `loss_fn` returns auxiliary output.
-      argnums: 0, or `nnx.DiffState(0, filter)` for the variables to differentiate. Default: `nnx.Param`. Give the
-        filter to `nnx.Optimizer` as `wrt` too.
-      axis_name: the mesh axis over which the batch is split; this and what follows as in `pugd_optax.value_and_grad`.
-      perturb: with `axis_name`, by the gradient of each device's own examples, `"local"`, or of all, `"global"`.
-      groups: m, groups that perturb with their own gradients: m-sharpness. The batch is what of `*args` holds no
-        variables. Of the variables that the loss changes, floats are then averaged, metrics add up, and random
-        counters and other whole numbers, which are the same in all groups, move once.
-      second_batch: share in (0, 1] of the batch that the second gradient is taken of.
-      aux_reduce: how auxiliary output becomes one over groups and devices: `"mean"`, `"sum"` or `"first"`.
+      argnums: 0, or `nnx.DiffState(0, filter)` for the variables to differentiate. Default: `nnx.Param`. Pass the same
+        filter to `nnx.Optimizer` as `wrt`.
+      axis_name: the mesh axis over which the batch is split; this and the following as in `pugd_optax.value_and_grad`.
+      perturb: with `axis_name`, whether the gradient of each device's own examples, `"local"`, or of all examples,
+        `"global"`, perturbs.
+      groups: m, the number of groups, each of which perturbs with its own gradient (m-sharpness). The batch is every
+        argument in `*args` without variables. Of the variables changed by the loss, floats are then averaged, metrics
+        are added up, and random counters and other integers, which are the same in all groups, change once.
+      second_batch: share in (0, 1] of the batch that is used for the second gradient.
+      aux_reduce: how auxiliary output is combined over groups and devices: `"mean"`, `"sum"` or `"first"`.
 
     Returns:
       A callable with `init(model) -> state` and
 
           value, grads, state = vg(model, state, *args, active=None, extra_args=None, **kwargs)
 
-      where `value` is the loss at the parameters themselves, or `(loss, aux)`, and `grads` is an `nnx.State`, as
+      where `value` is the loss at the unperturbed parameters, or `(loss, aux)`, and `grads` is an `nnx.State`, as
       `nnx.value_and_grad` returns it. `active` overrides the gate, `extra_args` are extra arguments of `tx.update`.
 
     Raises:
@@ -143,7 +144,7 @@ def value_and_grad(
 
 
 def _split(live: Any, of_model: Callable[..., bool]) -> tuple[Any, tuple[Any, Any, Any]]:
-    """Graph, and the states of the parameters, of all other variables, and of arrays."""
+    """The graph, and the states of the parameters, of all other variables, and of arrays."""
     graphdef, params, moving, rest = nnx.split(live, of_model, nnx.Variable, ...)
     return graphdef, (params, moving, rest)
 
@@ -158,14 +159,14 @@ def _holds_variables(arg: Any) -> bool:
 
 
 def _way(variable: nnx.Variable) -> str:
-    """How a variable that the loss changed becomes one over groups and devices."""
+    """How a variable changed by the loss is combined over groups and devices."""
     if isinstance(variable, nnx.metrics.MetricState):
         return "sum"
     return "mean" if jnp.issubdtype(variable[...].dtype, jnp.inexact) else "first"
 
 
 def _metrics(move: Callable[..., Any], moved: Any, before: Any) -> Any:
-    """The totals of metrics less those before the step, or those before it added again."""
+    """The totals of metrics minus those before the step, or with those before the step added again."""
     is_metric = lambda x: isinstance(x, nnx.metrics.MetricState)
     each = lambda x, y: jax.tree.map(move, x, y) if is_metric(x) else x
     return jax.tree.map(each, moved, before, is_leaf=_is_variable)

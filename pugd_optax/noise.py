@@ -1,4 +1,4 @@
-r"""Gaussian noise in the shape of the parameters, the same again for the same key and step."""
+r"""Gaussian noise in the shape of the parameters, reproducible from a key and the step."""
 
 import itertools
 import math
@@ -17,12 +17,12 @@ Sampler = Callable[[jax.Array, tuple[int, ...], Any], jax.Array]
 
 
 def gaussian(key: jax.Array | int = 0) -> optax.GradientTransformationExtraArgs:
-    r"""Standard normal noise on every parameter, $\epsilon \sim \mathcal{N}(0, I)$; the gradient is not read.
+    r"""Standard normal noise on every parameter, $\epsilon \sim \mathcal{N}(0, I)$; the gradient is not used.
 
     Args:
-      key: a PRNG key or an integer seed. The noise of step t is drawn from `fold_in(key, t)`, so nothing but the step
-        count is carried on, and a resumed run draws the same noise. Two noise methods in one chain need two keys: those
-        of one key draw the same numbers.
+      key: a PRNG key or an integer seed. The noise of step t is drawn from `fold_in(key, t)`, so the state is only the
+        step count, and a resumed run draws the same noise. Two noise methods in one chain need different keys: with the
+        same key they draw the same numbers.
 
     Returns:
       A stateless ascent.
@@ -51,7 +51,7 @@ def draw(
 ) -> optax.Updates:
     """The random numbers of one step in the shapes and dtypes of `like`, standard normal ones by default.
 
-    They come out of one buffer in float32 or better, of the size of the tree and on every device.
+    They are taken from one buffer in float32 or better, which has the size of the tree on every device.
     """
     leaves, structure = jax.tree.flatten(like)
     ends = list(itertools.accumulate((_parts(x) for x in leaves), initial=0))
@@ -64,7 +64,8 @@ def numbers(
 ) -> jax.Array:
     """A buffer of at least `capacity` random numbers, of which the first `count` are drawn and the rest may be 0.
 
-    In chunks, one after the other: a generator for each tensor would take longer to compile than the network.
+    They are drawn in chunks, one after the other: one generator per tensor would take longer to compile than the
+    network.
     """
     chunk = min(_CHUNK, capacity)
     if chunk == capacity:
@@ -76,7 +77,7 @@ def numbers(
 
 
 def taken(buffer: jax.Array, start: int, like: jax.Array) -> jax.Array:
-    """Numbers from the buffer in the shape and dtype of an array; complex ones have unit variance in all."""
+    """Numbers from the buffer in the shape and dtype of an array; complex numbers have unit variance in total."""
     real = buffer[start : start + like.size].reshape(like.shape)
     if jnp.iscomplexobj(like):
         imaginary = buffer[start + like.size : start + 2 * like.size].reshape(like.shape)
@@ -85,14 +86,14 @@ def taken(buffer: jax.Array, start: int, like: jax.Array) -> jax.Array:
 
 
 def _split_as(like: jax.Array, x: jax.Array) -> jax.Array:
-    """On a mesh with explicit axes every array has its sharding in its type; elsewhere the compiler finds one."""
+    """`x` with the sharding of `like` on a mesh with explicit axes; elsewhere the compiler chooses the sharding."""
     sharding = getattr(jax.typeof(like), "sharding", None) if isinstance(like, jax.Array) else None
     explicit = sharding is not None and any(axis is not None for axis in sharding.spec)
     return jax.sharding.reshard(x, sharding) if explicit else x
 
 
 def real_dtype(leaves: list[jax.Array]) -> Any:
-    """float64 if a leaf is, else float32."""
+    """float64 if any leaf is float64, otherwise float32."""
     return jnp.float64 if any(jnp.finfo(x.dtype).bits == 64 for x in leaves) else jnp.float32
 
 
@@ -109,7 +110,7 @@ def shift(
 
 
 def as_key(key: jax.Array | int) -> jax.Array:
-    """A typed PRNG key from one, from its raw words, or from a whole number, traced or not.
+    """A typed PRNG key from a typed key, from raw key words, or from an integer, traced or not.
 
     Example:
       >>> as_key(7).shape
@@ -128,7 +129,7 @@ def as_key(key: jax.Array | int) -> jax.Array:
 
 
 _RAW = {2: "threefry2x32", 4: "rbg"}
-"""Which generator a raw key of so many words belongs to."""
+"""The generator that a raw key with this many words belongs to."""
 
 _CHUNK = 2**16
 """How many numbers are drawn at a time."""

@@ -1,18 +1,18 @@
-r"""Per-example gradients: their norms, the mean of their squares by three evaluators, and micro-batches.
+r"""Per-example gradients: their norms, the mean of their squared norms by three evaluators, and micro-batches.
 
 `losses_fn(params)` returns the loss of each example, [batch], bound to one batch and one random key.
-`norms(losses_fn, params)` is all it takes to clip or to weight examples. An evaluator is a function
+`norms(losses_fn, params)` is all that is needed to clip or to weight examples. An evaluator is a function
 
     losses, squares = evaluator(losses_fn, params, step)
 
-of it: `losses` [batch], and `squares`, whose mean is $\frac1n \sum_i \|g_i\|^2$ with $g_i = \nabla \ell_i$, exactly or
-in expectation. All three can be differentiated, and `pugd_optax.pegr` adds half of it to the loss:
+with `losses` [batch] and `squares`, whose mean is $\frac1n \sum_i \|g_i\|^2$ with $g_i = \nabla \ell_i$, exactly or
+in expectation. All three can be differentiated; `pugd_optax.pegr` adds half of this mean to the loss:
 
-- `reference` takes every $g_i$ by itself: small models;
-- `ghost` is exact and holds no per-example gradients;
+- `reference` computes every $g_i$ separately, for small models;
+- `ghost` is exact and stores no per-example gradients;
 - `signs` is unbiased for any architecture.
 
-The mean is $\|g\|^2 + \mathrm{tr}\,\mathrm{Cov}(g_i)$: what gradient regularisation penalises, and the variance.
+The mean is $\|g\|^2 + \mathrm{tr}\,\mathrm{Cov}(g_i)$: the penalty of gradient regularisation plus the variance.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ Evaluator = Callable[..., tuple[jax.Array, jax.Array]]
 
 
 def norms(losses_fn: LossesFn, params: optax.Params) -> jax.Array:
-    r"""The norm of the gradient of each example, exact, without the gradients themselves.
+    r"""The exact gradient norm of each example, without computing the per-example gradients.
 
     $$\|g_i\|, \qquad g_i = \nabla \ell_i$$
 
@@ -52,8 +52,8 @@ def norms(losses_fn: LossesFn, params: optax.Params) -> jax.Array:
       ValueError: as `ghost` does.
 
     Example:
-      Differentially private training with Optax: every gradient is clipped to the norm C, and the mean gets noise. The
-      mean of the clipped gradients is the gradient of a weighted mean of the losses.
+      Differentially private training with Optax: every gradient is clipped to the norm C, and noise is added to the
+      mean. The mean of the clipped gradients is the gradient of a weighted mean of the losses.
 
       >>> import jax, jax.numpy as jnp, optax
       >>> x, y = jnp.array([[1.0, 2.0], [3.0, 4.0]]), jnp.array([1.0, 1.0])
@@ -75,26 +75,26 @@ def norms(losses_fn: LossesFn, params: optax.Params) -> jax.Array:
     Notes:
       Norms of the mean gradients of groups: `norms(micro_batches(losses_fn, group_size), params)`.
 
-      The privacy of a run follows from the noise multiplier, the sampling rate and the number of steps by an
-      accountant, which this package does not have.
+      The privacy guarantee of a run follows from the noise multiplier, the sampling rate and the number of steps; it
+      needs a privacy accountant, which this package does not have.
     """
     return jnp.sqrt(ghost(losses_fn, params)[1])
 
 
 def ghost(losses_fn: LossesFn, params: optax.Params, step: jax.typing.ArrayLike = 0) -> tuple[jax.Array, jax.Array]:
-    r"""Exact squared gradient norms of the examples from the activations of one forward and one backward pass.
+    r"""Exact squared gradient norms of the examples, from one forward and one backward pass.
 
     $$\|g_i\|^2 = \sum_{\text{layers}} \Big\| \sum_t a_{it} d_{it}^\top \Big\|^2$$
 
-    with $a_{it}$ the input of a layer at position $t$ and $d_{it}$ the gradient of $\ell_i$ by its output. The model
-    stays as it is, in any framework: `losses_fn` is traced, and its parameters are followed to the products,
-    convolutions, lookups and broadcasts where they meet data, into `lax.scan` over layers or time too. A parameter
-    used more than once, as tied embeddings are, gets its cross terms.
+    where $a_{it}$ is the input of a layer at position $t$ and $d_{it}$ the gradient of $\ell_i$ with respect to its
+    output. The model need not be changed, in any framework: `losses_fn` is traced, and its parameters are followed to
+    the products, convolutions, lookups and broadcasts in which they are combined with data, also inside `lax.scan` over
+    layers or time. For a parameter used more than once, such as tied embeddings, cross terms are included.
 
-    No array has the size batch x parameters. Where something else than parameters meets the data, such as a normalised
-    kernel, the exponential of a scale or a table read by constant indices, or where one parameter is used in several
-    forms, the gradients of these parameters are formed, for as many examples at a time as take no more memory than the
-    activations: exact as well, at a few times the cost of that layer.
+    No array has the size batch x parameters. If a function of parameters is combined with the data, such as a
+    normalised kernel, the exponential of a scale or a table read by constant indices, or if one parameter is used in
+    several forms, the gradients of these parameters are computed explicitly, for as many examples at a time as fit into
+    the memory of the activations. This is exact as well, at a few times the cost of that layer.
 
     Args:
       losses_fn: `params -> losses` [batch].
@@ -105,8 +105,9 @@ def ghost(losses_fn: LossesFn, params: optax.Params, step: jax.typing.ArrayLike 
       Losses and squared norms, both [batch].
 
     Raises:
-      ValueError: if a parameter meets the data through another primitive, or if it is not known along which axis of
-        a value the examples are, naming both; if examples are coupled, as by BatchNorm; if the losses are no vector.
+      ValueError: if a parameter is combined with the data by another primitive, or if it is not known along which axis
+        of a value the examples are (the error names both); if examples are coupled, as by BatchNorm; if the losses are
+        not a vector.
 
     Example:
       >>> import jax.numpy as jnp
@@ -123,14 +124,16 @@ def ghost(losses_fn: LossesFn, params: optax.Params, step: jax.typing.ArrayLike 
       NeurIPS 2022, https://arxiv.org/abs/2205.10683
 
     Notes:
-      Pick the entry of the label with `jnp.take_along_axis` or a loss of Optax: `logits[jnp.arange(n), labels]` hides
-      which entries belong to which example. So does `lax.map` over the examples; use `jax.vmap`.
+      Select the entry of the label with `jnp.take_along_axis` or a loss of Optax: with `logits[jnp.arange(n), labels]`
+      it is unknown which entries belong to which example. The same is true of `lax.map` over the examples; use
+      `jax.vmap`.
 
       `jax.checkpoint` inside `losses_fn` has no effect here.
 
-      A convolution with a `jax.custom_vjp` of its own is differentiated by JAX's rules.
+      A convolution with its own `jax.custom_vjp` is differentiated by JAX's rules.
     """
-    from pugd_optax._ghost.norms import tapped_norms  # here: jax.extend takes longer to import than all of this package
+    # Imported here, because jax.extend takes longer to import than all of this package.
+    from pugd_optax._ghost.norms import tapped_norms
 
     del step
     traced, losses = jax.make_jaxpr(losses_fn, return_shape=True)(params)
@@ -138,14 +141,14 @@ def ghost(losses_fn: LossesFn, params: optax.Params, step: jax.typing.ArrayLike 
 
 
 def signs(key: jax.Array | int) -> Evaluator:
-    r"""Unbiased estimator of the mean squared gradient norm for any architecture, from one backward pass.
+    r"""An unbiased estimator of the mean squared gradient norm for any architecture, from one backward pass.
 
     $$\mathbb{E}_s \Big\| \nabla \sum_i s_i \ell_i \Big\|^2 = \sum_i \|g_i\|^2, \qquad s_i = \pm 1 \text{ fair coins}$$
 
     The error of the mean of $k$ draws falls as $1/\sqrt{k}$.
 
     Args:
-      key: a PRNG key or an integer seed. The coins of step t are drawn from `fold_in(key, t)`.
+      key: a PRNG key or an integer seed. The signs of step t are drawn from `fold_in(key, t)`.
 
     Returns:
       An evaluator whose `squares` is one number: the estimate of the mean.
@@ -198,7 +201,7 @@ def reference(losses_fn: LossesFn, params: optax.Params, step: jax.typing.ArrayL
 
 
 def micro_batches(losses_fn: LossesFn, group_size: int) -> LossesFn:
-    r"""The mean losses of groups of consecutive examples, in the place of examples.
+    r"""The mean losses of groups of consecutive examples, used in place of examples.
 
     For independent examples their gradients have the mean squared norm $\|g\|^2 + \mathrm{tr}\,\mathrm{Cov}(g_i) / b$:
     size $b = 1$ leaves the losses as they are, and one group of the whole batch is gradient regularisation.
@@ -274,7 +277,7 @@ def _batch(losses_fn: LossesFn, params: optax.Params) -> int:
 
 
 def _batch_of(losses: Any, params: optax.Params) -> int:
-    """The number of losses, of which shape and type are known, after a check of losses and parameters."""
+    """The number of losses, after a check of the shapes and dtypes of losses and parameters."""
     for path, w in jax.tree_util.tree_leaves_with_path(params):
         if jnp.iscomplexobj(w):
             raise TypeError(

@@ -23,13 +23,13 @@ from pugd_optax.timing import Gate, When
 
 
 class Report(NamedTuple):
-    r"""What the last active step measured, under `report=True`: float32, 0 before the first one.
+    r"""Measurements of the last active step, with `report=True`: float32, 0 before the first one.
 
     Attributes:
       grad_norm: $\|g\|$.
       perturbed_grad_norm: $\|g^*\|$.
       cosine: $\cos(g, g^*)$.
-      distance: $\|w^* - w\|$, the length of the perturbation after rounding to the dtype of the parameters.
+      distance: $\|w^* - w\|$, the norm of the perturbation after rounding to the dtype of the parameters.
     """
 
     grad_norm: jax.Array
@@ -47,7 +47,7 @@ class ReevaluateState(NamedTuple):
       combine: state of the combine, `()` for one without.
       gate: state of the gate.
       active: whether the last call was active.
-      radius: $r_t$ of the last call, float32; 0 when it was not active.
+      radius: $r_t$ of the last call, float32; 0 if it was not active.
       report: a `Report`, or `()` without `report=True`.
       controller: state of the radius's controller, `()` for a number or a schedule.
     """
@@ -77,21 +77,23 @@ def reevaluate(
       u = \mathrm{combine}(g, g^*)$$
 
     on active steps and $u = \mathrm{idle}(g)$ on the others. The result is a gradient: same sign, tree, shapes and
-    dtypes as the input. Clip, decay and step after it.
+    dtypes as the input. Clipping, weight decay and the optimizer come after it.
 
     Args:
       ascent: $(g, w) \to \epsilon$, an `optax.GradientTransformation` read as $+\epsilon$ (see `pugd_optax.ascents`).
-        Its state moves on active steps only; an `ObservingAscent` is then shown $g^*$, and the output on idle steps.
+        Its state changes on active steps only; an `ObservingAscent` is also shown $g^*$ on active steps and the output
+        on idle steps.
       combine: $(g, g^*) \to u$, which may name `step`, `params`, `eps`, `norms` and `followed` as further
-        parameters; or a `StatefulCombine`, whose state moves on active steps (see `pugd_optax.combines`).
-      radius: $r_t \ge 0$, a number, a schedule of the step count, or a `pugd_optax.schedules.Controller`, moved by
-        what active steps measure; a schedule is clamped at 0. At 0 the gradient is evaluated again at $w$ itself.
+        parameters; or a `StatefulCombine`, whose state changes on active steps (see `pugd_optax.combines`).
+      radius: $r_t \ge 0$, a number, a schedule of the step count, or a `pugd_optax.schedules.Controller`, which adapts
+        to measurements of active steps. Values of a schedule below 0 count as 0. At 0 the second gradient is evaluated
+        at $w$ itself.
       when: the gate (see `pugd_optax.timing`): `step -> bool`, a `Gate`, or a bool. Default: every step.
-      idle: $g \to u$ on steps that are not active, which may name `step`, `params`, `norms` (of $g$) and `state`, that
-        of the combine. Default: $g$ itself, bit for bit.
-      report: measure $\|g\|$, $\|g^*\|$, $\cos(g, g^*)$ and $\|w^* - w\|$ on active steps, for the state. It keeps $g$
-        alive and reads both gradients and the parameters once more; without it, nothing is measured that the step does
-        not need.
+      idle: $g \to u$ on inactive steps, which may name `step`, `params`, `norms` (of $g$) and `state` (of the combine)
+        as further parameters. Default: $g$ itself, unchanged.
+      report: measure $\|g\|$, $\|g^*\|$, $\cos(g, g^*)$ and $\|w^* - w\|$ on active steps and store them in the state.
+        This keeps $g$ in memory and reads both gradients and the parameters once more; without it, nothing is measured
+        that the step does not need.
 
     Returns:
       An `optax.GradientTransformationExtraArgs` with
@@ -99,12 +101,13 @@ def reevaluate(
           update(grads, state, params, *, grad_fn=None, value_fn=None, ascent_grad_fn=None, active=None,
                  norm_axis_name=None, **extra_args)
 
-      `grad_fn(params) -> grads` is bound to the batch and random key that gave `grads`; `value_fn(params) -> loss`, the
-      convention of Optax's line searches, may stand for it and gets the extra arguments it names. `ascent_grad_fn` is
-      the gradient that the ascent follows where that is another loss's than the one descended: one more evaluation.
-      `active` overrides the gate: a Python bool is decided while tracing, so the other branch is not even compiled; a
-      traced bool goes through `lax.cond`. `norm_axis_name` names the mesh axes over which parameters are split inside
-      `shard_map`. Unknown extra arguments are passed to ascent and gate and otherwise ignored.
+      `grad_fn(params) -> grads` must use the same batch and random key as `grads`. `value_fn(params) -> loss`, the
+      convention of Optax's line searches, can be given instead and receives the extra arguments it names.
+      `ascent_grad_fn` is the gradient that the ascent follows if it should follow another loss than the one that is
+      minimised; it costs one more evaluation. `active` overrides the gate: a Python bool is decided while tracing, so
+      the other branch is not even compiled; a traced bool is decided by `lax.cond`. `norm_axis_name` names the mesh
+      axes over which parameters are split inside `shard_map`. Unknown extra arguments are passed to ascent and gate and
+      otherwise ignored.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range; in `update`, if params or the gradient function is
@@ -124,12 +127,12 @@ def reevaluate(
       0.0375
 
     Notes:
-      What is not finite flows through: entries of $\epsilon$ that are not finite move nothing, so a gradient with a NaN
-      perturbs nothing where it spoils the norm, and $u$ is what the combine makes of it. Put `optax.apply_if_finite`
-      after this, not around it: it looks at incoming gradients only.
+      Numbers that are not finite are passed through: entries of $\epsilon$ that are not finite count as 0, so a
+      gradient with a NaN perturbs nothing if the NaN is in the norm, and the combine computes $u$ as usual. Put
+      `optax.apply_if_finite` after this, not around it, because it checks incoming gradients only.
 
-      In bfloat16 and float16 a perturbation is rounded with the parameters, and much of it is lost: `report=True` tells
-      how far they really moved.
+      In bfloat16 and float16 a perturbation is rounded with the parameters, and much of it is lost: `report=True` shows
+      the distance that is left.
 
       Under `vmap` over the state, `lax.cond` becomes a select: both branches run, and a gate saves nothing.
 
@@ -168,7 +171,7 @@ def reevaluate(
 
 
 class _Parts(NamedTuple):
-    """What `reevaluate` was given, every part in one form: functions that take what they name, and state."""
+    """The arguments of `reevaluate` in a common form: functions that receive the arguments they name, and a state."""
 
     ascent: Any
     observe: Callable[[Any, optax.Updates], Any]
@@ -221,7 +224,7 @@ class _Call(NamedTuple):
 
 
 def _start(parts: _Parts, params: optax.Params) -> ReevaluateState:
-    # Every field an array of its own: a shared one could not be donated.
+    # Every field is a separate array: a shared one could not be donated.
     return ReevaluateState(
         step=jnp.zeros((), jnp.int32),
         ascent=parts.ascent.init(params),
@@ -235,7 +238,7 @@ def _start(parts: _Parts, params: optax.Params) -> ReevaluateState:
 
 
 def _stepped(parts: _Parts, call: _Call, active: Any) -> tuple[optax.Updates, ReevaluateState]:
-    """Output and next state, by way of one of the two kinds of step."""
+    """Output and next state, by one of the two kinds of step."""
     perturbed, left = functools.partial(_perturb, parts, call), functools.partial(_leave, parts, call)
     u, ascent_state, combine_state, seen, tuned, watched = cond(active, perturbed, left)
     return u, ReevaluateState(
@@ -269,7 +272,7 @@ def _perturb(parts: _Parts, call: _Call):
 
 
 def _leave(parts: _Parts, call: _Call):
-    """A step that is not active; the same results."""
+    """An inactive step, with results of the same form."""
     state = call.state
     norms = Norms(call.grads, call.grads, call.extra_args["norm_axis_name"])
     given = {"step": state.step, "params": call.params, "norms": norms, "state": state.combine}

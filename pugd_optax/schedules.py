@@ -1,10 +1,10 @@
-r"""Schedules: `step -> float`, for radii and scales, that Optax lacks.
+r"""Schedules, `step -> float`, for radii and scales, that Optax lacks.
 
-Every Optax schedule works as a radius or a scale too; these are the shapes of the Radius-Timing-Scale papers. Each
-holds its last value after `steps`.
+Every Optax schedule also works as a radius or a scale; these are the shapes of the Radius-Timing-Scale papers. Each
+keeps its last value after `steps`.
 
-A `Controller` is a radius that follows what the steps measure in place of the step count: `target_cosine` and
-`target_rise` make one.
+A `Controller` is a radius that depends on measurements of the steps instead of the step count: see `target_cosine` and
+`target_rise`.
 """
 
 import math
@@ -22,12 +22,12 @@ Kind = Literal["cos", "sin", "icos", "isin"]
 
 
 class Controller(NamedTuple):
-    """A radius that tunes itself, for the `radius=` of `pugd_optax.reevaluate` and of every method built on it.
+    """A radius that adapts itself, for the `radius=` of `pugd_optax.reevaluate` and of every method built on it.
 
     Attributes:
       init: `params -> state`, a named tuple of arrays whose field `value` is the radius of the next step.
       update: `(state, ...) -> state` after an active step; it may name `norms` (`pugd_optax.combines.Norms` of $g$ and
-        $g^*$), `g`, `g_star`, `eps`, `step` and `value`, the loss at the parameters where the caller passes one.
+        $g^*$), `g`, `g_star`, `eps`, `step` and `value`, the loss at the parameters if the caller passes it.
     """
 
     init: Callable[[optax.Params], Any]
@@ -41,23 +41,23 @@ class ControllerState(NamedTuple):
 
 
 Radius = optax.ScalarOrSchedule | Controller
-"""What `radius=` takes."""
+"""What `radius=` accepts."""
 
 
 def quarter_wave(kind: Kind, max: float, min: float, steps: int) -> optax.Schedule:
-    r"""A quarter of a wave between two bounds, or the reciprocal of one.
+    r"""A quarter of a wave between two bounds, or the reciprocal of such a wave.
 
     With $x = \pi t / 2T$, $b_1$ = `max`, $b_0$ = `min` and $T$ = `steps`:
 
-    | kind | value at step $t$ | runs |
+    | kind | value at step $t$ | course |
     |---|---|---|
     | `cos` | $b_0 + (b_1 - b_0)\cos x$ | from $b_1$ down to $b_0$ |
     | `sin` | $b_0 + (b_1 - b_0)\sin x$ | from $b_0$ up to $b_1$ |
     | `icos` | $1 / (b_0 + (b_1 - b_0)\cos x)$ | from $1/b_1$ up to $1/b_0$ |
     | `isin` | $1 / (b_0 + (b_1 - b_0)\sin x)$ | from $1/b_0$ down to $1/b_1$ |
 
-    The inverse kinds are **not** bounded by `max`: with `min` = 0.01 a radius reaches 100, and training collapses. Keep
-    $1/b_0$ below about 3 where the value is a radius.
+    The inverse kinds are **not** bounded by `max`: with `min` = 0.01 a radius reaches 100, and training collapses. For
+    a radius keep $1/b_0$ below about 3.
 
     Args:
       kind: one of `cos`, `sin`, `icos`, `isin`.
@@ -90,7 +90,7 @@ def quarter_wave(kind: Kind, max: float, min: float, steps: int) -> optax.Schedu
 
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
         progress = jnp.clip(jnp.asarray(step, jnp.float32) / steps, 0.0, 1.0)
-        # cos x as sin(pi/2 - x): in float32 cos(pi/2) is not 0 but below it.
+        # cos x as sin(pi/2 - x): in float32 cos(pi/2) is slightly below 0.
         value = min + (max - min) * jnp.sin(0.5 * math.pi * (1 - progress if falling else progress))
         return 1 / value if inverse else value
 
@@ -105,10 +105,10 @@ def half_cosine(max: float, min: float, steps: int, *, cycles: int = 1) -> optax
     where $t_{cur}$ counts from the last restart. Its mean is $(r_{max} + r_{min}) / 2$.
 
     Args:
-      max: $r_{max}$, the value at every start.
+      max: $r_{max}$, the value at the start of every cycle.
       min: $r_{min}$, between 0 and `max`.
       steps: $T \ge 1$, the length in steps, all cycles together.
-      cycles: $c \ge 1$, the number of descents; a Python int. Restarts fall on the exact step, whatever $T c$ is.
+      cycles: $c \ge 1$, the number of cycles; a Python int. Restarts happen at the exact step, for any $T c$.
 
     Returns:
       A schedule.
@@ -130,7 +130,7 @@ def half_cosine(max: float, min: float, steps: int, *, cycles: int = 1) -> optax
     check_count("cycles", cycles, low=1, static=True)
 
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
-        # The remainder is taken of whole numbers: one of a rounded quotient would miss restarts by a whole cycle.
+        # The remainder is computed with integers: with a rounded quotient, restarts could be off by a whole cycle.
         step = jnp.asarray(step)
         step = step.astype(jnp.int32) if step.dtype.itemsize < 4 else step
         within = _product_modulo(step % steps, cycles, steps).astype(jnp.float32) / steps
@@ -143,21 +143,22 @@ def half_cosine(max: float, min: float, steps: int, *, cycles: int = 1) -> optax
 def target_cosine(
     target: float = 0.9, *, start: float = 0.05, gain: float = 0.1, low: float = 1e-3, high: float = 10.0
 ) -> Controller:
-    r"""A radius at which the perturbed gradient keeps a given angle to the gradient.
+    r"""A radius that keeps a given angle between the perturbed gradient and the gradient.
 
     $$r \leftarrow \mathrm{clip}\big(r\, e^{k\,(\cos(g, g^*) - c)},\ r_{min},\ r_{max}\big)$$
 
-    after each active step: a perturbation that changes nothing grows, one that turns the gradient too far shrinks.
+    after each active step: if the perturbation changes the gradient too little the radius grows, if too much it
+    shrinks.
 
     Args:
       target: $c$ in [-1, 1].
       start: the first radius, between `low` and `high`.
-      gain: $k \ge 0$; at 0.1 a radius ten times too small takes a few hundred steps.
+      gain: $k \ge 0$; at 0.1 it takes a few hundred steps to correct a radius that is ten times too small.
       low: $r_{min} > 0$.
       high: $r_{max}$.
 
     Returns:
-      A controller. Where a gradient is 0 or not finite, the radius stays.
+      A controller. If a gradient is 0 or not finite, the radius does not change.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range.
@@ -186,12 +187,13 @@ def target_cosine(
 def target_rise(
     target: float = 0.1, *, start: float = 0.05, gain: float = 0.1, low: float = 1e-3, high: float = 10.0
 ) -> Controller:
-    r"""A radius at which the loss rises by a given share on the way to the perturbed point.
+    r"""A radius at which the loss increases by a given share between the parameters and the perturbed point.
 
     $$r \leftarrow \mathrm{clip}\big(r\, e^{k\,\mathrm{clip}(1 - h / c,\, -1,\, 1)},\ r_{min},\ r_{max}\big), \qquad
       h = \frac{\langle g + g^*, \epsilon \rangle}{2\,|L(w)|}$$
 
-    after each active step. $h$ is the rise by the trapezoid rule, exact on quadratics: no loss is evaluated for it.
+    after each active step. $h$ is the relative increase by the trapezoid rule, exact on quadratics; no loss is
+    evaluated for it.
 
     Args:
       target: $c > 0$.
@@ -201,9 +203,9 @@ def target_rise(
       high: $r_{max}$.
 
     Returns:
-      A controller, which needs the extra argument `value` of `update`, the loss at the parameters, as Optax's own
-      transformations do; `pugd_optax.value_and_grad` passes it. Where a number is not finite, or the loss 0, the radius
-      stays.
+      A controller. It needs the extra argument `value` of `update`, the loss at the parameters, as some of Optax's
+      transformations do; `pugd_optax.value_and_grad` passes it. If a number is not finite, or the loss is 0, the radius
+      does not change.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range; in `update`, if `value` is missing.
@@ -221,7 +223,7 @@ def target_rise(
     """
     check_number("target", target, low=0)
     if target == 0:
-        raise ValueError("target=0: only the radius 0 raises nothing. Fix: target=0.1.")
+        raise ValueError("target=0: only the radius 0 gives no increase. Fix: target=0.1.")
     init = _started(start, gain, low, high)
 
     def update(state: ControllerState, g, g_star, eps, norms: Norms, value=None) -> ControllerState:
@@ -256,7 +258,7 @@ _NO_VALUE = (
 
 
 def _product_modulo(x: jax.Array, factor: int, modulus: int) -> jax.Array:
-    """`x * factor % modulus` for `0 <= x < modulus`, bit by bit: nothing on the way exceeds `modulus`."""
+    """`x * factor % modulus` for `0 <= x < modulus`, bit by bit, so that no intermediate exceeds `modulus`."""
     add = lambda a, b: jnp.where(a < modulus - b, a + b, a - (modulus - b))
     product = jnp.zeros_like(x)
     for bit in f"{int(factor):b}":

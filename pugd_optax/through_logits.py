@@ -1,4 +1,4 @@
-"""The combinator of the logit family: perturb the gradient at the logits, once a step, and pull it back."""
+"""The combinator of the logit methods: perturb the gradient at the logits, and pull it back to the parameters."""
 
 import functools
 from collections.abc import Callable
@@ -22,11 +22,11 @@ class LogitState(NamedTuple):
     """State of `lpg` and `lpl`.
 
     Attributes:
-      classes: what is known of each class.
+      classes: the state of each class.
       rule: the memory of a `pugd_optax.classes.BatchRule`; empty for other rules.
-      strength: (classes,) float32, by how much the largest gradient of one example of each class differs from that of
-        cross-entropy, as a share of it: the signed bound of the last call, or `largest_pull` - 1 of its offsets. Only
-        reported. 0 before the first call.
+      strength: (classes,) float32, the relative difference between the largest gradient of one example of each class
+        and that of cross-entropy: the signed bound of the last call, or `largest_pull` - 1 of its offsets. Only for
+        reporting. 0 before the first call.
       inner: state of the inner transformation.
     """
 
@@ -49,16 +49,16 @@ def through_logits(
 
     $$\tilde g = J^\top \tilde G, \qquad \tilde G = \mathrm{cotangent}(\ell, u), \qquad u = \mathrm{logits\_fn}(w)$$
 
-    The per-class state is moved and the perturbation frozen once a step, at $w$; the inner transformation evaluates
-    the gradient elsewhere under the same frozen perturbation.
+    The per-class state is updated and the perturbation is fixed once per step, at $w$; the inner transformation
+    evaluates the gradient at other points with the same perturbation.
 
     Args:
       num_classes: number of classes, at least 2.
       freeze: `(logits, members, strength) -> cotangent`, where `cotangent(logit_loss, logits)` gives $\tilde G$ and
         `members` are the labels as soft labels, all 0 for rows that do not count.
-      rule: gives the strength of this batch; `signed` makes one of a function of `ClassState`.
-      decay: of the running confidences (see `pugd_optax.classes.observe`).
-      inner: what $\tilde g$ goes through, with a `grad_fn` of the same kind. Default: nothing.
+      rule: gives the strength for this batch; `signed` makes a rule from a function of `ClassState`.
+      decay: decay of the running confidences (see `pugd_optax.classes.observe`).
+      inner: a transformation applied to $\tilde g$, with a `grad_fn` of the same kind. Default: none.
       axis_name: a mesh axis over which the batch is split, for the per-class sums.
 
     Returns:
@@ -66,7 +66,7 @@ def through_logits(
     """
     if decay is not None:
         check_number("decay", decay, low=0, high=1)
-    # A bad number of classes, or a rule for another one, is refused here and not in `init`.
+    # A wrong number of classes, or a rule for another number, is refused here and not only in `init`.
     classes.init(num_classes)
     rule.init(num_classes)
     inner = optax.with_extra_args_support(optax.identity() if inner is None else inner)
@@ -113,7 +113,7 @@ def through_logits(
 
 
 def signed(strength: Callable[[classes.ClassState], jax.Array]) -> classes.BatchRule:
-    """A rule without a memory: `ClassState -> (classes,)`, the signed bound of each class."""
+    """A rule without memory, from `ClassState -> (classes,)`, the signed bound of each class."""
     return classes.BatchRule(lambda num_classes: (), lambda state, seen, *_: (strength(seen), state))
 
 
@@ -128,7 +128,7 @@ _NO_LOGITS = (
 
 
 def mean_cross_entropy(logits: jax.Array, labels: Any, where: Any = None, axis_name: str | None = None) -> jax.Array:
-    """The mean over the rows that count; split over devices, their mean is that of the whole batch."""
+    """The mean over the rows that count; split over devices, the mean of these is that of the whole batch."""
     soft = jnp.issubdtype(jnp.result_type(labels), jnp.floating)
     if where is None:
         return _losses(logits, jnp.asarray(labels), soft).mean()

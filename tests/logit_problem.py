@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import numpy as np
 
@@ -48,5 +49,5 @@ def assert_follows(tx: Any, rule: Callable[[Tree, np.ndarray, np.ndarray], Tree]
             data = examples(seed=t)
             u, state = step(w, state, data)
             expected = rule(w, np.asarray(data["x"], np.float64), np.asarray(data["labels"]))
-            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), u, expected)
+            chex.assert_trees_all_close(u, expected, rtol=1e-9, atol=1e-12)
             w = jax.tree.map(lambda v, x: v - 0.2 * np.asarray(x), w, u)

@@ -3,6 +3,7 @@
 # Optax types every tree as a union that cannot be subscripted, and schedules take any ArrayLike.
 # pyright: reportIndexIssue=false, reportCallIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +22,8 @@ def ascend(tx, g=G, w=W, **extra):
 
 
 def assert_close(tree, expected, rtol=1e-6):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol), tree, expected)
+    """The expected leaves may be lists."""
+    chex.assert_trees_all_close(tree, jax.tree.map(lambda x, y: np.asarray(y, x.dtype), tree, expected), rtol=rtol)
 
 
 def test_normalize_as_a_whole_and_by_tensor():

@@ -55,7 +55,7 @@ def test_a_loss_that_is_not_the_same_twice_is_named():
 def test_a_perturbation_that_rounding_takes_away_is_named():
     w = jax.random.normal(jax.random.key(0), (10_000,)).astype(jnp.bfloat16)
     square = lambda w: jnp.sum(w.astype(jnp.float32) ** 2)
-    with pytest.raises(ValueError, match=r"not what the method asks for: length .* for 0\.05.*float32 parameters"):
+    with pytest.raises(ValueError, match=r"too low a precision .*: length .* instead of 0\.05.*float32 parameters"):
         pugd_optax.check(pugd_optax.sam(0.05), square, w)
     pugd_optax.check(pugd_optax.sam(20.0), square, w)
 

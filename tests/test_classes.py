@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,7 +80,7 @@ def test_soft_labels_count_by_share():
     one_hot = np.eye(CLASSES, dtype=np.float32)[LABELS[0]]
     a = classes.observe(classes.init(CLASSES), LOGITS[0], one_hot)
     b = classes.observe(classes.init(CLASSES), LOGITS[0], LABELS[0])
-    jax.tree.map(np.testing.assert_array_equal, a, b)
+    chex.assert_trees_all_equal(a, b)
 
 
 def test_labels_out_of_range_under_jit_are_not_counted():
@@ -87,7 +88,7 @@ def test_labels_out_of_range_under_jit_are_not_counted():
     state = jax.jit(classes.observe)(classes.init(CLASSES), LOGITS[0], y)
     kept = np.array([0, 1, 4, 5])
     expected = classes.observe(classes.init(CLASSES), LOGITS[0][kept], np.asarray(y)[kept])
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), state, expected)
+    chex.assert_trees_all_close(state, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("soft", [False, True])
@@ -97,7 +98,7 @@ def test_padding_is_not_counted_whatever_its_label(soft):
     labels = np.where(where[:, None], np.eye(CLASSES)[y], 7).astype(np.float32) if soft else y
     found = classes.observe(classes.init(CLASSES), LOGITS[0], labels, where=where)
     expected = classes.observe(classes.init(CLASSES), LOGITS[0][where], labels[where])
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), found, expected)
+    chex.assert_trees_all_close(found, expected, rtol=1e-6)
 
 
 def test_no_gradient_flows_through_the_state():
@@ -114,7 +115,7 @@ def test_sums_over_devices_give_the_state_of_the_whole_batch(split):
     observe = lambda u, y: classes.observe(classes.init(CLASSES), u, y, axis_name="data")
     sharded = jax.jit(jax.shard_map(observe, mesh=mesh, in_specs=P("data"), out_specs=P()))(u, y)
     whole = classes.observe(classes.init(CLASSES), u, y)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), sharded, whole)
+    chex.assert_trees_all_close(sharded, whole, rtol=1e-6)
 
 
 def test_balanced_compares_with_the_mean_of_the_seen_classes():

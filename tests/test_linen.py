@@ -75,7 +75,7 @@ def test_a_step_is_that_of_the_chain_and_fields_are_replaced():
     for _ in range(3):
         after, expected = both(state)
         got = (after.params, after.opt_state, after.batch_stats)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), got, expected)
+        chex.assert_trees_all_close(got, expected, rtol=1e-6, atol=1e-7)
         assert (int(after.step), after.tx) == (int(state.step) + 1, TX)
         state = after
 
@@ -98,7 +98,7 @@ def test_other_extra_arguments_are_handed_on():
     state = create()
     idle, (grads, _) = compiled(active=False)(state)
     plain = create(optax.adam(0.01)).apply_gradients(grads=grads)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), idle.params, plain.params)
+    chex.assert_trees_all_close(idle.params, plain.params, rtol=1e-6)
     np.testing.assert_array_equal(optax.tree.get(idle.opt_state, "active"), False)
 
 
@@ -106,7 +106,7 @@ def test_a_base_optimizer_without_extra_arguments():
     state = create(optax.sgd(0.1))
     after, (grads, _) = compiled()(state)
     expected = jax.tree.map(lambda w, g: w - 0.1 * g, state.params, grads)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), after.params, expected)
+    chex.assert_trees_all_close(after.params, expected, rtol=1e-6)
 
 
 def test_fields_and_methods_are_flax_s():
@@ -119,5 +119,5 @@ def test_errors_name_the_train_state():
     flax_s = train_state.TrainState.create(apply_fn=None, params={"w": X}, tx=TX)
     with pytest.raises(ValueError, match=r"needs grad_fn=.*In place of Flax's TrainState.*pugd_optax.linen.TrainState"):
         flax_s.apply_gradients(grads={"w": X}, grad_fn=lambda p: p)
-    with pytest.raises(TypeError, match=r"batch_stat= is no field of the TrainState, .* Fix: batch_stats="):
+    with pytest.raises(TypeError, match=r"batch_stat= is not a field of the TrainState, .* Fix: batch_stats="):
         create().apply_gradients(grads=create().params, batch_stat={})

@@ -23,7 +23,7 @@ def place(case):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.argument}-{case.value}")
-def test_message_names_argument_value_and_mend(case):
+def test_message_names_argument_value_and_fix(case):
     assert place(case).path.startswith("pugd_optax")
 
 

@@ -3,6 +3,7 @@
 # Optax types every tree as a union that cannot be subscripted, and schedules take any ArrayLike.
 # pyright: reportIndexIssue=false, reportCallIssue=false, reportArgumentType=false, reportGeneralTypeIssues=false
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,7 +66,7 @@ def test_norm_is_not_finite_exactly_if_a_number_is_not(bad):
 def test_empty_and_zero_trees():
     for tree in ({}, (), [jnp.zeros((0, 3))], {"a": jnp.zeros(3), "b": jnp.zeros(())}):
         assert norm(tree) == 0.0
-        jax.tree.map(np.testing.assert_array_equal, unit(tree), tree)
+        chex.assert_trees_all_equal(unit(tree), tree)
 
 
 def test_the_inner_product_keeps_its_sign_and_its_digits():
@@ -103,7 +104,7 @@ def test_outside_jit_no_branch_is_compiled(method, monkeypatch):
     inside = jax.jit(lambda g, state, w: tx.update(g, state, w, grad_fn=gradient))(gradient(w), state, w)
     monkeypatch.setattr(jax.lax, "cond", lambda *_: pytest.fail("compiled"))
     outside = tx.update(gradient(w), state, w, grad_fn=gradient)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), outside, inside)
+    chex.assert_trees_all_close(outside, inside, rtol=1e-6)
 
 
 def test_a_whole_number_times_a_tree_stays_in_its_precision():

@@ -23,7 +23,7 @@ quartic = lambda p: sum(x**4 for x in jax.tree.leaves(p))
 def test_python_numbers_are_parameters(tx):
     arrays = jax.tree.map(jnp.float32, W)
     run = lambda w: tx.update(jax.grad(quartic)(w), tx.init(w), w, grad_fn=jax.grad(quartic))[0]
-    jax.tree.map(np.testing.assert_array_equal, run(W), run(arrays))
+    chex.assert_trees_all_equal(run(W), run(arrays))
 
 
 @pytest.mark.parametrize("tx", [pugd_optax.layerwise_noise(0.1), pugd_optax.noise_injection(0.1), pugd_optax.sam()])

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -203,7 +204,7 @@ def test_four_devices_give_the_step_of_one_with_uneven_padding(name):
     specs = (P(), P(None, "data"), P(None, "data"), P(None, "data"))
     split = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False))(w, x, y, where)
     whole = jax.jit(train(pugd_optax.lpg(CLASSES, rule=RULES[name]())))(w, x, y, where)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), split, whole)
+    chex.assert_trees_all_close(split, whole, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -222,11 +223,11 @@ def test_padding_of_sequences_does_not_count(name, soft):
         w, where, labels
     )
     for found in (a, c):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, b)
+        chex.assert_trees_all_close(found, b, rtol=1e-5, atol=1e-6)
     lpl: Any = pugd_optax.lpl(CLASSES)
     a = first(lpl, w, logits_fn=lambda w: x @ w, labels=labels, where=where)
     b = first(lpl, w, logits_fn=lambda w: real @ w, labels=flat)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), a, b)
+    chex.assert_trees_all_close(a, b, rtol=1e-5, atol=1e-6)
 
 
 def test_a_batch_of_padding_alone_changes_nothing():

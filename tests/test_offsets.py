@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -245,7 +246,7 @@ def test_the_surrogate_over_devices_is_that_of_the_whole_batch(averaged, strengt
     split = jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(P(), P("data"), P("data")), out_specs=P()))(w, x, y)
     surrogate = linear_surrogate(lambda u: mean(u, y), y, strength, edit)
     whole = jax.jit(jax.value_and_grad(lambda w: surrogate(x @ w)))(w)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), split, whole)
+    chex.assert_trees_all_close(split, whole, rtol=1e-4, atol=1e-6)
 
 
 WRONG: Any = np.ones((CLASSES, CLASSES), int)

@@ -2,6 +2,7 @@
 
 import itertools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -133,7 +134,7 @@ def test_gradient_of_signs_is_that_of_its_own_formula(x64):
 
     mine = jax.jit(jax.grad(per_example.regularized(losses_fn, 0.3, per_example.signs(5), 2)))(classifier())
     expected = jax.jit(jax.grad(objective))(classifier())
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), mine, expected)
+    chex.assert_trees_all_close(mine, expected, rtol=1e-10)
 
 
 @EXACT

@@ -209,12 +209,12 @@ def test_value_fn_stands_for_grad_fn_and_gets_what_it_names():
     named = {"batch": jnp.array(2.0), "power": 3, "label": "not its business"}
     u, _ = tx.update(W0, tx.init(W0), W0, value_fn=value_fn, **named)
     v, _ = tx.update(W0, tx.init(W0), W0, grad_fn=jax.grad(functools.partial(value_fn, batch=2.0, power=3)))
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), u, v)
+    chex.assert_trees_all_close(u, v, rtol=1e-6)
 
 
 def test_negative_schedules_are_clamped_at_zero():
     u, state = run(reevaluate(normalize(), radius=lambda step: -1.0 - step))
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), u, jax.grad(quartic)(W0))
+    chex.assert_trees_all_close(u, jax.grad(quartic)(W0), rtol=1e-6)
     assert reported(state, "radius") == 0.0
 
 
@@ -238,7 +238,7 @@ def test_numbers_and_numpy_arrays_are_parameters_too():
     params = {"a": np.array([3.0, -4.0], np.float32), "b": 0.5}
     u, _ = run(reevaluate(normalize(), radius=0.1), params=params, grads={"a": np.ones(2, np.float32), "b": 1.0})
     v, _ = run(reevaluate(normalize(), radius=0.1), grads={"a": jnp.ones(2), "b": jnp.array(1.0)})
-    jax.tree.map(np.testing.assert_array_equal, u, v)
+    chex.assert_trees_all_equal(u, v)
 
 
 def test_empty_subtrees_pass_through():

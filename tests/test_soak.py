@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import pugd_optax
-from tests.contract.given import all_finite, plain
+from tests.contract.given import plain
 from tests.problems import classifier, examples, extra_args
 
 STEPS, CHUNK = 20_000, 4_000
@@ -51,7 +51,7 @@ def test_nothing_drifts_in_a_long_run(name):
         gc.collect()
         alive.append(len(jax.live_arrays()))
     assert types(carry) == before
-    assert all_finite(carry[0])
+    chex.assert_tree_all_finite(carry[0])
     assert not any(jnp.isnan(x).any() for x in jax.tree.leaves(plain(carry[1])))
     assert alive[-1] - alive[0] < len(alive) - 1, "each chunk leaves an array that nobody needs any more"
     assert {int(count) for _, count in optax.tree.get_all_with_path(carry[1], "step")} == {STEPS}

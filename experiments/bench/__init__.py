@@ -1,1 +1,1 @@
-"""What a perturbed step costs, against a lower bound and against other implementations, in one interleaved run."""
+"""The cost of a perturbed step, compared with a lower bound and with other implementations in one interleaved run."""

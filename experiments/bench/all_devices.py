@@ -1,4 +1,4 @@
-"""Steps with the batch split over all devices, as the trainer takes them: on a CPU a device is a core."""
+"""Steps with the batch split over all devices, as in the trainer; on a CPU a device is a core."""
 
 import contextlib
 from collections.abc import Callable
@@ -18,13 +18,13 @@ METHODS: dict[str, Callable[[], Any]] = {"SGD, all devices": optax.identity, "sa
 
 
 def make_devices() -> None:
-    """Make the CPU as many devices as there are cores; a started JAX stays as it is."""
+    """Split the CPU into as many devices as there are cores, unless JAX has already started."""
     with contextlib.suppress(RuntimeError):
         jax.config.update("jax_num_cpu_devices", cores())
 
 
 def runners(problem: Problem, calls: int) -> dict[str, Callable[[], Any]]:
-    """Functions that take that many steps, by the name of the step; none where the devices do not divide the batch."""
+    """Functions that take a number of steps, by the name of the step; none if the devices do not divide the batch."""
     batch = len(problem.inputs)
     if jax.device_count() == 1 or batch % jax.device_count():
         return {}

@@ -1,4 +1,4 @@
-"""The timed steps, `step(params, state, inputs, labels) -> (params, state)`, and what they are compared with."""
+"""The timed steps, `step(params, state, inputs, labels) -> (params, state)`, and the steps they are compared with."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,9 +12,9 @@ from pugd_optax import timing
 
 
 class Comparison(NamedTuple):
-    """A step, what its time is divided by, and the ratio it must not exceed (None: shown, not judged).
+    """A step, the step that its time is divided by, and the ratio it must not exceed (None: only shown).
 
-    `few_operations` and `tiny` are the ratios on problems of that kind, where they differ.
+    `few_operations` and `tiny` are the ratios for problems of that kind, if they differ.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Comparison(NamedTuple):
     tiny: float | None = None
 
     def bar_on(self, kind: Kind) -> float | None:
-        """The ratio that counts on a problem of this kind."""
+        """The ratio that applies to a problem of this kind."""
         return {"few operations": self.few_operations, "tiny": self.tiny}.get(kind) or self.bar
 
 
@@ -40,7 +40,7 @@ def plain(problem: Problem):
 
 
 def two_gradients(problem: Problem):
-    """The floor written by hand: two gradients, the second at a moved point so that it cannot be shared, one update."""
+    """The lower bound, by hand: two gradients, the second at another point so that it cannot be shared, one update."""
     tx = problem.base()
 
     def step(params, state, inputs, labels):
@@ -80,7 +80,7 @@ def peer_sam_transparent(problem: Problem):
 
 
 def ours(method: Callable[[], optax.GradientTransformation], **extra: Any):
-    """A chain of one of our methods and the base optimizer, `extra` passed to its update."""
+    """A chain of one of our methods and the base optimizer; `extra` is passed to its update."""
 
     def make(problem: Problem):
         tx = optax.chain(method(), problem.base())
@@ -105,7 +105,7 @@ def ours(method: Callable[[], optax.GradientTransformation], **extra: Any):
 
 
 def class_perturbed(problem: Problem):
-    """LPG, its forward pass shared with the loss that a training loop logs."""
+    """LPG, with its forward pass shared with the loss that a training loop logs."""
     tx = optax.chain(pugd_optax.lpg(problem.classes), problem.base())
 
     def step(params, state, inputs, labels):

@@ -40,7 +40,7 @@ def compile_step(make: Callable[[Problem], Any], problem: Problem) -> Compiled:
 
 
 def runner(step: Compiled, problem: Problem, calls: int) -> Callable[[], Any]:
-    """A function that takes that many steps from where its last call ended, and blocks until the state is ready."""
+    """A function that takes a number of steps from where its last call ended, and blocks until the state is ready."""
     state = step.start
 
     def run() -> Any:
@@ -53,7 +53,7 @@ def runner(step: Compiled, problem: Problem, calls: int) -> Callable[[], Any]:
 
 
 def calls(step: Compiled, problem: Problem, seconds: float = 0.2) -> int:
-    """Steps that take about so many seconds, 1 to 100."""
+    """The number of steps, 1 to 100, that take about this many seconds."""
     run = runner(step._replace(start=jax.tree.map(jnp.copy, step.start)), problem, calls=1)  # a step donates its state
     run()
     clock = time.perf_counter()
@@ -62,7 +62,7 @@ def calls(step: Compiled, problem: Problem, seconds: float = 0.2) -> int:
 
 
 def interleave(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, np.ndarray]:
-    """Seconds of every run, [repeats], after an untimed one; every other round is in reverse order."""
+    """Seconds of every run, [repeats], after an untimed round; every other round is in reverse order."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run()
@@ -75,6 +75,6 @@ def interleave(runs: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str,
 
 
 def ratio(seconds: np.ndarray, reference: np.ndarray) -> tuple[float, float, float]:
-    """Median of the ratios taken repeat by repeat, and their quartiles."""
+    """Median and quartiles of the ratios, computed for each repeat."""
     low, median, high = np.percentile(seconds / reference, [25, 50, 75])
     return float(median), float(low), float(high)

@@ -16,14 +16,12 @@ RENAMED = {"duty": "`bench fraction`", "pareto": "`claims rts.shortcuts`"}
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Step costs, active fractions, growth, compile time; each alone by its name after `bench`: steps, fraction,
-    growth, compilation.
-    """
+    """Measure step costs, active fractions, growth and compile time: all, or one by its name after `bench`."""
 
     torch: bool = False
     """Also time steps written in PyTorch (extra `torch`)."""
     out: Path = Path("runs/bench")
-    """Folder of the JSONs and the pictures."""
+    """Folder for the JSON files and the figures."""
 
 
 def main(argv: Sequence[str], console: Console) -> None:

@@ -1,4 +1,4 @@
-"""Compile time of a step against the number of tensors, every method, over a hand-written step of as many gradients."""
+"""Compile time of a step of every method by number of tensors, relative to a step by hand with as many gradients."""
 
 import dataclasses
 import inspect
@@ -26,39 +26,40 @@ from pugd_optax import methods as all_methods
 
 BAR = 1.5
 MARKED = 5
-"""Methods of the highest ratios, which have a colour in the picture."""
+"""The number of methods with the highest ratios that are coloured in the figure."""
 _ONCE = ("esam", "noise_injection", "layerwise_noise", "nso", "perturbed_gradient_descent")
 DRAWS = {**dict.fromkeys(_ONCE, 1), "anti_pgd": 2}
-"""How often a method draws as many random numbers as there are parameters."""
+"""How many random numbers a method draws per parameter."""
 GIVEN: dict[str, Any] = {"total_steps": 1000, "strength": 0.01, "num_classes": 10, "counts": range(10, 0, -1)}
-"""Arguments that methods have no default for."""
+"""Arguments for which methods have no default."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """CPU seconds that tracing and compiling a step take, for networks of 24 to 300 tensors."""
+    """Measure the CPU seconds for tracing and compiling a step, for networks of 24 to 300 tensors."""
 
     leaves: tuple[int, ...] = (24, 60, 120, 240, 300)
     """Numbers of tensors."""
     only: tuple[str, ...] = ()
-    """Methods to keep. Default: all of the package."""
+    """Methods to measure. Default: all methods of the package."""
     repeats: int = 1
-    """Compilations of each; the least counts."""
+    """Compilations of each; the fastest counts."""
     out: Path = Path("runs/bench")
-    """Folder of the JSON and the picture."""
+    """Folder for the JSON file and the figure."""
 
 
 def main(options: Options, console: Console) -> None:
     """Compile and write `compilation.json` and `compilation.png`."""
     check(options)
     methods = makers(options.only)
-    _seconds(by_hand(1), layers(4), 1)  # what JAX imports and compiles once is nobody's
+    _seconds(by_hand(1), layers(4), 1)  # one-time imports and compilations of JAX do not count
     works = {name: (_gradients(method), DRAWS.get(name, 0)) for name, method in methods.items()}
     rows = []
     for leaves in options.leaves:
         problem = layers(leaves)
         for name, method in track(methods.items(), f"{leaves} tensors", console=console):
-            floor = _seconds(by_hand(*works[name]), problem, options.repeats)  # beside it: machines change their speed
+            # Measured next to the method, because machines change their speed.
+            floor = _seconds(by_hand(*works[name]), problem, options.repeats)
             seconds = _seconds(ours(method), problem, options.repeats)
             ratio, gradients = seconds / floor, works[name][0]
             rows.append({"method": name, "leaves": leaves, "gradients": gradients, "seconds": seconds, "ratio": ratio})
@@ -67,9 +68,10 @@ def main(options: Options, console: Console) -> None:
 
 
 def by_hand(gradients: int, draws: int = 0) -> Callable[[Problem], Any]:
-    """A step of so many gradients, each at a point that the one before moved, and the base update.
+    """A step with this many gradients, each at a point moved by the previous one, and the base update.
 
-    Of a method that draws noise, it moves the first point by as many vectors of normal numbers, split into the tensors.
+    For a method that draws noise, the first point is moved by as many vectors of normal numbers, split into the
+    tensors.
     """
 
     def make(problem: Problem):
@@ -98,7 +100,7 @@ def makers(only: tuple[str, ...]) -> dict[str, Callable[[], optax.GradientTransf
         pick("method", name, dict.fromkeys(all_methods.__all__))
     names = [name for name in all_methods.__all__ if not only or name in only]
     made = {name: _maker(getattr(pugd_optax, name)) for name in names}
-    if "sam_on" in made:  # the network has no normalisation: the biases stand for it
+    if "sam_on" in made:  # the network has no normalisation layers, so the biases are used instead
         biases = lambda params: jax.tree.map(lambda x: x.ndim == 1, params)
         made["sam_on"] = lambda: pugd_optax.sam_on(mask=biases)
     if "gradient_regularization" in made:
@@ -112,7 +114,7 @@ def _maker(method: Callable[..., Any]) -> Callable[[], optax.GradientTransformat
 
 
 def _gradients(method: Callable[[], Any]) -> int:
-    """How many gradients a step costs, by its operations on a small network; a part of one counts whole."""
+    """How many gradients a step costs, by its operations on a small network, rounded up."""
     problem = layers(4)
     batch = {
         "losses_fn": lambda p: problem.losses(p, problem.inputs, problem.labels),
@@ -125,7 +127,7 @@ def _gradients(method: Callable[[], Any]) -> int:
 
 
 def _seconds(make: Callable[[Problem], Any], problem: Problem, repeats: int) -> float:
-    """CPU seconds of this process, all threads: other work on the machine does not count."""
+    """CPU seconds of this process over all threads, so that other work on the machine does not count."""
     found = []
     for _ in range(repeats):
         step, init = make(problem)

@@ -1,6 +1,6 @@
 """Communication of a step over several devices: collectives in the program, operations and bytes of each device.
 
-Counted, not timed: devices that are forced upon a host share its cores, so their time says nothing.
+These are counted, not timed: simulated devices on one host share its cores, so their times are meaningless.
 """
 
 import json
@@ -36,7 +36,7 @@ def rows(counts: tuple[int, ...] = COUNTS, width: int = 512, batch: int = 128) -
 
 
 def rows_on_enough_devices() -> list[dict]:
-    """The rows; on a CPU with too few devices, from a separate process with as many host devices."""
+    """The rows; on a CPU with too few devices, from a separate process with enough host devices."""
     if len(jax.devices()) >= max(COUNTS) or jax.default_backend() != "cpu":
         return rows(tuple(count for count in COUNTS if count <= len(jax.devices())))
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={max(COUNTS)}"
@@ -46,7 +46,7 @@ def rows_on_enough_devices() -> list[dict]:
 
 
 def _global(problem: Problem, method: Any, count: int):
-    """`jit` on a batch that is split over the devices: the gradient, and so the perturbation, is that of all of it."""
+    """`jit` on a batch that is split over the devices: gradient and perturbation are those of the whole batch."""
     mesh = Mesh(np.array(jax.devices()[:count]), "data")
     tx = optax.chain(method, momentum())
 
@@ -61,7 +61,7 @@ def _global(problem: Problem, method: Any, count: int):
 
 
 def _local(problem: Problem, method: Any, count: int):
-    """`shard_map`: each device perturbs by the gradient of its own examples (m-sharpness)."""
+    """`shard_map`: each device perturbs with the gradient of its own examples (m-sharpness)."""
     mesh = Mesh(np.array(jax.devices()[:count]), "data")
     gradient = pugd_optax.value_and_grad(problem.loss, method, axis_name="data")
     tx = momentum()

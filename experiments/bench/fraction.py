@@ -1,4 +1,4 @@
-"""What a run costs that perturbs on a fraction of its steps: at an active fraction f, 1 + f runs of SGD."""
+"""The cost of a run that perturbs on a fraction of its steps, compared with 1 + f runs of SGD at fraction f."""
 
 import dataclasses
 from collections.abc import Callable
@@ -32,11 +32,11 @@ class Options:
     problems: tuple[str, ...] = ("resnet8:32", "mlp512:1024")
     """Networks, as network:batch or network:batch:dtype."""
     steps: int = 20
-    """Steps of a run."""
+    """Steps per run."""
     repeats: int = 8
     """Interleaved repeats; medians and quartiles are over these."""
     out: Path = Path("runs/bench")
-    """Folder of the JSON and the picture."""
+    """Folder for the JSON file and the figure."""
 
 
 def main(options: Options, console: Console) -> None:
@@ -58,13 +58,13 @@ def spread_out(fraction: float, steps: int) -> np.ndarray:
 
 
 def rts(plan: np.ndarray) -> optax.GradientTransformation:
-    """RTS-PUGD with that plan as its gate, repeated."""
+    """RTS-PUGD with the plan as its gate, repeated."""
     table = jnp.asarray(plan)
     return pugd_optax.rts_pugd(len(plan), when=lambda step: table[step % len(plan)])
 
 
 def static(problem: Problem, plan: np.ndarray) -> Callable[[], Any]:
-    """Two compiled steps; Python knows which one is due."""
+    """Two compiled steps; Python decides which one to call."""
     steps = {on: clock.compile_step(ours(lambda: rts(plan), active=bool(on)), problem) for on in np.unique(plan)}
     state = next(iter(steps.values())).start
 

@@ -1,4 +1,4 @@
-"""How the cost of a perturbed step grows with parameters, batch and devices: time, work, memory, compile time."""
+"""How the cost of a perturbed step grows with parameters, batch and devices: time, operations, memory, compile time."""
 
 import dataclasses
 from pathlib import Path
@@ -21,18 +21,18 @@ SHOWN = ("sam", "sam, report", "pugd")
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Growth curves of an MLP 784-width-width-width-10: one step of SAM and PUGD over two gradients by hand."""
+    """Measure how the cost of a step of SAM and PUGD grows, on an MLP, relative to two gradients by hand."""
 
     widths: tuple[int, ...] = (64, 128, 256, 512, 1024, 2048)
-    """Widths, at the first of the batches that is at least 128."""
+    """Widths, measured at the first batch size that is at least 128."""
     batches: tuple[int, ...] = (32, 128, 512, 2048)
-    """Batches, at width 512 or the greatest width below it."""
+    """Batch sizes, measured at width 512 or the largest width below it."""
     devices: bool = True
     """Also count collectives, FLOPs and bytes over 1, 2, 4 and 8 devices, in the compiled program."""
     repeats: int = 10
     """Interleaved repeats; medians and quartiles are over these."""
     out: Path = Path("runs/bench")
-    """Folder of the JSON and the picture."""
+    """Folder for the JSON file and the figure."""
 
 
 def main(options: Options, console: Console) -> None:

@@ -1,7 +1,8 @@
 """Networks and batches to time a step on: random data of the real shapes.
 
-Three kinds, which are held to different ratios: networks whose gradient takes most of the time; those of few operations
-a parameter, where every pass over the parameters shows; and tiny ones, where starting an operation takes the time.
+There are three kinds, with different target ratios: networks whose gradient takes most of the time; networks with few
+operations per parameter, where every pass over the parameters is visible; and tiny ones, where the time goes into
+starting operations.
 """
 
 import functools
@@ -27,9 +28,9 @@ def momentum() -> optax.GradientTransformationExtraArgs:
 
 
 class Problem(NamedTuple):
-    """A network, one batch of it, and `logits_fn(params, inputs) -> logits`; `labels` are integers, [n] or [n, length].
+    """A network, one batch, and `logits_fn(params, inputs) -> logits`; `labels` are integers, [n] or [n, length].
 
-    `base` makes the optimizer behind the method; `kind` says what the time goes into.
+    `base` makes the base optimizer; `kind` says where the time goes.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Problem(NamedTuple):
     base: Callable[[], optax.GradientTransformationExtraArgs] = momentum
 
     def losses(self, params: Any, inputs: jax.Array, labels: jax.Array) -> jax.Array:
-        """Cross-entropy of each example; of a sequence the mean over its tokens."""
+        """Cross-entropy of each example; for a sequence the mean over its tokens."""
         losses = optax.softmax_cross_entropy_with_integer_labels(self.logits_fn(params, inputs), labels)
         return losses.reshape(len(losses), -1).mean(1)
 
@@ -51,7 +52,7 @@ class Problem(NamedTuple):
         return jax.eval_shape(self.logits_fn, self.params, self.inputs).shape[-1]
 
     def loss(self, params: Any, inputs: jax.Array, labels: jax.Array) -> jax.Array:
-        """Their mean."""
+        """The mean of the losses."""
         return self.losses(params, inputs, labels).mean()
 
     @property
@@ -61,7 +62,7 @@ class Problem(NamedTuple):
 
 
 def mlp(width: int, batch: int, dtype: str = "float32") -> Problem:
-    """784-width-width-width-10 with GELU: few operations a parameter, so passes over the parameters show."""
+    """784-width-width-width-10 with GELU: few operations per parameter, so passes over the parameters are visible."""
     sizes = [784, width, width, width, 10]
     keys = jax.random.split(jax.random.key(0), len(sizes))
     params = [
@@ -81,7 +82,7 @@ def mlp(width: int, batch: int, dtype: str = "float32") -> Problem:
 
 
 def transformer(batch: int, dtype: str = "float32") -> Problem:
-    """Four blocks of width 128 on 64 bytes of text, under AdamW."""
+    """Four blocks of width 128 on 64 bytes of text, trained with AdamW."""
     make = lambda: GPT(256, 64, 128, 4, 4, dtype=dtype, rngs=nnx.Rngs(0))
     graphdef = nnx.split(nnx.eval_shape(make))[0]
     params, rest = jax.jit(lambda: tuple(map(nnx.to_pure_dict, nnx.split(make(), nnx.Param, ...)[1:])))()
@@ -92,7 +93,7 @@ def transformer(batch: int, dtype: str = "float32") -> Problem:
 
 
 def table(batch: int, dtype: str = "float32") -> Problem:
-    """The mean of 8 rows of a table of 200 000 rows of 64, and a linear layer: a recommender's parameters."""
+    """The mean of 8 rows of an embedding table of 200 000 x 64, and a linear layer, as in recommender systems."""
     params = {"table": jax.random.normal(jax.random.key(0), (200_000, 64)), "head": jnp.ones((64, 10))}
     logits_fn = lambda p, ids: (p["table"][ids].astype(dtype).mean(1) @ p["head"].astype(dtype)).astype(jnp.float32)
     ids = jax.random.randint(jax.random.key(1), (batch, 8), 0, 200_000)
@@ -120,7 +121,7 @@ def image_model(name: str, batch: int, dtype: str = "float32") -> Problem:
 
 
 def layers(leaves: int) -> Problem:
-    """A residual network of small dense layers with so many tensors, kernels and biases: for what compiling costs."""
+    """A residual network of small dense layers with this many tensors (kernels and biases), for compile times."""
     keys = jax.random.split(jax.random.key(0), leaves // 2)
     params = [{"kernel": jax.random.normal(key, (16, 16)) / 16, "bias": jnp.zeros(16)} for key in keys]
 
@@ -134,7 +135,7 @@ def layers(leaves: int) -> Problem:
 
 
 def problem(text: str) -> Problem:
-    """The problem that `network:batch` or `network:batch:dtype` spells.
+    """The problem described by `network:batch` or `network:batch:dtype`.
 
     Networks are those of `MODELS`, an MLP of any width (`mlp512`), `transformer`, `table` and `logistic`.
 

@@ -1,4 +1,4 @@
-"""What a measurement writes: a JSON with environment, options and rows, and a figure."""
+"""The files of a measurement: JSON with environment, options and rows, and a figure."""
 
 import dataclasses
 from pathlib import Path
@@ -16,7 +16,7 @@ from experiments.runs.run_dir import refuse_unwritable
 
 
 def check(options: Any) -> None:
-    """Fail on what can be known before anything is measured.
+    """Report errors that can be known before anything is measured.
 
     Raises:
       UsageError: if the folder cannot be written to, or a count is below 1.
@@ -29,7 +29,7 @@ def check(options: Any) -> None:
 
 
 def write(options: Any, name: str, results: list[dict], figure: Figure, console: Console) -> None:
-    """Write `name.json` and `name.png` to the folder that the options name."""
+    """Write `name.json` and `name.png` to the folder given in the options."""
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     report = {"environment": environment(), "options": _plain(options), "results": results}

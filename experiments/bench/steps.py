@@ -38,31 +38,31 @@ class Options:
     """Networks, as network:batch or network:batch:dtype; on an accelerator resnet18:128:bfloat16,
     resnet50:128:bfloat16, vit_tiny:128:bfloat16, transformer:64:bfloat16."""
     only: tuple[str, ...] = ()
-    """Names of steps to keep, with what they are measured against. Default: all."""
+    """Names of the steps to measure, together with the steps they are compared with. Default: all."""
     torch: bool = False
-    """Also time SGD and SAM written in PyTorch (extra `torch`), for the MLPs and resnet8/20/32/56, and beside them
-    those that the trainer takes: on a CPU each core is a device, and the batch is split."""
+    """Also time SGD and SAM written in PyTorch (extra `torch`), for the MLPs and resnet8/20/32/56, and next to them the
+    steps of the trainer: on a CPU each core is a device, and the batch is split."""
     repeats: int = 16
     """Interleaved repeats; medians and quartiles are over these."""
     calls: int | None = None
-    """Steps a repeat. Default: as many as take the step of the fewest operations about 0.2 s, at most 100."""
+    """Steps per repeat. Default: as many as the cheapest step can do in about 0.2 s, at most 100."""
     out: Path = Path("runs/bench")
-    """Folder of the JSON and the picture."""
+    """Folder for the JSON file and the figure."""
 
 
 def main(options: Options, console: Console) -> None:
-    """Run the benchmark of every problem; `steps.json` and `steps.png` grow with each."""
+    """Run the benchmark of every problem; `steps.json` and `steps.png` are extended after each."""
     check(options)
     keep_freed()
     peers = _peers(console) if options.torch else None
     results = []
     for text in options.problems:
         results.append(_measure(named_problem(text), options, peers, console))
-        write(options, "steps", results, _plot(results), console)  # what comes next may be stopped
+        write(options, "steps", results, _plot(results), console)  # now, as the next may be interrupted
 
 
 def _peers(console: Console) -> Peers | None:
-    """The steps in PyTorch, which is imported only here, and on all devices; threads sleep while others are timed."""
+    """The steps in PyTorch, which is imported only here, and those on all devices; idle threads sleep."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         from experiments.bench.torch_peer import runners

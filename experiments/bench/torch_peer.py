@@ -1,4 +1,4 @@
-"""The same networks and steps in PyTorch, written by hand: SGD with momentum, and SAM. Imported only when asked for."""
+"""The same networks and steps written in PyTorch: SGD with momentum, and SAM. Imported only with `--torch`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,17 +16,17 @@ CIFAR_RESNETS = ("resnet8", "resnet20", "resnet32", "resnet56")
 
 
 def runners(problem: Problem, calls: int) -> dict[str, Callable[[], Any]]:
-    """Functions that take that many steps, by the name of the step.
+    """Functions that take a number of steps, by the name of the step.
 
     Raises:
-      UsageError: if the network has no counterpart here.
+      UsageError: if the network is not available in PyTorch here.
     """
     steps = {"PyTorch SGD": sgd_step, "PyTorch SAM": sam_step}
     return {name: _runner(step, problem, calls) for name, step in steps.items()}
 
 
 def loss_function(problem: Problem) -> tuple[list[Tensor], Callable[[], Tensor]]:
-    """The parameters, copied, and the loss of the problem's batch as a function of what they hold."""
+    """A copy of the parameters, and the loss of the problem's batch as a function of them."""
     forward = _forward_of(problem)
     tree = jax.tree.map(lambda x: torch.tensor(np.asarray(x), requires_grad=True), problem.params)
     inputs, labels = torch.tensor(np.asarray(problem.inputs)), torch.tensor(np.asarray(problem.labels)).long()
@@ -106,7 +106,7 @@ def _block(x: Tensor, block: Any) -> Tensor:
 
 
 def _conv(x: Tensor, layer: Any, stride: int = 1) -> Tensor:
-    """Flax pads an even image at stride 2 on its far sides only."""
+    """Flax pads an even image at stride 2 only at the bottom and on the right."""
     if stride == 2:
         x = F.pad(x, (0, 1, 0, 1))
     return F.conv2d(x, layer["kernel"].permute(3, 2, 0, 1), stride=stride, padding=0 if stride == 2 else 1)

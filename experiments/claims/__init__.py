@@ -1,1 +1,1 @@
-"""Claims of the papers, one a module: statement, table over seeds, figure, verdict."""
+"""Claims of the papers, one per module: statement, table over seeds, figure, verdict."""

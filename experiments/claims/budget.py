@@ -1,4 +1,4 @@
-"""A budget of time: when it is used up, runs stop at their next step, and the same command goes on from there."""
+"""A time budget: when it is used up, runs stop at their next step, and the same command continues from there."""
 
 import contextlib
 import os
@@ -11,9 +11,9 @@ from experiments.runs.signals import graceful_shutdown
 
 @contextlib.contextmanager
 def within(minutes: float | None) -> Iterator[Callable[[], bool]]:
-    """A function that says whether the budget is used up; then the process has been sent SIGTERM too.
+    """A function that says whether the budget is used up; at that time the process also receives SIGTERM.
 
-    What has no steps to stop at goes on to its end.
+    Work without steps is not interrupted.
 
     Example:
       >>> with within(None) as used_up:

@@ -1,6 +1,6 @@
-"""The claims: every module of `theory/`, `rts/`, `lpg/` or `real/` that has a `STUDY` or a `run`.
+"""The claims: every module in `theory/`, `rts/`, `lpg/` or `real/` that defines `STUDY` or `run`.
 
-The docstring of the module is the lab note, its first line the statement. `rts/early.py` is the claim `rts.early`,
+The docstring of the module is the lab note; its first line is the statement. `rts/early.py` is the claim `rts.early`,
 `theory/gr_bias.py` the claim `gr.bias`.
 """
 
@@ -31,7 +31,7 @@ def claims() -> dict[str, ModuleType]:
 
 
 def trained(name: str) -> bool:
-    """Whether a claim is tested by training networks rather than on a small problem."""
+    """Whether a claim is tested by training networks instead of on a small problem."""
     return hasattr(_module(name), "STUDY")
 
 
@@ -51,14 +51,14 @@ def statement(name: str) -> str:
 
 
 def setting(name: str) -> str:
-    """The first words of the setting of a claim: its data and network."""
+    """The beginning of the setting of a claim: its data and network."""
     _, _, after = note(name).partition("**Setting")
     words = " ".join(after.partition("**")[2].split())
     return re.split(r";|\.(?!\w)", words, maxsplit=1)[0].rstrip(".")
 
 
 def find(name: str, scale: Scale, first_seed: int, workspace: Workspace) -> Finding:
-    """Run a claim; a small problem has no scale beyond full."""
+    """Run a claim; for small problems the largest scale is full."""
     module = _module(name)
     if trained(name):
         return study.run(module.STUDY, scale, first_seed, workspace)

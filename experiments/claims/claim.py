@@ -1,4 +1,4 @@
-"""What a claim finds: a table over seeds, panels to draw, and the conditions that decide its verdict."""
+"""The findings of a claim: a table over seeds, panels to draw, and the conditions that decide its verdict."""
 
 import json
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from experiments.files import write_json
 
 Scale = Literal["smoke", "full", "paper"]
 Rows = dict[str, dict[str, list[float]]]
-"""Row -> column -> one value a seed."""
+"""Row -> column -> one value per seed."""
 
 
 class Line(NamedTuple):
-    """A curve: `y[i]` holds the values of all seeds at `x[i]`. A single value is a theory's, drawn dashed."""
+    """A curve: `y[i]` holds the values of all seeds at `x[i]`. A single value stands for theory and is drawn dashed."""
 
     label: str
     x: list[float]
@@ -24,10 +24,10 @@ class Line(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """One pair of axes; `log` names those that are logarithmic: "", "x", "y" or "xy".
+    """One pair of axes; `log` names the logarithmic ones: "", "x", "y" or "xy".
 
-    Of kind "points", each line is a row with its name at the left; its first values lie along the horizontal axis. Of
-    kind "scatter", each line is one point.
+    In a panel of kind "points", each line is a row with its name on the left and its first values along the horizontal
+    axis. In a panel of kind "scatter", each line is one point.
     """
 
     title: str
@@ -39,11 +39,11 @@ class Panel(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """What was chosen for a variant of a setting, from which grid, and what it was chosen by.
+    """The hyperparameters chosen for a variant in a setting, the grid, and the accuracies they were chosen by.
 
-    `on_edge` names the hyperparameters whose choice is on an edge of the grid all the same. `validation` holds the
-    accuracy of every choosing seed, in percent, and `by_rate` that of each learning rate with the others as chosen,
-    [rates][seeds]; a rate at which a run diverged has none.
+    `on_edge` names the hyperparameters whose choice is still on an edge of the extended grid. `validation` holds the
+    accuracy of every choosing seed, in percent, and `by_rate` that of each learning rate with the other hyperparameters
+    as chosen, [rates][seeds]; a rate at which a run diverged has none.
     """
 
     setting: str
@@ -56,7 +56,7 @@ class Choice(NamedTuple):
 
 
 class Power(NamedTuple):
-    """The seeds of a verdict: how many the spread of the choosing runs asks for, and how many there are at most."""
+    """The seeds of a verdict: how many the spread of the choosing runs requires, and the maximum."""
 
     setting: str
     spread: float
@@ -65,7 +65,7 @@ class Power(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What one run of a claim found; `reading` is what the numbers say, in words."""
+    """The results of one run of a claim; `reading` describes the numbers in words."""
 
     rows: Rows
     panels: list[Panel]
@@ -84,7 +84,7 @@ class Trainings(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """A finding with what is needed to print it again; `environment` as in the folder of a run."""
+    """A finding with everything needed to print it again; `environment` as in the folder of a run."""
 
     name: str
     command: str
@@ -101,7 +101,7 @@ def save(saved: Saved, folder: Path) -> None:
 
 
 def load(path: Path) -> Saved:
-    """Read what `save` wrote."""
+    """Read a file written by `save`."""
     content = json.loads(path.read_text(), parse_constant=float)
     finding, trainings = content.pop("finding"), content.pop("trainings")
     panels = [
@@ -123,7 +123,7 @@ def load(path: Path) -> Saved:
 
 
 def _plain(x: Any) -> Any:
-    """Named tuples as objects, numbers at five digits, and null for what is not finite."""
+    """Named tuples as objects, numbers with five digits, and null for numbers that are not finite."""
     if hasattr(x, "_asdict"):
         return {k: _plain(v) for k, v in x._asdict().items()}
     if isinstance(x, dict):

@@ -23,7 +23,7 @@ from experiments.runs.environment import environment
 from experiments.runs.run_dir import refuse_unwritable
 
 ACCELERATOR = ("real.clean", "real.noisy", "real.longtail", "real.regularizers")
-"""What an hour of an accelerator is for, the most telling first."""
+"""The claims to run on an accelerator, the most informative ones first."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,22 +31,23 @@ class Options:
     """Run a claim of the papers: table, figure, verdict."""
 
     name: Annotated[str, tyro.conf.Positional] = "list"
-    """A claim, `all`, `list`, `report` to write the page again from what was saved, or `accelerator`: those at real
-    scale, the most telling first, at --scale paper unless it is smoke."""
+    """A claim, `all`, `list`, `report` to write the page again from the saved results, or `accelerator`: the claims at
+    real scale, the most informative ones first, at --scale paper unless it is smoke."""
     scale: Scale = "full"
-    """smoke: seconds, to see that it runs; full: minutes on two cores, two for small problems and about ten for
-    trainings; paper: the papers' data, networks and lengths, for an accelerator (small problems stay at full)."""
+    """smoke: seconds, only to check that it runs; full: minutes on two cores, two for small problems and about ten for
+    trainings; paper: the papers' data, networks and training lengths, for an accelerator (small problems stay at
+    full)."""
     first_seed: int = 200
-    """Seeds count up from here. Below 200 are those on which hyperparameters were chosen."""
+    """The first seed; the others follow it. Seeds below 200 are used for choosing hyperparameters."""
     out: Path = Path("runs/claims")
-    """Folder of the JSON, the figures and `results.md`, and of the runs while they are trained."""
+    """Folder for the JSON files, the figures and `results.md`, and for the runs while they are trained."""
     ledger: Path | None = None
-    """Folder of the ledgers, which hold every run that has ended; none is trained twice. Default: that of this
+    """Folder of the ledgers, which record every finished run, so that none is trained twice. Default: that of this
     checkout, experiments/results/ledger; at smoke scale a folder in --out."""
     budget_minutes: float | None = None
-    """Stop after so many minutes, at the next step of the runs under way; the same command goes on from there."""
+    """Stop after this many minutes, at the next step of the current runs; the same command continues from there."""
     data_dir: Path | None = None
-    """Folder of the data files that trainings read. Default: the environment variable PUGD_DATA_DIR."""
+    """Folder of the data files for trainings. Default: the environment variable PUGD_DATA_DIR."""
 
 
 def main(options: Options, console: Console) -> None:
@@ -55,7 +56,7 @@ def main(options: Options, console: Console) -> None:
         return console.print(_listed())
     if options.name == "report":
         if not any(options.out.glob("*.json")):
-            raise UsageError(f"--out {options.out}: holds no findings; run `claims all` first or name another folder")
+            raise UsageError(f"--out {options.out}: contains no findings; run `claims all`, or name another folder")
         return console.print(f"written to {page.write(options.out)}", soft_wrap=True)
     if options.budget_minutes is not None and not options.budget_minutes > 0:
         raise UsageError(f"--budget-minutes {options.budget_minutes:g}: expected more than 0")
@@ -69,14 +70,14 @@ def main(options: Options, console: Console) -> None:
                 if not used_up():
                     raise
             if used_up():
-                console.print(f"{options.budget_minutes:g} minutes are used up; run the same command again to go on")
+                console.print(f"{options.budget_minutes:g} minutes are used up; run the same command again to continue")
                 break
     if any(options.out.glob("*.json")):
         console.print(f"written to {page.write(options.out)}", soft_wrap=True)
 
 
 def _asked(options: Options) -> tuple[list[str], Options]:
-    """The claims, and the options for them."""
+    """The requested claims, and the options for them."""
     every = list(catalog.claims())
     pick("claim", options.name, dict.fromkeys([*every, "all", "list", "report", "accelerator"]))
     if options.name == "accelerator":
@@ -86,7 +87,7 @@ def _asked(options: Options) -> tuple[list[str], Options]:
 
 
 def _check(names: Sequence[str], options: Options) -> None:
-    """Fail on what can be known before anything is computed."""
+    """Report errors that can be known before anything is computed."""
     refuse_unwritable(options.out)
     if options.first_seed < FRESH_SEED and any(map(catalog.reads_data, names)):
         what = f"hyperparameters are chosen on seeds below {FRESH_SEED}; name one from {FRESH_SEED} on"
@@ -97,13 +98,13 @@ def _check(names: Sequence[str], options: Options) -> None:
 
 
 def data_dir_of(named: Path | None) -> Path | None:
-    """The folder of the data files: as named, or of the environment variable."""
+    """The folder of the data files: the option, or the environment variable."""
     folder = named or os.environ.get("PUGD_DATA_DIR")
     return Path(folder) if folder else None
 
 
 def ledger_of(named: Path | None, scale: str, out: Path) -> Path:
-    """The folder of the ledgers: as named; by default that of this checkout, at smoke scale one in the output."""
+    """The folder of the ledgers: the option; by default that of this checkout, at smoke scale one in the output."""
     committed = Path(__file__).parents[1] / "results" / "ledger"
     return named or (out / "ledger" if scale == "smoke" else committed)
 

@@ -1,15 +1,15 @@
 """Success criteria: effects judged by intervals, corrected for their number, and the verdict that follows.
 
-A condition says that an effect lies above `least`. Effects that exceed it by less than the margin of interest do not
+A condition states that an effect is above `least`. Effects that exceed it by less than the margin of interest do not
 matter; the margin is stated before the runs. With the interval of the effect a condition
 
-    holds           where the interval lies above `least`,
-    does not hold   where it reaches below `least` and lies below `least` + margin,
-    undecided       where it holds both.
+    holds           if the interval lies above `least`,
+    does not hold   if it reaches below `least` and lies below `least` + margin,
+    undecided       if it contains both.
 
 The levels of the intervals are Holm's over the conditions of a claim, so that a claim with no true effect finds one
-with a probability of at most 5 %. A value that was computed and not sampled has an interval of width 0. A seed at which
-a run diverged is left out; where more than a tenth of them did, the condition is undecided.
+with a probability of at most 5 %. An exact value has an interval of width 0. Seeds at which a run diverged are left
+out; if this is more than a tenth of the seeds, the condition is undecided.
 
 References:
   Holm, *A Simple Sequentially Rejective Multiple Test Procedure*, Scandinavian Journal of Statistics 6, 1979.
@@ -23,7 +23,7 @@ from scipy import stats
 
 LEVEL = 0.05
 DIVERGED = 0.1
-"""The share of the seeds that may have no number because a run diverged; beyond it a condition is undecided."""
+"""The share of seeds that may be missing because a run diverged; above it a condition is undecided."""
 Kind = Literal["paper", "extra"]
 Result = Literal["holds", "does not hold", "undecided"]
 
@@ -32,15 +32,15 @@ class Condition(NamedTuple):
     """The statement that an effect is above `least`.
 
     Attributes:
-      kind: "paper" for what the paper states, "extra" for what is asked besides; the latter never moves a verdict.
+      kind: "paper" for what the paper states, "extra" for further questions, which never change a verdict.
       statement: in words.
       estimate: the effect, a mean over seeds.
       error: its standard error; 0 for an exact value, NaN for a single seed.
       freedom: degrees of freedom.
       least: what the effect must exceed.
-      margin: by how much at least, for it to be of interest; 0 where `least` is itself that value.
-      unit: of the effect.
-      diverged: seeds at which a run diverged, and all seeds; () where none did.
+      margin: the smallest excess over `least` that is of interest; 0 if `least` itself is that value.
+      unit: the unit of the effect.
+      diverged: number of seeds at which a run diverged, and of all seeds; () if none did.
     """
 
     kind: Kind
@@ -64,7 +64,7 @@ class Judged(NamedTuple):
 
     @property
     def numbers(self) -> str:
-        """The interval and what it was held against."""
+        """The interval and what it is compared with, in words."""
         _, _, estimate, error, _, least, margin, unit, diverged = self.condition
         asked = f"above {least:.3g}" + (f", of interest from {least + margin:.3g}" if margin else "")
         if not np.isfinite(estimate):
@@ -102,13 +102,13 @@ def within(statement: str, a: Any, b: Any, *, margin: float, kind: Kind = "paper
 
 
 def close(statement: str, values: Any, target: float, *, tolerance: float, kind: Kind = "paper") -> Condition:
-    """The mean of the values is within a tolerance of the target; the effect is what is left of the tolerance."""
+    """The mean of the values is within a tolerance of the target; the effect is the remaining tolerance."""
     found = above(statement, values, target, margin=0.0, kind=kind)
     return found._replace(estimate=tolerance - abs(found.estimate), unit="of the tolerance left")
 
 
 def exact(statement: str, value: float, least: float = 0.0, *, kind: Kind = "paper", unit: str = "") -> Condition:
-    """A value that was computed and not sampled is above `least`."""
+    """An exact value, computed and not sampled, is above `least`."""
     return Condition(kind, statement, float(value), 0.0, 0, least, 0.0, unit)
 
 
@@ -127,7 +127,7 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def judge(conditions: Sequence[Condition]) -> list[Judged]:
-    """The result of every condition; what the paper states and what is asked besides are corrected apart."""
+    """The result of every condition; conditions of the two kinds are corrected separately."""
     families = {kind: iter(_family([c for c in conditions if c.kind == kind])) for kind in ("paper", "extra")}
     return [next(families[condition.kind]) for condition in conditions]
 
@@ -153,7 +153,7 @@ def _judged(condition: Condition, holds: bool, p: float, level: float) -> Judged
 
 
 def _p(distance: float, condition: Condition) -> float:
-    """Two-sided p-value of an effect that far on the side that is asked for; 1 where there is no interval."""
+    """Two-sided p-value of an effect at this distance on the required side; 1 if there is no interval."""
     if condition.error == 0:
         return 0.0 if distance > 0 else 1.0
     p = 2 * float(stats.t.sf(distance / condition.error, condition.freedom))
@@ -161,7 +161,7 @@ def _p(distance: float, condition: Condition) -> float:
 
 
 def verdict(conditions: Sequence[Condition]) -> str:
-    """What the paper's conditions say together."""
+    """The verdict that follows from the paper's conditions."""
     results = [judged.result for judged in judge(conditions) if judged.condition.kind == "paper"]
     if "holds" in results:
         return "holds here" if set(results) == {"holds"} else "holds partly"

@@ -17,13 +17,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 MARKED = 12
-"""Points of a curve up to which each has a marker."""
+"""Curves with at most this many points have markers."""
 
 MARKERS = "os^Dv"
 
 
 def draw(panels: Sequence[Panel], path: Path) -> None:
-    """Means over seeds with their 95 % intervals, three panels a line."""
+    """Means over seeds with their 95 % intervals, three panels per row."""
     across = 2 if len(panels) == 4 else min(3, len(panels))
     down = -(-len(panels) // across)
     height = max(4.2, *(0.2 * len(panel.lines) for panel in panels if panel.kind == "points"), 0)
@@ -85,7 +85,7 @@ def _curves(axis: Axes, panel: Panel) -> None:
 
 
 def _points(axis: Axes, panel: Panel) -> None:
-    """Values along the horizontal axis, a row for each line, named at the left."""
+    """Values along the horizontal axis, one row per line, with its name on the left."""
     for i, line in enumerate(panel.lines):
         mean, half, _ = interval(line.y[0])
         axis.errorbar(mean, i, xerr=half, fmt="o", color=PALETTE[0], markersize=4, linewidth=1.2)
@@ -94,7 +94,7 @@ def _points(axis: Axes, panel: Panel) -> None:
 
 
 def _scatter(axis: Axes, panel: Panel) -> None:
-    """A point for each line; variants of a method share its colour and differ by their markers."""
+    """One point per line; variants of a method have the same colour and different markers."""
     style, drawn = styles([line.label for line in panel.lines]), Counter[str]()
     for line in panel.lines:
         (x,), (mean, half, _) = line.x, interval(line.y[0])
@@ -107,7 +107,7 @@ def _scatter(axis: Axes, panel: Panel) -> None:
 
 
 def _legend_of_points(figure: Figure, axes: Iterable[Axes]) -> None:
-    """One for all panels of points, beside them: names at the points would cover each other."""
+    """One legend next to all panels of points, because names at the points would overlap."""
     pairs = [axis.get_legend_handles_labels() for axis in axes]
     found = {label: handle for handles, labels in pairs for handle, label in zip(handles, labels, strict=True)}
     figure.legend(found.values(), found.keys(), loc="outside right center", frameon=False, fontsize=8)

@@ -1,10 +1,10 @@
-"""The ledger: a line for every finished run of a claim, so that no run is trained twice, on any machine.
+"""The ledger: one line for every finished run of a claim, so that no run is trained twice on any machine.
 
     <folder>/<claim>.jsonl   {"key", "settings", "seed", "commit", "versions", "device", "result", "curve"} or
                              {"key", ..., "error"} for a run that diverged
 
-`settings` are those that a result depends on and that differ from the defaults, `key` is their hash. A study reads the
-lines of all claims and appends its own as its runs end.
+`settings` are the settings that affect the result and differ from the defaults; `key` is their hash. A study reads the
+lines of all claims and appends its own when its runs end.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from experiments.files import sync
 from experiments.runs import records, run_dir
 
 POINTS = 40
-"""Epochs of a curve that are kept, the first and the last among them."""
+"""The number of epochs of a curve that are kept, including the first and the last."""
 CURVES = (
     *("epoch", "gradient_evaluations", "val_accuracy", "train_accuracy"),
     *("cosine", "grad_norm", "perturbed_grad_norm"),
@@ -29,7 +29,7 @@ CURVES = (
 
 
 class Line(NamedTuple):
-    """A finished run; where it diverged, `error` says how and there is no result."""
+    """A finished run; if it diverged, `error` says how and there is no result."""
 
     key: str
     settings: dict[str, Any]
@@ -43,7 +43,7 @@ class Line(NamedTuple):
 
 
 class Ledger:
-    """The lines of all claims, and the file of one to which new ones go."""
+    """The lines of all claims, and the file to which new lines are appended."""
 
     def __init__(self, folder: Path, claim: str):
         self.path = folder / f"{claim}.jsonl"
@@ -51,11 +51,11 @@ class Ledger:
         self._lines = {(line.key, line.seed): line for path in sorted(folder.glob("*.jsonl")) for line in read(path)}
 
     def find(self, config: Config, seed: int) -> Line | None:
-        """The run of these settings and that seed, if it has ended."""
+        """The run with these settings and this seed, if it has ended."""
         return self._lines.get((key(config), seed))
 
     def add(self, config: Config, seed: int, folder: Path) -> None:
-        """Append the run that has ended in a folder, unless it is known; it is on the disk when this returns."""
+        """Append the finished run in a folder, unless it is known; the line is on the disk when this returns."""
         with self._lock:
             if self.find(config, seed) is None:
                 line = _line(config, seed, folder)
@@ -64,7 +64,7 @@ class Ledger:
 
 
 def key(config: Config) -> str:
-    """A hash of the settings that a result depends on.
+    """A hash of the settings that affect the result.
 
     Example:
       >>> key(Config(lr="0.1")) == key(Config(lr="0.1", label="another name", seeds=7)) != key(Config(lr="0.2"))
@@ -74,10 +74,10 @@ def key(config: Config) -> str:
 
 
 def read(path: Path) -> list[Line]:
-    """The lines of a file; an unfinished last line, of a process that was killed, is left out.
+    """The lines of a file, without an unfinished last line from a killed process.
 
     Raises:
-      UsageError: if another line is no record of a run.
+      UsageError: if another line is not a record of a run.
     """
     *lines, _ = path.read_text().split("\n")
     found = []
@@ -85,7 +85,7 @@ def read(path: Path) -> list[Line]:
         try:
             found.append(Line(**json.loads(line)))
         except (ValueError, TypeError) as error:
-            raise UsageError(f"{path}: line {number} is no record of a run ({error}); remove the line") from error
+            raise UsageError(f"{path}: line {number} is not a record of a run ({error}); remove the line") from error
     return found
 
 
@@ -94,7 +94,7 @@ def _append(path: Path, line: Line) -> None:
     path.touch()
     content = path.read_bytes()
     with path.open("ab") as file:
-        file.truncate(content.rfind(b"\n") + 1)  # what a killed process left of its last line
+        file.truncate(content.rfind(b"\n") + 1)  # removes an unfinished last line from a killed process
         file.write(json.dumps(line._asdict()).encode() + b"\n")
         sync(file)
 

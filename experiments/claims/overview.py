@@ -1,4 +1,4 @@
-"""The table of every statement of the papers: its verdict, where it was tested and how sure that is."""
+"""The table of all statements of the papers: verdict, where each was tested, and how certain the verdict is."""
 
 import collections
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from experiments.report.tables import markdown_table
 
 
 class Untested(NamedTuple):
-    """A statement without a claim: what testing it would take, and why that is not done here."""
+    """A statement without a claim: what a test would require, and why it is not done here."""
 
     statement: str
     takes: str
@@ -53,7 +53,7 @@ UNTESTED = (
 
 
 def overview(found: list[Saved]) -> str:
-    """How often each verdict was given, and a row for every statement, tested or not."""
+    """The number of each verdict, and a row for every statement, tested or not."""
     verdicts = collections.Counter(verdict(s.finding.conditions) for s in found)
     tally = ", ".join(f"{name} {count}" for name, count in verdicts.most_common())
     names = [saved.name for saved in found]
@@ -65,12 +65,12 @@ def overview(found: list[Saved]) -> str:
 
 
 def older(saved: Saved) -> bool:
-    """Whether trainings were not chosen and judged by the protocol."""
+    """Whether the trainings are older than the protocol."""
     return saved.trainings is not None and not saved.finding.choices
 
 
 def seeds(saved: Saved) -> int:
-    """Seeds behind the table of a finding."""
+    """The number of seeds behind the table of a finding."""
     return max(len(values) for row in saved.finding.rows.values() for values in row.values())
 
 

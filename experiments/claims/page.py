@@ -1,4 +1,4 @@
-"""The results page, from the saved findings alone."""
+"""The results page, created from the saved findings only."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def write(folder: Path) -> Path:
 
 
 def table(rows: Rows) -> list[list[str]]:
-    """Cells of a table, the header first."""
+    """The cells of a table, header first."""
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     return [["", *columns]] + [
         [name, *(show(row[c]) if c in row else "" for c in columns)] for name, row in rows.items()
@@ -50,7 +50,7 @@ def table(rows: Rows) -> list[list[str]]:
 
 
 def _section(saved: Saved) -> str:
-    """Verdict, table, figure, criteria, then the lab note, which ends with what was observed."""
+    """Verdict, table, figure and criteria, followed by the lab note, which ends with the observations."""
     finding = saved.finding
     criteria = [
         f"- {judged.result} ({judged.condition.kind}): {judged.condition.statement} ({judged.numbers})"
@@ -77,7 +77,7 @@ def _section(saved: Saved) -> str:
 
 
 def _chosen(saved: Saved) -> list[str]:
-    """What was chosen from which grid, and how many seeds that asks for."""
+    """The chosen hyperparameters, their grids, and the number of seeds required."""
     finding = saved.finding
     if older(saved):
         return [OLDER]
@@ -91,7 +91,7 @@ def _chosen(saved: Saved) -> list[str]:
 
 
 def _grids(finding: Finding) -> list[list[str]]:
-    """A row for each variant: the values that were tried of each hyperparameter, the chosen one in bold."""
+    """A row for each variant: the values tried for each hyperparameter, with the chosen one in bold."""
     names = list(dict.fromkeys(name for choice in finding.choices for name in choice.tried))
     return [["", *names, "validation % of the choice"]] + [
         [

@@ -1,8 +1,8 @@
-"""How hyperparameters are chosen and how many seeds a verdict takes, the same way for every variant.
+"""How hyperparameters are chosen and how many seeds a verdict takes, in the same way for every variant.
 
-Every variant is tried with every learning rate and weight decay and every value of the hyperparameters of its own, on
-the first half of the training data; what is chosen is judged on the second half, by other seeds. A choice on an edge of
-its grid adds a value beyond it, a few times at most.
+Every variant is tried with every learning rate and weight decay and every value of its own hyperparameters, on the
+first half of the training data. The chosen values are judged on the second half, with other seeds. If a choice lies on
+an edge of its grid, a value beyond it is added, at most a few times.
 """
 
 import itertools
@@ -17,13 +17,13 @@ from experiments.claims.workspace import Trained, Workspace
 from experiments.config.errors import Diverged
 
 CHOOSING_SEED = 100
-"""Hyperparameters are chosen on seeds from here on."""
+"""The first seed used for choosing hyperparameters."""
 FRESH_SEED = 200
-"""Verdicts are given on seeds from here on."""
+"""The first seed used for verdicts."""
 EXTENSIONS = 3
-"""How often the grid of a variant is extended at most."""
+"""How often the grid of a variant is extended, at most."""
 FEWEST = 6
-"""Seeds of a verdict, however small the spread."""
+"""The minimum number of seeds of a verdict."""
 
 
 Point = tuple[float, ...]
@@ -31,9 +31,9 @@ Tried = dict[Point, Trained]
 
 
 def choose(setting: Setting, variants: Mapping[str, Variant], workspace: Workspace) -> dict[str, Choice]:
-    """The best point of the grid of every variant by its mean validation accuracy, the first of equals.
+    """The best point of every variant's grid by mean validation accuracy; among equals, the first.
 
-    Where the grids hold one point nothing is trained.
+    If a grid has only one point, nothing is trained.
 
     Raises:
       Diverged: if every point of a variant diverged.
@@ -70,7 +70,7 @@ def _choice(
 def _best(
     setting: Setting, variants: Mapping[str, Variant], axes: Mapping[str, Sequence[Axis]], workspace: Workspace
 ) -> dict[str, tuple[Point, Tried]]:
-    """The best point of every variant, and the runs of all its points; those that diverged are left out."""
+    """The best point of every variant, and the runs of all its points; points that diverged are left out."""
     points = {label: list(itertools.product(*(axis.values for axis in axes[label]))) for label in variants}
     if all(len(of_one) == 1 for of_one in points.values()):
         return {label: (of_one[0], {}) for label, of_one in points.items()}
@@ -93,10 +93,10 @@ def _best(
 
 
 def seeds_for(choices: Mapping[str, Choice], margin: float) -> tuple[float, int]:
-    """The seeds that a verdict takes, from the runs that hyperparameters were chosen by.
+    """The number of seeds for a verdict, computed from the runs used for choosing hyperparameters.
 
-    The fewest n for which the 95 % interval of a paired difference has half a width of at most half of the margin:
-    t(n - 1) s / sqrt(n) <= margin / 2.
+    The smallest n for which half the width of the 95 % interval of a paired difference is at most half the margin: t(n
+    - 1) s / sqrt(n) <= margin / 2.
 
     Returns:
       The standard deviation s of the differences to the first variant, pooled over the others, in points; and n.

@@ -1,4 +1,4 @@
-"""What a comparison is made of: the setting that all variants share, the variants, and the grids of hyperparameters."""
+"""The parts of a comparison: the setting shared by all variants, the variants, and the hyperparameter grids."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ from experiments.config.schema import Config
 
 
 def beyond(values: tuple[float, ...], value: float, below: float = math.inf) -> tuple[float, ...]:
-    """Ascending values, with one more where `value` is on an edge, by the ratio of the two there; none from `below` on.
+    """Ascending values, extended at the edge where `value` lies by the ratio of the two there, but not to `below`.
 
     Example:
       >>> beyond((0.1, 0.3), 0.3), beyond((1.0, 2.0, 4.0), 2.0)
@@ -25,7 +25,7 @@ def beyond(values: tuple[float, ...], value: float, below: float = math.inf) -> 
 
 
 class Axis(NamedTuple):
-    """A hyperparameter: the values that are tried, ascending, how one is set, and a bound that none reaches."""
+    """A hyperparameter: the values to try, ascending, how to set one, and an upper limit that no value reaches."""
 
     name: str
     values: tuple[float, ...]
@@ -33,7 +33,7 @@ class Axis(NamedTuple):
     below: float = math.inf
 
     def beyond(self, value: float) -> "Axis":
-        """With another value where `value` is on an edge."""
+        """The same axis with one more value if `value` is on an edge."""
         return self._replace(values=beyond(self.values, value, self.below))
 
 
@@ -42,7 +42,7 @@ class Variant(NamedTuple):
 
     Attributes:
       config: data, network, method.
-      own: hyperparameters of its own; learning rate and weight decay are every variant's.
+      own: its own hyperparameters; every variant also has learning rate and weight decay.
       stopped: whether its accuracy is that of the epoch with the best validation accuracy instead of the last.
     """
 
@@ -52,16 +52,16 @@ class Variant(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What all variants of a comparison share.
+    """The settings shared by all variants of a comparison.
 
     Attributes:
       name: for tables and folders.
       base: data, network, length.
-      axes: the hyperparameters of every variant, with the values that are tried.
-      choosing_seeds: runs of each point of a grid.
-      most_seeds: runs of what was chosen, at most.
-      optional: whether it is left out where no data folder is named.
-      tiny: whether it is the scale of tests: nothing is chosen, and variants that no criterion asks for are left out.
+      axes: the hyperparameters of every variant, with the values to try.
+      choosing_seeds: number of runs of each point of a grid.
+      most_seeds: maximum number of runs of the chosen point.
+      optional: whether it is skipped if there is no data folder.
+      tiny: whether it is for tests: nothing is chosen, and only variants needed by the criteria are trained.
     """
 
     name: str
@@ -74,20 +74,20 @@ class Setting(NamedTuple):
 
 
 def at(config: Config, axes: Sequence[Axis], point: Sequence[float]) -> Config:
-    """The configuration at a point of a grid."""
+    """The configuration at one point of a grid."""
     for axis, value in zip(axes, point, strict=True):
         config = axis.set(config, value)
     return config
 
 
 def grid(setting: Setting, variant: Variant) -> tuple[Axis, ...]:
-    """The axes of a variant: those of the setting and its own, of which a tiny setting takes the first values."""
+    """The axes of a variant: those of the setting and its own; a tiny setting uses only their first values."""
     own = (axis._replace(values=axis.values[:1]) if setting.tiny else axis for axis in variant.own)
     return *setting.axes, *own
 
 
 def rates(*values: float) -> Axis:
-    """Learning rates at the start of a cosine that falls to 0."""
+    """Initial learning rates of a cosine schedule to 0."""
     return field("lr", *values, name="rate", template="cosine:{:g}:0.0")
 
 
@@ -97,12 +97,12 @@ def decays(*values: float) -> Axis:
 
 
 def field(key: str, *values: float, name: str, template: str, below: float = math.inf) -> Axis:
-    """Values within the text of a setting."""
+    """Values that are part of the text of a setting."""
     return Axis(name, values, lambda c, x: dataclasses.replace(c, **{key: template.format(x)}), below=below)
 
 
 def option(key: str, *values: float, name: str = "", template: str = "{:g}", below: float = math.inf) -> Axis:
-    """Values of an option of the method, as on the command line."""
+    """Values of a method option, as on the command line."""
 
     def put(config: Config, value: float) -> Config:
         options = dict(config.method_options) | {key: template.format(value)}

@@ -1,7 +1,7 @@
 """A claim about trained networks as one record: settings, variants, success criteria, table, panels, summary.
 
-`run` chooses the hyperparameters of every variant (`protocol.py`), trains the choices on other data and fresh seeds,
-and judges them. Runs that a ledger holds are not trained again.
+`run` chooses the hyperparameters of every variant (`protocol.py`), trains the chosen variants on other data and fresh
+seeds, and judges them. Runs that are in a ledger are not trained again.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ class Outcome:
     power: Power | None
 
     def __getitem__(self, label: str) -> Trained:
-        """The variant of that name."""
+        """The variant with this name."""
         return self.variants[label]
 
     def only(self, *labels: str) -> dict[str, Trained]:
@@ -41,11 +41,11 @@ class Outcome:
         return {label: self.variants[label] for label in labels}
 
     def among(self, labels: Iterable[str]) -> list[str]:
-        """Those labels that are variants of this setting."""
+        """The labels that are variants of this setting."""
         return [label for label in labels if label in self.variants]
 
     def named(self, statement: str) -> str:
-        """The statement, named after the setting."""
+        """The statement with the name of the setting."""
         return f"{self.setting.name}: {statement}"
 
     def above(self, statement: str, a: str, b: str, kind: Kind = "paper", least: float = 0.0) -> Condition:
@@ -60,11 +60,11 @@ class Outcome:
         return conditions.within(self.named(statement), one, two, margin=MARGIN, kind=kind, unit="points")
 
     def preferred(self, *labels: str) -> str:
-        """The variant with the highest validation accuracy on the seeds for choosing, the first of equals."""
+        """The variant with the highest validation accuracy on the choosing seeds; among equals, the first."""
         return max(labels, key=lambda label: np.mean(self.choices[label].validation or [0.0]))
 
     def curves(self, title: str, variants: Mapping[str, Trained], key: str = "val_accuracy", x: str = "epoch") -> Panel:
-        """An accuracy over the training, against epochs or gradient evaluations."""
+        """An accuracy during training, against epochs or gradient evaluations."""
         lines = [
             Line(label, list(t.metric(x).mean(axis=1)), [list(values) for values in 100 * t.metric(key)])
             for label, t in variants.items()
@@ -79,11 +79,11 @@ class Study(NamedTuple):
     """A claim about trained networks.
 
     Attributes:
-      settings: by scale.
-      variants: of a setting, the first of them the one that the others are compared with.
+      settings: the settings for each scale.
+      variants: the variants of a setting; the others are compared with the first.
       conditions: the success criteria.
       panels: what is plotted.
-      summary: what the numbers say, in words.
+      summary: describes the numbers in words.
       table: a row for each variant.
     """
 
@@ -96,7 +96,7 @@ class Study(NamedTuple):
 
 
 def run(study: Study, scale: Scale, first_seed: int, workspace: Workspace) -> Finding:
-    """Run a study; missing data are reported before anything is trained."""
+    """Run a study; missing data is reported before anything is trained."""
     settings = [s for s in study.settings[scale] if workspace.data_dir is not None or not s.optional]
     for setting in settings:
         prepare(dataclasses.replace(setting.base, data_dir=workspace.data_dir))
@@ -112,7 +112,7 @@ def run(study: Study, scale: Scale, first_seed: int, workspace: Workspace) -> Fi
 
 
 def outcome_of(variants: Mapping[str, Variant], setting: Setting, first_seed: int, workspace: Workspace) -> Outcome:
-    """Choose the hyperparameters of every variant, then train the choices on other data and fresh seeds."""
+    """Choose the hyperparameters of every variant, then train the chosen ones on other data and fresh seeds."""
     choices = choose(setting, variants, workspace)
     power = None
     if all(len(choice.validation) > 1 for choice in choices.values()):
@@ -128,7 +128,7 @@ def outcome_of(variants: Mapping[str, Variant], setting: Setting, first_seed: in
 
 
 def courses(outcome: Outcome) -> list[Panel]:
-    """The courses of all variants, by epochs and by gradient evaluations."""
+    """Learning curves of all variants, against epochs and against gradient evaluations."""
     return [
         outcome.curves("by epoch", outcome.variants),
         outcome.curves("by gradient evaluations", outcome.variants, x="gradient_evaluations"),
@@ -136,14 +136,14 @@ def courses(outcome: Outcome) -> list[Panel]:
 
 
 def above_sgd(outcome: Outcome) -> str:
-    """What every variant gains over the one named SGD, in words."""
+    """The gain of every variant over the variant named SGD, in words."""
     sgd = outcome["SGD"].accuracy
     over = ", ".join(f"{k} {show(v.accuracy - sgd)}" for k, v in outcome.variants.items() if k != "SGD")
     return f"points above SGD ({show(sgd)} %): {over}."
 
 
 def cost(trained: Trained, setting: Setting) -> np.ndarray:
-    """Gradient evaluations, as a multiple of those of plain training for the setting's epochs."""
+    """Gradient evaluations, relative to plain training for the setting's number of epochs."""
     steps = trained.result("steps") / trained.config.epochs
     return trained.result("gradient_evaluations") / (steps * setting.base.epochs)
 
@@ -168,7 +168,7 @@ def rows(outcome: Outcome, reference: str) -> Rows:
 
 
 def _agreement(variant: Trained) -> dict[str, list[float]]:
-    """Cosine of the two gradients, mean over the epochs in which there were two."""
+    """Cosine of the two gradients, averaged over the epochs with two gradients."""
     cosine = variant.metric("cosine")
     if np.isnan(cosine).all(axis=0).any():
         return {}

@@ -7,7 +7,7 @@ from experiments.config.schema import Config
 
 
 def method(base: Config, name: str, **options: Any) -> Config:
-    """The base with another method; options as on the command line.
+    """The base configuration with another method; options as on the command line.
 
     Example:
       >>> method(Config(), "pugd", radius="cosine:2.0:0.0").title
@@ -17,12 +17,12 @@ def method(base: Config, name: str, **options: Any) -> Config:
 
 
 def stretch(config: Config, factor: float) -> Config:
-    """Longer by a factor; its schedules stretch with it, because they are written in fractions of the training."""
+    """The configuration with more epochs, by a factor; schedules given as fractions of the training stretch with it."""
     return dataclasses.replace(config, epochs=round(factor * config.epochs))
 
 
 def described(config: Config, base: Config) -> str:
-    """The method and what else differs from the base; equal configurations share a folder by it.
+    """The method and all other differences from the base, used as folder name; equal configurations share a folder.
 
     Example:
       >>> described(stretch(method(Config(), "sam", radius=0.1), 2), Config())

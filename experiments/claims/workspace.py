@@ -1,4 +1,4 @@
-"""Trainings of studies: what the ledger holds is read, what it does not hold is trained and added to it."""
+"""Trainings of studies: runs in the ledger are read; the others are trained and added to it."""
 
 import dataclasses
 import itertools
@@ -20,7 +20,7 @@ from experiments.training import sweep
 
 
 class Trained(NamedTuple):
-    """The runs of one configuration, in the order of their seeds; `stopped` as in `setting.Variant`."""
+    """The runs of one configuration, ordered by seed; `stopped` as in `setting.Variant`."""
 
     config: Config
     runs: list[Line]
@@ -28,17 +28,17 @@ class Trained(NamedTuple):
 
     @property
     def diverged(self) -> bool:
-        """Whether one of the runs did."""
+        """Whether any of the runs diverged."""
         return any(run.error for run in self.runs)
 
     def result(self, key: str) -> np.ndarray:
-        """One number a run, [seeds], or several, [seeds, n]; NaN where it diverged."""
+        """One number per run, [seeds], or several, [seeds, n]; NaN if it diverged."""
         known = [np.asarray(run.result[key], float) for run in self.runs if key in run.result]
         blank = np.full_like(known[0], np.nan) if known else np.nan
         return np.array([run.result.get(key, blank) for run in self.runs], float)
 
     def metric(self, key: str) -> np.ndarray:
-        """One number an epoch of the curve and run, [epochs, seeds]; NaN where there is none."""
+        """One number per epoch and run, [epochs, seeds]; NaN if there is none."""
         length = max((len(values) for run in self.runs for values in run.curve.values()), default=1)
         return np.array([run.curve.get(key, [np.nan] * length) for run in self.runs], float).T
 
@@ -60,7 +60,7 @@ class Trained(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Workspace:
-    """Where runs are trained and kept, data are found and progress is shown; and the runs that were used."""
+    """Where runs are trained and recorded, where data is found and progress is shown; and the runs used so far."""
 
     folder: Path
     ledger: Ledger
@@ -71,7 +71,7 @@ class Workspace:
     def train(
         self, setting: Setting, configs: Sequence[Config], half: Literal["first", "second"], seeds: Sequence[int]
     ) -> list[Trained]:
-        """The runs of the configurations on a half of the training data, one a seed."""
+        """The runs of the configurations on one half of the training data, one per seed."""
         configs = [dataclasses.replace(config, half=half) for config in configs]
         missing = [(c, block) for c in dict.fromkeys(configs) for block in self._missing(c, seeds)]
         if missing:
@@ -85,13 +85,13 @@ class Workspace:
         return [Trained(config, [self._line(config, seed) for seed in seeds]) for config in configs]
 
     def _missing(self, config: Config, seeds: Sequence[int]) -> list[list[int]]:
-        """The seeds that the ledger does not hold, as blocks without a gap."""
+        """The seeds missing in the ledger, as contiguous blocks."""
         missing = [seed for seed in seeds if self.ledger.find(config, seed) is None]
         blocks = itertools.groupby(enumerate(missing), lambda pair: pair[1] - pair[0])
         return [[seed for _, seed in block] for _, block in blocks]
 
     def _named(self, config: Config, setting: Setting, block: list[int]) -> Config:
-        """With seeds, and a name for its folder that equal configurations share."""
+        """The configuration with seeds and a folder name that equal configurations share."""
         return dataclasses.replace(
             config,
             label=described(config, setting.base),
@@ -102,7 +102,7 @@ class Workspace:
         )
 
     def _take_over(self, setting: Setting, missing: Sequence[tuple[Config, list[int]]]) -> None:
-        """Runs that were complete before are in no ledger yet."""
+        """Add runs to the ledger that were complete before."""
         for config, block in missing:
             for seed in block:
                 folder = run_dir.folder_of(self.folder / setting.name, self._named(config, setting, block), seed)
@@ -116,7 +116,7 @@ class Workspace:
 
     @property
     def trainings(self) -> Trainings | None:
-        """What a finding rests on; None where nothing was trained."""
+        """The trainings behind a finding; None if nothing was trained."""
         if not self.used:
             return None
         keys = ("seconds", "compile_seconds")

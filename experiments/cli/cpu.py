@@ -1,4 +1,4 @@
-"""What is settled about the CPU before JAX starts: how many devices it is, and whether freed memory is kept."""
+"""Settings of the CPU before JAX starts: the number of devices, and whether freed memory is kept."""
 
 import contextlib
 import os
@@ -12,13 +12,13 @@ from experiments.training.side_by_side import cores
 
 FLAG = "xla_force_host_platform_device_count"
 SMALL = {"digits": 64, "mnist": 784, "fashion_mnist": 784}
-"""Data sets of small images, and the numbers in one; those of the others have 3072 or more."""
+"""Data sets of small images, and the numbers in one image; other data sets have 3072 or more."""
 LARGE = 2**17
-"""Numbers in the images of a batch; the temporary arrays of such a step may well have 32 MB."""
+"""Numbers in the images of a batch above which temporary arrays of a step may exceed 32 MB."""
 
 
 def settle(configs: Sequence[Config]) -> None:
-    """Make the CPU as many devices as these experiments take: see `devices`. A started JAX stays as it is."""
+    """Split the CPU into the devices that these experiments use (see `devices`), unless JAX has already started."""
     if any(config.batch * SMALL.get(config.parts.dataset.name, 3072) >= LARGE for config in configs):
         keep_freed()
     if FLAG not in os.environ.get("XLA_FLAGS", ""):
@@ -27,9 +27,9 @@ def settle(configs: Sequence[Config]) -> None:
 
 
 def devices(configs: Sequence[Config], count: int) -> int:
-    """As many as are asked for; by default, for a single run under `--parallel jit`, one for each of `count` cores.
+    """The devices requested; by default, for a single run under `--parallel jit`, one for each of `count` cores.
 
-    Several runs go on side by side, each on one device. A batch that the cores do not divide takes fewer of them.
+    Several runs are trained side by side, each on one device. If the cores do not divide the batch, fewer are used.
 
     Example:
       >>> devices([Config(batch=128)], 4), devices([Config(batch=50)], 4), devices([Config(seeds=3)], 4)

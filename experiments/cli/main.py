@@ -1,4 +1,4 @@
-"""The command line: one function a command; every mistake is one line and exit status 2."""
+"""The command line: one function per command; every mistake gives a one-line error and exit status 2."""
 
 import sys
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from experiments.config.parse import parse
 COMMANDS = {
     "demo": "the main job: SGD, SAM, PUGD and RTS-PUGD on handwritten digits; minutes on two cores",
     "train": "train one model with one method; `train --help` lists the options",
-    "sweep": "train every combination: the options of `train`, with a choice at every comma",
-    "presets": "the papers' recipes, for `train --preset NAME`; `presets NAME` shows the note of one",
+    "sweep": "train every combination: the options of `train`, with several values separated by commas",
+    "presets": "the papers' recipes, for `train --preset NAME`; `presets NAME` shows the notes on one",
     "report": "rebuild tables (terminal, Markdown, CSV) and curves of a folder of runs",
-    "profile": "images a second, and a trace of the devices, with the options of `train`",
-    "bench": "what a step and a run cost; `bench steps|fraction|growth` for one part",
+    "profile": "images per second, and a trace of the devices, with the options of `train`",
+    "bench": "the cost of a step and of a run; `bench steps|fraction|growth|compilation` for one part",
     "claims": "the claims of the papers: table, picture and verdict of each",
     "compare": "every method at one budget of gradient evaluations; hours on two cores",
-    "reproduce": "measure a number of the README again; `reproduce list` names them",
+    "reproduce": "measure a number of the README again; `reproduce list` lists them",
 }
 
 WORDS = {"presets": "[NAME]", "report": "FOLDER"}
-"""What the commands without options take."""
+"""The words that commands without options take."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _say_out_of_memory(error: Exception, command: str) -> int:
     fix = "Fix: a smaller --batch, or --accumulate; --stream on keeps images off the device"
-    later = "; where there is more again, --resume goes on from the last checkpoint"
+    later = "; with more memory, --resume continues from the last checkpoint"
     print(
         f"error: out of memory ({first_line(error)}). {fix}{later if command in ('train', 'sweep') else ''}",
         file=sys.stderr,
@@ -67,9 +67,9 @@ def _say_out_of_memory(error: Exception, command: str) -> int:
 
 
 def _partner_lost(error: Exception) -> str | None:
-    """What to say of an error that a collective raises where another process is gone; None of any other.
+    """The message for an error of a collective operation after another process has died; None for other errors.
 
-    On accelerators it is a RuntimeError, on CPU also a ValueError of Gloo.
+    On accelerators it is a RuntimeError, on CPU it may also be a ValueError from Gloo.
     """
     import jax
 
@@ -88,7 +88,7 @@ def _dispatch(argv: list[str], console: Console) -> int:
     if argv[0] in WORDS and {"-h", "--help"} & set(argv):
         print(f"usage: python -m experiments {argv[0]} {WORDS[argv[0]]}\n\n{COMMANDS[argv[0]]}")
         return 0
-    if argv[0] != "bench":  # which reports what compiling costs
+    if argv[0] != "bench":  # which measures compile times
         _keep_compiled()
     run = {
         "demo": _demo,
@@ -132,7 +132,7 @@ def _train(argv: list[str], console: Console) -> int:
     _join_others(config.distributed, console)
     broken = sweep.run([(config.out, config)], console)
     _show(config.out, console)
-    return 1 if broken else 0  # the table says which
+    return 1 if broken else 0  # the table shows which
 
 
 def _sweep(argv: list[str], console: Console) -> int:
@@ -192,7 +192,7 @@ def _refuse_to_overwrite(out: Path, resume: bool) -> None:
     kept = next((name for name in ("result.json", "checkpoints") if next(out.rglob(name), None)), None)
     if kept and not resume:
         what = "results" if kept == "result.json" else "checkpoints"
-        raise UsageError(f"--out {out}: holds {what} already; --resume goes on there, or name another folder")
+        raise UsageError(f"--out {out}: contains {what} already; use --resume to continue, or name another folder")
     if resume and next(out.rglob("run.json"), None) is None:
         print(f"warning: --resume: --out {out} holds no run; a new one begins there", file=sys.stderr)
 
@@ -250,9 +250,9 @@ def _report(argv: list[str], console: Console) -> int:
 
 
 def _keep_compiled() -> None:
-    """Keep compiled programs between processes, in $PUGD_CACHE_DIR or ~/.cache/pugd_optax; a cache that is set stays.
+    """Keep compiled programs between processes, in $PUGD_CACHE_DIR or ~/.cache/pugd_optax, unless a cache is set.
 
-    The small ones too, which take a quarter of the time to read that they take to compile.
+    Small programs are kept too: reading one takes a quarter of the time of compiling it.
     """
     import jax
 

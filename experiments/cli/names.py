@@ -1,4 +1,4 @@
-"""The names that options know, from the registries that read them; `train --help` shows them."""
+"""The names that options accept, from the registries that read them; shown by `train --help`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,7 +15,7 @@ from experiments.training.second_batch import SECOND_BATCHES
 FILLED: tuple[str, ...] = ("folder", "counts", "steps", "total_steps", "decay_steps", "transition_steps", "schedule")
 """Arguments that the trainer fills in."""
 PLAIN: dict[str, Mapping[str, Any]] = {"--method": METHODS, "--model": MODELS, "--method.mask": MASKS}
-"""Options that take a name alone."""
+"""Options that take only a name."""
 CALLS: dict[str, Mapping[str, Callable[..., Any]]] = {
     "--dataset": LOADERS,
     "--second-batch": SECOND_BATCHES,
@@ -27,11 +27,11 @@ CALLS: dict[str, Mapping[str, Callable[..., Any]]] = {
     "--method.when": GATES,
     "--lr": SCHEDULES,
 }
-"""Options that take a name with arguments; a schedule may also stand for a number of a method, as its radius."""
+"""Options that take a name with arguments; a schedule can also replace a number of a method, such as its radius."""
 
 
 def names() -> dict[str, list[str]]:
-    """What each option knows, as it is written.
+    """The names each option accepts, as they are written.
 
     Example:
       >>> names()["--imbalance"]
@@ -45,5 +45,5 @@ def names() -> dict[str, list[str]]:
 
 
 def listing() -> str:
-    """The same, an option a line."""
+    """The same, one option per line."""
     return "\n".join(f"{option}: {', '.join(found)}" for option, found in names().items())

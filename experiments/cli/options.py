@@ -1,4 +1,4 @@
-"""Words of the command line to settings; every mistake is a `UsageError`."""
+"""From words of the command line to settings; every mistake is a `UsageError`."""
 
 import dataclasses
 import datetime
@@ -15,7 +15,7 @@ from experiments.config.schema import Config
 
 
 class Word(NamedTuple):
-    """An option of the command line and its value, None where it has none."""
+    """An option of the command line and its value, or None if it has none."""
 
     name: str
     value: str | None
@@ -27,7 +27,7 @@ class Word(NamedTuple):
 
 
 def words(argv: Sequence[str]) -> list[Word]:
-    """`--name value`, `--name=value` and `--name` taken apart.
+    """Splits `--name value`, `--name=value` and `--name` into name and value.
 
     Example:
       >>> [tuple(word) for word in words(["--lr", "-1", "--resume", "--out=here"])]
@@ -46,7 +46,7 @@ def words(argv: Sequence[str]) -> list[Word]:
 def train_config(argv: Sequence[str], command: str = "train", about: str | None = None) -> Config:
     """Settings from the options of `train`, on top of those of the preset, with the folders filled in.
 
-    Another command that takes them has its own name and words in the help.
+    Another command with the same options can set its own name and text for the help.
     """
     given = words(argv)
     start = presets.load(next((_value(word) for word in reversed(given) if word.name == "--preset"), "none"))
@@ -82,7 +82,7 @@ def _value(word: Word) -> str:
 
 
 def _options(owner: str, given: list[Word], start: Config, config: Config) -> tuple[tuple[str, str], ...]:
-    """Those given, on top of those of the preset where it has the same method (or optimizer)."""
+    """The given options, added to those of the preset if it has the same method (or optimizer)."""
     same = getattr(start, owner) == getattr(config, owner)
     options = dict(getattr(start, f"{owner}_options") if same else ())
     for word in given:

@@ -1,7 +1,7 @@
-"""Numbers of the README, measured again: `make reproduce NUMBER=pugd`.
+"""Measure numbers of the README again: `make reproduce NUMBER=pugd`.
 
-They are the rows of its table of the demo. A number agrees if the 95 % interval of the difference of the two means
-(Student's t of either, their squares added) holds 0.
+These are the rows of the demo's table. A number agrees if the 95 % interval of the difference of the two means
+(Student's t for each, squares added) contains 0.
 """
 
 import dataclasses
@@ -28,12 +28,12 @@ COLUMNS = ("chosen", "last epoch")
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Measure a number of the README again and say whether the two agree."""
+    """Measure a number of the README again and report whether the two agree."""
 
     number: Annotated[str, tyro.conf.Positional] = "list"
     """A row of the README's table, or `list`."""
     out: Path = Path("runs/reproduce")
-    """Folder of the runs; what is there is replaced."""
+    """Folder for the runs; its content is replaced."""
 
 
 def main(options: Options, console: Console) -> None:
@@ -56,7 +56,7 @@ def _name(label: str) -> str:
 
 
 def _written(label: str) -> list[Accuracy]:
-    """Mean and standard deviation of each column, as the README has them."""
+    """Mean and standard deviation of each column in the README."""
     row = re.search(rf"^\| {re.escape(label)} \|(.+)$", README.read_text(), re.MULTILINE)
     numbers = re.findall(r"([\d.]+) ± ([\d.]+)", row.group(1)) if row else []
     if len(numbers) != len(COLUMNS):

@@ -1,8 +1,8 @@
-"""Settings of a sweep, as `train` takes them, but with a choice at every comma.
+"""Settings of a sweep: the options of `train`, with several values separated by commas.
 
-`--method sam,pugd --lr cosine:0.1:0.0,0.05` are four experiments. `--method.radius 0.05,0.1` goes to those methods that
-have a radius, `--sam.radius 0.05,0.1` to SAM alone. No value of an option holds a comma by itself: schedules, gates and
-losses are written with colons.
+`--method sam,pugd --lr cosine:0.1:0.0,0.05` are four experiments. `--method.radius 0.05,0.1` applies to all methods
+that have a radius, `--sam.radius 0.05,0.1` only to SAM. Values of options never contain commas themselves: schedules,
+gates and losses are written with colons.
 """
 
 import dataclasses
@@ -20,22 +20,22 @@ from experiments.config.schema import ELSEWHERE, Config
 from experiments.training.optimizer import METHODS
 
 PROBLEM = ("dataset", "model", "norm", "dtype", "noise", "imbalance", "train_size", "val_size")
-"""Settings that make another problem: a table of their own; all others make another row."""
+"""Settings that define the problem: each combination has its own table; all other settings give rows."""
 ONE = tuple("--" + name.replace("_", "-") for name in ELSEWHERE if name != "preset")
 
 
 def settings(argv: Sequence[str]) -> list[tuple[Path, Config]]:
-    """The folder of every experiment, and its settings, with a label that tells it from the others."""
+    """The folder of every experiment, and its settings, with a label that distinguishes it from the others."""
     given = words(argv)
     if any(word.name == "--label" for word in given):
-        raise UsageError("--label: a sweep names its rows itself")
+        raise UsageError("--label: a sweep labels its rows automatically")
     made = [train_config([text for word in chosen for text in word.argv]) for chosen in _combinations(given)]
     made = [dataclasses.replace(config, out=made[0].out) for config in made]
     return [(_folder(config, made), dataclasses.replace(config, label=_label(config, made))) for config in made]
 
 
 def _combinations(given: list[Word]) -> list[tuple[Word, ...]]:
-    """Every choice of a preset and a method, with every choice of the options that this method takes."""
+    """Every combination of preset, method and the options that this method takes."""
     outer = [word for word in given if word.name in ("--preset", "--method")]
     rest = [word for word in given if word not in outer]
     chosen = list(itertools.product(*map(_choices, outer)))
@@ -62,7 +62,7 @@ def _method(chosen: Sequence[Word]) -> str:
 
 
 def _applicable(rest: list[Word], method: str) -> list[Word]:
-    """The options for that method; one that is given to it by name comes before one for every method."""
+    """The options for this method; an option given for it by name overrides one for every method."""
     parameters = inspect.signature(METHODS[method]).parameters
     kept: dict[str, Word] = {}
     for word in sorted(rest, key=lambda word: not word.name.startswith("--method.")):
@@ -82,7 +82,7 @@ def _check_owners(rest: list[Word], methods: list[str]) -> None:
             continue
         if owner not in ("method", *methods):
             close = did_you_mean(owner, ["method", "optimizer", *methods])
-            raise UsageError(f"{word.name}: {owner} is no method of this sweep{close}")
+            raise UsageError(f"{word.name}: {owner} is not a method of this sweep{close}")
         known = [
             k for name in methods if owner in ("method", name) for k in inspect.signature(METHODS[name]).parameters
         ]
@@ -98,7 +98,7 @@ def _varying(made: list[Config]) -> list[str]:
 
 
 def _label(config: Config, made: list[Config]) -> str:
-    """Method, options, and what else differs between the rows."""
+    """Method, options, and everything else that differs between the rows."""
     recipe = presets.load(config.preset) if len({c.preset for c in made}) > 1 else None
     names = [name for name in _varying(made) if name not in PROBLEM]
     names = [name for name in names if recipe is None or getattr(config, name) != getattr(recipe, name)]

@@ -1,1 +1,1 @@
-"""Every method at one budget of gradient evaluations, on a few small tasks: which one, for whom?"""
+"""A comparison of all methods with the same number of gradient evaluations, on a few small tasks."""

@@ -1,4 +1,4 @@
-"""The command: train what the ledger does not hold, save the numbers, write the page."""
+"""The command: train the runs missing in the ledger, save the numbers, write the page."""
 
 import dataclasses
 import json
@@ -22,20 +22,20 @@ from experiments.runs.run_dir import refuse_unwritable
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Every method at one budget of gradient evaluations, on a few small tasks: ranks, gains, a page."""
+    """Compare all methods with the same number of gradient evaluations on a few small tasks: ranks, gains, a page."""
 
     scale: Scale = "full"
-    """smoke: seconds, to see that it runs; full: hours."""
+    """smoke: seconds, only to check that it runs; full: hours."""
     out: Path = Path("runs/compare")
-    """Folder of the numbers, the figure and the page, and of the runs while they are trained."""
+    """Folder for the numbers, the figure and the page, and for the runs while they are trained."""
     report: bool = False
-    """Write the figure and the page again from the saved numbers, and train nothing."""
+    """Only write the figure and the page again from the saved numbers, without training."""
     ledger: Path | None = None
-    """Folder of the ledger of finished runs; none is trained twice. Default: that of this checkout,
+    """Folder of the ledger of finished runs, so that none is trained twice. Default: that of this checkout,
     experiments/results/ledger; at smoke scale a folder in --out."""
     data_dir: Path | None = None
-    """Folder of the data files. Without it, and without the environment variable PUGD_DATA_DIR, the tasks on files are
-    left out."""
+    """Folder of the data files. Without it, and without the environment variable PUGD_DATA_DIR, tasks that need files
+    are skipped."""
 
 
 def main(options: Options, console: Console) -> None:

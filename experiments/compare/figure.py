@@ -1,4 +1,4 @@
-"""The picture: a diagram of critical differences, and what each method gains on each task."""
+"""The figure: a critical difference diagram, and the gain of each method on each task."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ OTHER = "#999999"
 
 
 def draw(ranks: Ranks, gains: Mapping[str, Mapping[str, float]], path: Path) -> None:
-    """The methods by mean rank; on the right their mean gain over plain training, in points, task by task."""
+    """The methods by mean rank, and their mean gain over plain training on each task, in points."""
     names = list(ranks.mean)
     with plt.rc_context(STYLE):
         size = (11, 1.6 + 0.22 * len(names))
@@ -34,7 +34,7 @@ def draw(ranks: Ranks, gains: Mapping[str, Mapping[str, float]], path: Path) -> 
 
 
 def _ranks(axis: Axes, ranks: Ranks) -> None:
-    """A point for each method; those left of the line are not told apart from the best."""
+    """A point for each method; those left of the line do not differ significantly from the best."""
     names, values = list(ranks.mean), np.array(list(ranks.mean.values()))
     colours = [METHODS.get(method_of(name) or "", OTHER) for name in names]
     axis.barh(range(len(names)), values, color=colours, height=0.7)

@@ -1,4 +1,4 @@
-"""The page: who leads, task by task, in words and as a table."""
+"""The page: the best methods on each task, in words and as a table."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +14,13 @@ from experiments.report.stats import interval, show
 from experiments.report.tables import markdown_table
 
 NEAR = 1.0
-"""Points below the best mean up to which a method is named beside it."""
+"""A method is named next to the best if its mean is at most this many points lower."""
 Results = Mapping[str, Mapping[str, Mapping[str, list[float]]]]
-"""Task, method, number, one value a seed."""
+"""Task -> method -> number -> one value per seed."""
 
 
 def write(saved: Mapping[str, Any], folder: Path) -> Path:
-    """`compare.md` and `compare.png` from what was saved."""
+    """Write `compare.md` and `compare.png` from the saved numbers."""
     results: Results = saved["tasks"]
     everywhere = [name for name in next(iter(results.values())) if all(name in methods for methods in results.values())]
     found = ranks({name: _scores(results, name) for name in everywhere})
@@ -64,7 +64,7 @@ JAX {about["packages"]["jax"]}, {about["device"]}, {about["cores"]} cores, commi
 
 
 def _task(task: str, methods: Mapping[str, Mapping[str, list[float]]]) -> str:
-    """The best of a task, and what comes near it."""
+    """The best methods of a task, and those close to the best."""
     means = {name: interval(columns["test %"]).mean for name, columns in methods.items()}
     ordered = sorted((name for name in means if not np.isnan(means[name])), key=lambda name: -means[name])
     best = means[ordered[0]]
@@ -84,7 +84,7 @@ def _significantly_below(methods: Mapping[str, Mapping[str, list[float]]], name:
 
 
 def _table(results: Results, found: Ranks) -> str:
-    """A row for each method: rank, accuracy on each task, gradient evaluations and time beside plain training's."""
+    """A row for each method: rank, accuracy on each task, gradient evaluations and time relative to plain training."""
     cells = [["method", "mean rank", *results, "gradients / plain", "seconds / plain"]]
     for name, rank in found.mean.items():
         ratio = {

@@ -1,7 +1,7 @@
-"""Mean ranks over blocks, and how far apart they must be.
+"""Mean ranks over blocks, and their critical difference.
 
-Each block, a task and a seed, ranks the methods by their accuracy, the best first. Friedman's test asks whether the
-ranks differ at all; two methods differ at 5 % if their mean ranks are apart by Nemenyi's critical difference
+In each block (a task and a seed) the methods are ranked by accuracy, the best first. Friedman's test asks whether the
+ranks differ at all; two methods differ at the 5 % level if their mean ranks differ by Nemenyi's critical difference
 
     q sqrt(k (k + 1) / (6 n)),   q = studentized range of k means at 5 % / sqrt(2),
 
@@ -19,7 +19,7 @@ from scipy import stats
 
 
 class Ranks(NamedTuple):
-    """The mean rank of each method, the best first, the critical difference, Friedman's p, the number of blocks."""
+    """The mean rank of each method, best first, the critical difference, Friedman's p, and the number of blocks."""
 
     mean: dict[str, float]
     critical: float
@@ -28,13 +28,13 @@ class Ranks(NamedTuple):
 
     @property
     def leaders(self) -> list[str]:
-        """Methods that are not told apart from the best."""
+        """Methods that do not differ significantly from the best."""
         first, *_ = self.mean.values()
         return [name for name, rank in self.mean.items() if rank - first < self.critical]
 
 
 def ranks(scores: Mapping[str, Sequence[float]]) -> Ranks:
-    """Rank the methods by scores, one a block; a run that diverged comes last.
+    """Rank the methods by their scores, one per block; a run that diverged ranks last.
 
     Example:
       >>> found = ranks({"a": [3, 3, 3, 3], "b": [1, 2, 1, 2], "c": [2, 1, 2, 1]})

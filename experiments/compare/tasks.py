@@ -1,6 +1,6 @@
-"""The tasks: small real images, clean, mislabelled and long-tailed, and who takes part.
+"""The tasks: small real images, clean, mislabelled and long-tailed; and the methods that take part.
 
-All are of an MLP, the only network that two cores can train some thousand times in an hour.
+All use an MLP, the only network that two cores can train about a thousand times in an hour.
 """
 
 import dataclasses
@@ -15,9 +15,9 @@ from experiments.training.experiment import prepare
 Scale = Literal["smoke", "full"]
 PLAIN = "none"
 OPTIONS = {"pegr": {"strength": 0.01}}
-"""Of methods without a default."""
+"""Arguments for methods that have no default."""
 UNKNOWN_SHARE = 0.5
-"""Active steps of a gate that looks at gradients, before any are known."""
+"""The assumed fraction of active steps of gates that depend on gradients."""
 _BASE = Config(model="mlp", batch=50, epochs=40, devices=1, tensorboard=False, checkpoint_every=0)
 _DIGITS = dataclasses.replace(_BASE, dataset="digits", train_size=350, val_size=150)
 _FASHION = dataclasses.replace(_BASE, dataset="fashion_mnist", train_size=1000, val_size=1000)
@@ -31,7 +31,7 @@ _RATES = rates(0.01, 0.03, 0.1, 0.3, 1.0)
 
 
 def tasks(scale: Scale, data: bool) -> tuple[Setting, ...]:
-    """At full scale those that need no data files, and the others where there are some; at smoke scale a tiny one."""
+    """At full scale the tasks without data files, and the others if there are files; at smoke scale a tiny one."""
     if scale == "smoke":
         tiny = dataclasses.replace(_DIGITS, epochs=2, train_size=100, val_size=100, noise="symmetric:0.4")
         return (Setting("few digits", tiny, (rates(0.1),), most_seeds=2, tiny=True),)
@@ -40,9 +40,9 @@ def tasks(scale: Scale, data: bool) -> tuple[Setting, ...]:
 
 
 def contestants(task: Setting) -> dict[str, Variant]:
-    """Plain training and every method with its defaults, each for the epochs that the budget of plain training pays.
+    """Plain training and every method with its defaults, for as many epochs as the budget of plain training allows.
 
-    A method that the data do not suit, such as one for long tails where there is none, does not take part.
+    Methods that do not fit the data, such as methods for long tails on balanced data, do not take part.
     """
     names = (PLAIN, "sam", "pugd") if task.tiny else (PLAIN, *pugd_optax.methods.__all__)
     found = {
@@ -54,12 +54,12 @@ def contestants(task: Setting) -> dict[str, Variant]:
 
 
 def _unfit(task: Setting) -> set[str]:
-    """`sam_on` perturbs normalisation layers, which the MLP has not; `imb_sam` needs classes with few examples."""
+    """`sam_on` perturbs normalisation layers, which the MLP lacks; `imb_sam` needs classes with few examples."""
     return {"sam_on"} | ({"imb_sam"} if task.base.imbalance == "none" else set())
 
 
 def within_budget(config: Config) -> Config:
-    """Shorter, such that the gradient evaluations are those of plain training for as many epochs as it has."""
+    """The configuration with fewer epochs, so that its gradient evaluations equal those of plain training."""
     optimizer = prepare(config).optimizer
     idle, active = optimizer.cost
     share = UNKNOWN_SHARE if optimizer.plan is None else float(optimizer.plan.mean())

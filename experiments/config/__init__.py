@@ -1,1 +1,1 @@
-"""Settings: from text to typed parts, once, at the edge."""
+"""Settings: text is parsed into typed parts once, when the program starts."""

@@ -1,4 +1,4 @@
-"""Words of the command line to a dataclass of settings; every mistake is a `UsageError`."""
+"""From words of the command line to a dataclass of settings; every mistake is a `UsageError`."""
 
 import contextlib
 import dataclasses
@@ -23,15 +23,15 @@ def parse(
     about: str | None = None,
     also: Sequence[str] = (),
 ) -> T:
-    """Settings of that kind; an unknown option or a bad value is a `UsageError`.
+    """Settings of the given kind; an unknown option or a bad value is a `UsageError`.
 
     Args:
       kind: a dataclass.
       argv: the options.
-      command: what stands before them.
-      default: where the settings start from; those of the class if None.
-      about: what the help begins with; the docstring of the class if None.
-      also: options that are read elsewhere, to be suggested with the others.
+      command: the words before the options.
+      default: the default settings; those of the class if None.
+      about: the beginning of the help; the docstring of the class if None.
+      also: options that are read elsewhere, for suggestions.
     """
     said = io.StringIO()
     words: dict[str, Any] = {"prog": f"python -m experiments {command}".rstrip(), "description": about}
@@ -52,7 +52,7 @@ def parse(
 
 
 def _one_line(box: str) -> str:
-    """The sentences of the parser's box, without its frame."""
+    """The sentences in the parser's box, without its frame."""
     lines = [line.strip("│╭╰╮╯─ \n") for line in box.splitlines()]
     text = " ".join(line for line in lines[1:] if line.strip("-"))  # the frame where the output is ASCII
     return re.split(r"Argument helptext:|For full helptext", text)[0].strip()

@@ -1,4 +1,4 @@
-"""Schedules, gates and masks of the library, by the names that options have for them.
+"""Schedules, gates and masks of the library, by the names used in options.
 
 | text | meaning, in a run of T steps |
 |---|---|
@@ -6,14 +6,14 @@
 | `cosine:2.0:0.0` | `pugd_optax.schedules.half_cosine(2, 0, T)` |
 | `linear:0:1` | `optax.linear_schedule(0, 1, T)` |
 | `quarter:sin:2:0.01` | `pugd_optax.schedules.quarter_wave("sin", 2, 0.01, T)` |
-| `drops:0.1:0.1:0.5:0.75` | 0.1, a tenth of it from half of T on, and again from three quarters on |
+| `drops:0.1:0.1:0.5:0.75` | 0.1, multiplied by 0.1 at half of T and again at three quarters |
 | `warmup_cosine_decay:0:0.1:0.05` | Optax's schedule of that name, warm-up over 5 % of T |
 | `after:0.5`, `after:100` | gate `pugd_optax.timing.after`, from half of T, from step 100 |
 | `tail:0.1` | gate `pugd_optax.timing.tail`, in the last tenth of the decay of the learning rate |
 | `between:0:0.5`, `every:10`, `bernoulli:0.5`, `low_variance` | any other gate of `pugd_optax.timing` |
-| `matrices`, `vectors` | mask: parameters with at least two axes, with less than two |
+| `matrices`, `vectors` | mask: parameters with at least two axes, with fewer than two |
 
-Lengths that are left out are the run's.
+Lengths that are not given are those of the run.
 """
 
 import inspect
@@ -42,7 +42,7 @@ def _functions_of(module: Any) -> dict[str, Callable[..., Any]]:
 def drops(
     value: float, factor: float, first: int, second: int = _NEVER, third: int = _NEVER, *, warmup: int = 0
 ) -> optax.Schedule:
-    """`value`, multiplied by `factor` at each of up to three steps; before them `warmup` steps of a linear rise."""
+    """`value`, multiplied by `factor` at each of up to three steps, after a linear warm-up of `warmup` steps."""
     falls = {step: factor for step in (first, second, third) if step != _NEVER}
     after = optax.piecewise_constant_schedule(value, falls)
     rise = optax.linear_schedule(0.0, 1.0, warmup) if warmup else optax.constant_schedule(1.0)
@@ -68,7 +68,7 @@ MASKS: dict[str, Callable[[optax.Params], Any]] = {
 
 
 def number(x: Literal | Spec, steps: int) -> Literal | optax.Schedule:
-    """A number or a word as it is, a `Spec` as a schedule over `steps` steps.
+    """A number or word unchanged; a `Spec` as a schedule over `steps` steps.
 
     Example:
       >>> from experiments.config.specs import value
@@ -97,7 +97,7 @@ def rate(x: Literal | Spec, steps: int) -> float | optax.Schedule:
 
 
 def gate(x: Literal | Spec, steps: int, steps_per_epoch: int = 1, lr: float | optax.Schedule | None = None) -> Any:
-    """A gate of `pugd_optax.timing`; triggers check once an epoch, with a tenth of the run or an epoch as reference.
+    """A gate of `pugd_optax.timing`; triggers check once per epoch, with a tenth of the run or an epoch as reference.
 
     Example:
       >>> from experiments.config.specs import spec

@@ -16,15 +16,15 @@ ELSEWHERE = (
     *("checkpoint_every", "checkpoint_minutes", "tensorboard", "tracker", "sharpness"),
     *("devices", "distributed", "jobs"),
 )
-"""Settings that a result does not depend on, beyond the rounding of sums over devices; on `devices` it does where each
-of them perturbs by itself."""
+"""Settings that do not affect the result, except for the rounding of sums over devices; `devices` does affect it if
+each device perturbs by itself."""
 
 
 MOST_SEEDS = 10_000
 
 
 class Parts(NamedTuple):
-    """The textual options of a `Config`, parsed; see `config.specs`."""
+    """The textual options of a `Config` after parsing; see `config.specs`."""
 
     lr: Any
     method: Spec
@@ -42,31 +42,31 @@ class Parts(NamedTuple):
 class Config:
     """Train one model with one method, once for each seed.
 
-    Options of the method and of the optimizer follow their own signatures: --method.radius cosine:2.0:0.0,
-    --method.when after:0.5, --method.mask matrices, --optimizer.nesterov true. A number may be a schedule,
-    name:argument:argument; where a step count is meant, 0.5 is half of training and 100 is step 100.
+    Options of the method and of the optimizer have the names of their arguments: --method.radius cosine:2.0:0.0,
+    --method.when after:0.5, --method.mask matrices, --optimizer.nesterov true. A number can be replaced by a schedule,
+    name:argument:argument; for a step, 0.5 means half of training and 100 means step 100.
     """
 
     preset: str = "none"
-    """Start from the recipe of a paper; `presets` lists them. Options given here come on top."""
+    """Start from the recipe of a paper; `presets` lists them. Other options override it."""
     method: str = "none"
-    """Name of a method, or none: the gradient as it is."""
+    """Name of a method, or none for plain training."""
     second_batch: str = "1"
-    """Examples of the batch that the second gradient is evaluated on: a share such as 0.25, evenly spread, or
-    raised:0.5, those whose losses the perturbation raises most (ESAM's selection)."""
+    """Examples of the batch used for the second gradient: a share such as 0.25, evenly spread, or raised:0.5, those
+    whose losses the perturbation increases most (ESAM's selection)."""
     dataset: str = "digits"
-    """Name of a data set. The digits are inside scikit-learn, all others are files in --data-dir: npz:FILE of one's
-    own, tfds:NAME as TensorFlow Datasets prepares it."""
+    """Name of a data set. The digits are part of scikit-learn; all others are files in --data-dir: npz:FILE for your
+    own data, tfds:NAME for data prepared by TensorFlow Datasets."""
     model: str = "resnet8"
     """Name of a network."""
     epochs: int = 20
     """Passes over the training examples."""
     batch: int = 50
-    """Examples a step; the last, smaller batch of an epoch is left out."""
+    """Examples per step; a smaller last batch of an epoch is skipped."""
     seeds: int = 1
     """Number of runs; each draws its own split, label noise, initial weights and order."""
     first_seed: int = 0
-    """Seed of the first run; the others count on from it."""
+    """Seed of the first run; the following runs use the next integers."""
 
     lr: str = "cosine:0.1:0.0"
     """Learning rate: a number or a schedule."""
@@ -75,31 +75,31 @@ class Config:
     momentum: float = 0.9
     """Momentum in [0, 1), for optimizers that have one."""
     weight_decay: float = 5e-4
-    """Weight decay: the optimizer's own where it has one (adamw), else added to the gradient after the method."""
+    """Weight decay: the optimizer's own if it has one (adamw), otherwise added to the gradient after the method."""
     loss: str = "cross_entropy"
-    """Loss of an example, with arguments such as ldam:0.5:30. Losses for long tails take the class counts of the
+    """Loss of an example, with arguments such as ldam:0.5:30. Losses for long tails use the class counts of the
     training examples."""
     reweight: str = "none"
-    """Weights of the classes, from the first step or deferred: drw:0.8, from 80 % of training on."""
+    """Class weights, from the first step on or deferred: drw:0.8 starts at 80 % of training."""
     flooding: str = "none"
-    """A lower bound on the loss: of the batch (flood), or of every example (the others)."""
+    """Keep the loss of the batch (flood) or of every example (the others) above a level."""
 
     train_size: int | None = None
     """Training examples. Default: all but the validation examples."""
     val_size: int | None = None
     """Validation examples, taken from the training data, labels clean. Default: a tenth."""
     half: Literal["both", "first", "second"] = "both"
-    """Half of the training data, dealt once for all seeds, from which training and validation examples are taken: what
-    is chosen on the first can be judged on the second."""
+    """Use only one half of the training data, which is split once for all seeds, so that settings chosen on the first
+    half can be judged on the second."""
     noise: str = "none"
-    """Wrong training labels: the share of examples flipped, as symmetric:0.2, or those that people gave, human:worse
+    """Wrong training labels: a share of flipped labels, such as symmetric:0.2, or labels given by people, human:worse
     (CIFAR-10N), human:noisy (CIFAR-100N)."""
     imbalance: str = "none"
-    """Long tail of the training classes, by the ratio of the largest to the smallest class, as exp:100."""
+    """Long tail of the training classes, by the ratio of the largest to the smallest class, such as exp:100."""
     augment: Literal["auto", "none", "crop", "flip", "crop_flip", "crop2_flip"] = "auto"
-    """Random crop after 4 pixels of padding (crop2: 2), and left-right flip. Default: that of the data set."""
+    """Random crop after padding by 4 pixels (crop2: 2), and left-right flip. Default: that of the data set."""
     cutout: int = 0
-    """Side of the square cut out of every training image, in pixels; 0 for none."""
+    """Side of the square that is erased in every training image, in pixels; 0 for none."""
     mixup: float = 0.0
     """Mixup of the training batch, lambda drawn from Beta(mixup, mixup); 0 for none."""
     data_dir: Path | None = None
@@ -112,42 +112,43 @@ class Config:
     norm: Literal["group", "batch"] = "group"
     """Normalisation layers of the ResNets."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the computation; parameters are float32 always."""
+    """Type of the computation; parameters are always float32."""
 
     parallel: Literal["jit", "pmap", "shard_map"] = "jit"
     """How devices share a batch. jit: the perturbation is that of the whole batch. shard_map and pmap: each device
-    perturbs with the gradient of its own examples (m-sharpness), and one all-reduce a step takes the mean."""
+    perturbs with the gradient of its own examples (m-sharpness), and one all-reduce per step takes the mean."""
     devices: int | None = None
-    """Devices to train on. Default: all there are."""
+    """Number of devices. Default: all."""
     distributed: bool = False
     """Train together with the other processes of this job: SLURM, Kubernetes, TPU pods, or by JAX_COORDINATOR_ADDRESS,
     JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
     accumulate: int = 1
-    """Microbatches that pass through the model one after the other, to save memory; gradient and perturbation are
-    those of the whole batch."""
+    """Number of microbatches that pass through the model one after the other, to save memory; gradient and perturbation
+    are those of the whole batch."""
     jobs: int | None = None
-    """Runs side by side on a CPU, each on one device. Default: one a core; on several devices and elsewhere one."""
+    """Number of runs side by side on a CPU, each on one device. Default: one per core; with several devices per run and
+    on accelerators, one."""
     steps_per_call: int | None = None
     """Steps in one compiled call. Default: 1 on CPU, 10 on accelerators."""
 
     on_nan: Literal["stop", "skip"] = "stop"
-    """Where a loss, a gradient or a parameter is not finite: stop the run, or skip the step and go on."""
+    """If a loss, a gradient or a parameter is not finite: stop the run, or skip the step and continue."""
     checkpoint_every: int = 10
-    """Epochs between checkpoints; 0: a checkpoint only when the run is stopped by a signal."""
+    """Epochs between checkpoints; 0 for a checkpoint only when the run is stopped by a signal."""
     checkpoint_minutes: float = 10.0
-    """Minutes of training after which a checkpoint is made within an epoch too (unless --checkpoint-every is 0)."""
+    """Minutes of training after which a checkpoint is also saved within an epoch (unless --checkpoint-every is 0)."""
     tensorboard: bool = True
-    """Write the numbers of every epoch for TensorBoard too, beside metrics.jsonl, and the settings with the result."""
+    """Also write the numbers of every epoch, the settings and the result for TensorBoard, next to metrics.jsonl."""
     tracker: Literal["none", "wandb", "trackio", "mlflow"] = "none"
-    """Send the same to a tracker whose package is installed, configured as its own documentation says."""
+    """Also send them to a tracker whose package is installed; it is configured as described in its documentation."""
     sharpness: int = 0
-    """Epochs between measurements of the largest eigenvalue of the Hessian, on 256 training examples; 0 for none. One
-    costs about 50 gradients on these."""
+    """Epochs between measurements of the largest eigenvalue of the Hessian, on 256 training examples; 0 for none. Each
+    costs about 50 gradients on these examples."""
 
     out: Path | None = None
     """Run folder. Default: runs/<time>-<dataset>-<model>-<method>."""
     resume: bool = False
-    """Go on in a run folder: complete seeds are not run again, others continue from their last checkpoint."""
+    """Continue in a run folder: complete seeds are not run again, others continue from their last checkpoint."""
     label: str = ""
     """Name of the row in tables. Default: the method and its options."""
 
@@ -155,7 +156,7 @@ class Config:
     optimizer_options: Annotated[Options, tyro.conf.Suppress] = ()
 
     def __post_init__(self):
-        """Refuse values that no run can have."""
+        """Refuse invalid values."""
         sizes = ("epochs", "batch", "train_size", "val_size", "accumulate", "steps_per_call")
         for name in (*sizes, "seeds", "devices", "jobs"):
             count = getattr(self, name)
@@ -182,7 +183,7 @@ class Config:
 
     @functools.cached_property
     def parts(self) -> Parts:
-        """The textual options, parsed."""
+        """The textual options after parsing."""
         named = ("loss", "reweight", "flooding", "dataset", "noise", "imbalance")
         return Parts(
             lr=value(self.lr, "--lr"),

@@ -1,7 +1,7 @@
 """The grammar of textual options: a number, a word, or `name:argument:key=value`.
 
-Text is parsed once, when the settings are made (`Config.parts`). From then on an option is a number, a word or a
-`Spec`, and the part of the program that knows the names turns a `Spec` into an object by `build`:
+Text is parsed once, when the settings are created (`Config.parts`). From then on an option is a number, a word or a
+`Spec`, and the part of the program that knows the names turns a `Spec` into an object with `build`:
 
 | text | parsed |
 |---|---|
@@ -9,8 +9,8 @@ Text is parsed once, when the settings are made (`Config.parts`). From then on a
 | `cosine:2.0:0.0` | `Spec` of name `cosine` with arguments 2.0 and 0.0 |
 | `every:5:offset=2` | `Spec` of name `every` with argument 5 and option `offset` 2 |
 
-Where a function takes a number of steps (annotated `int`), a fraction such as 0.5 is that share of the run. An argument
-annotated `str` that comes last takes the rest of the text, colons included, as file names need.
+If a function takes a number of steps (annotated `int`), a fraction such as 0.5 means that share of the run. A last
+argument annotated `str` takes the rest of the text including colons, as needed for file names.
 """
 
 import inspect
@@ -30,11 +30,11 @@ class Spec(NamedTuple):
     """A name with its arguments.
 
     Attributes:
-      text: as it was written.
-      option: where it was written, such as `--lr`; for messages.
-      name: what to build.
+      text: the original text.
+      option: the option it was given for, such as `--lr`; for messages.
+      name: the name of the function to call.
       arguments: values by position.
-      options: values by name; those given as `--method.NAME` may be specs themselves.
+      options: values by name; values given as `--method.NAME` may be specs themselves.
     """
 
     text: str
@@ -44,7 +44,7 @@ class Spec(NamedTuple):
     options: tuple[tuple[str, Any], ...] = ()
 
     def __str__(self) -> str:
-        """The option and its text, as in messages."""
+        """The option and its text, for messages."""
         return f"{self.option} {self.text}".strip()
 
     @property
@@ -61,17 +61,17 @@ class Spec(NamedTuple):
         fills: Mapping[str, Any] = _NOTHING,
         read: Callable[[str, Any], Any] = lambda name, value: value,
     ) -> Any:
-        """Call the function of that name with the arguments.
+        """Call the function with this name and the arguments.
 
         Args:
           kind: what is built, for messages: `schedule`, `loss`.
           known: functions by name.
-          steps: length of the run, of which fractions are taken.
-          fills: values for parameters that the text leaves open; positions skip them.
+          steps: length of the run, for fractions.
+          fills: values for parameters that are not part of the text; positional arguments skip them.
           read: `(parameter, value) -> value`, applied to every argument.
 
         Raises:
-          UsageError: naming what is wrong, how it is written, and the nearest name.
+          UsageError: with the mistake, the usage, and the nearest name.
         """
         if self.name not in known:
             raise UsageError(unknown(kind, self.name, known, lambda close: self._usage(close, known, fills)))
@@ -91,7 +91,7 @@ class Spec(NamedTuple):
             raise
         except (ValueError, TypeError) as error:  # the function's own checks
             raise UsageError(f"{self}: {first_line(error)}") from error
-        except Exception as error:  # Optax checks little, and stumbles over a word in place of a number in many ways
+        except Exception as error:  # Optax checks little, and a word in place of a number fails in many ways
             raise UsageError(f"{self}: {type(error).__name__}: {first_line(error)}; {usage}") from error
 
     def _usage(self, name: str, known: Functions, fills: Mapping[str, Any]) -> str:
@@ -101,7 +101,7 @@ class Spec(NamedTuple):
 
 
 def spec(text: str, option: str = "") -> Spec:
-    """`name`, `name:argument` or `name:key=value`, taken apart.
+    """`name`, `name:argument` or `name:key=value` as a `Spec`.
 
     Example:
       >>> made = spec("every:5:offset=2")
@@ -115,23 +115,23 @@ def spec(text: str, option: str = "") -> Spec:
 
 
 def value(text: str, option: str = "") -> Literal | Spec:
-    """A `Spec` where the text has a colon, otherwise a number or a word."""
+    """A `Spec` if the text contains a colon, otherwise a number or a word."""
     return spec(text, option) if ":" in text else literal(text)
 
 
 def dotted(option: str, name: str, options: Iterable[tuple[str, str]]) -> Spec:
-    """The `Spec` of a name whose options are given one by one, as `--method.radius 0.1`."""
+    """The `Spec` for a name whose options are given separately, such as `--method.radius 0.1`."""
     read = tuple((key, value(text, f"{option}.{key}")) for key, text in options)
     return Spec(name, option, name, (), read)
 
 
 def named(x: Literal | Spec, option: str) -> Spec:
-    """The `Spec` itself, or one of a name alone, such as `low_variance`."""
+    """The `Spec` itself, or one for a plain name such as `low_variance`."""
     return x if isinstance(x, Spec) else Spec(str(x), option, str(x))
 
 
 def literal(text: str) -> Literal:
-    """The number, truth value or None that the text spells, or else the text.
+    """The number, bool or None that the text represents, or the text itself.
 
     Example:
       >>> literal("10"), literal("1e-3"), literal("true"), literal("unit")
@@ -146,7 +146,7 @@ def literal(text: str) -> Literal:
 
 
 def colon_usage(name: str, function: Callable[..., Any], fills: Mapping[str, Any] = _NOTHING) -> str:
-    """How a call is written with colons.
+    """The usage of a function, written with colons.
 
     Example:
       >>> colon_usage("rise", lambda low, high, steps, cycles=1: 0, {"steps": 100})
@@ -157,7 +157,7 @@ def colon_usage(name: str, function: Callable[..., Any], fills: Mapping[str, Any
 
 
 def dotted_usage(option: str, name: str, function: Callable[..., Any], fills: Mapping[str, Any] = _NOTHING) -> str:
-    """How a call is written with one option an argument.
+    """The usage of a function, written with one option per argument.
 
     Example:
       >>> dotted_usage("--method", "sam", lambda radius, when=None: 0)
@@ -171,7 +171,7 @@ def dotted_usage(option: str, name: str, function: Callable[..., Any], fills: Ma
 
 
 def _open(function: Callable[..., Any], fills: Mapping[str, Any]) -> list[tuple[str, inspect.Parameter]]:
-    """The parameters that the text is to give."""
+    """The parameters that the text must provide."""
     return [(k, p) for k, p in inspect.signature(function).parameters.items() if k not in fills]
 
 
@@ -186,7 +186,7 @@ def _required(parameter: inspect.Parameter) -> bool:
 
 
 def _bind(made: Spec, parameters: Mapping[str, Any], fills: Mapping[str, Any], usage: str) -> dict[str, Any]:
-    """The arguments by the names of the parameters."""
+    """The arguments by parameter name."""
     open_names = [k for k in parameters if k not in fills]
     given = dict(zip(open_names, made.arguments, strict=False))
     if open_names and parameters[open_names[-1]].annotation is str and len(made.text.split(":")) > len(open_names):
@@ -201,7 +201,7 @@ def _bind(made: Spec, parameters: Mapping[str, Any], fills: Mapping[str, Any], u
 
 
 def _typed(made: Spec, parameter: inspect.Parameter, content: Any, steps: int | None) -> Any:
-    """The value, a fraction of the run where steps are meant."""
+    """The value, with a fraction converted if it means steps of the run."""
     if parameter.annotation is bool and not isinstance(content, bool):
         raise UsageError(f"{made}: {parameter.name} is {content!r}; expected true or false")
     if parameter.annotation is not int or not isinstance(content, float):

@@ -1,7 +1,7 @@
 """Images and labels: read from files, checked, and split into training, validation and test examples.
 
-docs/pages/data.md says what is read from where. A plain name never stands for two copies of a set: which one was read
-is in its name.
+docs/pages/data.md describes which files are read. Each name stands for one copy of a data set, so that the name tells
+which copy was read.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from experiments.data.sources.tfds import tfds_set
 
 
 def _fixed(loader: Callable[..., Dataset], *args: Any) -> Callable[..., Dataset]:
-    """A loader of one set, without options."""
+    """A loader of one data set, without options."""
     return lambda folder: loader(folder, *args)
 
 
@@ -43,17 +43,17 @@ LOADERS: dict[str, Callable[..., Dataset]] = {
 
 
 def load(source: Spec, data_dir: Path | None, checksum: bool = True, stream: str = "auto") -> Dataset:
-    """The data set of that name, checked by shape, type, range and, where one is known, checksum.
+    """The data set with this name; shapes, types, ranges and, if known, the checksum are checked.
 
     Args:
-      source: one of `LOADERS`, with `FILE` or `NAME` where it takes one.
-      data_dir: the folder that holds the files of every set, or those of this one; digits need none.
+      source: one of `LOADERS`, with `FILE` or `NAME` if it takes one.
+      data_dir: the folder with the files of all data sets, or of this one; not needed for digits.
       checksum: whether files that differ from the published ones are refused.
-      stream: `on` leaves encoded images so, to be decoded batch by batch; `off` decodes them all; `auto` decodes them
-        where they fit.
+      stream: `on` keeps images encoded and decodes them batch by batch; `off` decodes all of them; `auto` decodes all
+        of them if they fit.
 
     Raises:
-      UsageError: if the name is unknown, a file is missing or broken, or its content is not what it should be.
+      UsageError: if the name is unknown, a file is missing or damaged, or its content is invalid.
     """
     dataset = source.build("data set", LOADERS, fills={"folder": Folder(data_dir, checksum)})
     check(source.text, dataset)

@@ -23,7 +23,7 @@ def none(key: jax.Array, images: jax.Array) -> jax.Array:
 
 
 def crop(key: jax.Array, images: jax.Array, padding: int = PADDING) -> jax.Array:
-    """Pad every image [h, w, c] of the batch with zeros by 4 pixels a side and cut its own size out of it."""
+    """Pad every image [h, w, c] of the batch with 4 pixels of zeros on each side and crop it to its size at random."""
 
     def one(key: jax.Array, image: jax.Array) -> jax.Array:
         height, width, _ = image.shape
@@ -54,7 +54,7 @@ GEOMETRIES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 
 
 def cutout(key: jax.Array, images: jax.Array, size: int) -> jax.Array:
-    """Put zeros, the mean colour, into a square of every normalised image, its centre at any pixel.
+    """Set a square in every normalised image to zero, the mean colour; its centre can be at any pixel.
 
     References:
       DeVries and Taylor, Improved Regularization of Convolutional Neural Networks with Cutout, 2017,
@@ -73,7 +73,7 @@ def cutout(key: jax.Array, images: jax.Array, size: int) -> jax.Array:
 def mixup(
     key: jax.Array, images: jax.Array, labels: jax.Array, alpha: float, num_classes: int
 ) -> tuple[jax.Array, jax.Array]:
-    r"""Mix the batch with itself read backwards, $\lambda x_i + (1 - \lambda)\, x_{B-1-i}$, one $\lambda$ a batch.
+    r"""Mix the batch with its reverse, $\lambda x_i + (1 - \lambda)\, x_{B-1-i}$, with one $\lambda$ per batch.
 
     Args:
       key: random key.
@@ -83,13 +83,13 @@ def mixup(
       num_classes: C.
 
     Returns:
-      Mixed images, and labels [batch, C] mixed likewise.
+      Mixed images, and labels [batch, C] mixed in the same way.
 
     References:
       Zhang, Cisse, Dauphin and Lopez-Paz, mixup: Beyond Empirical Risk Minimization, ICLR 2018,
       https://arxiv.org/abs/1710.09412
     """
-    # By its quantiles: drawing from Beta by rejection, as jax.random does, takes seconds to compile.
+    # Drawn by quantiles: rejection sampling from Beta, as in jax.random, takes seconds to compile.
     grid = np.linspace(0, 1, 4097)
     quantiles = scipy.special.betaincinv(alpha, alpha, grid)
     share = jnp.interp(jax.random.uniform(key), jnp.float32(grid), jnp.float32(quantiles)).astype(images.dtype)
@@ -98,7 +98,7 @@ def mixup(
 
 
 def pipeline(geometry: str, cutout_size: int, mixup_alpha: float, num_classes: int) -> Augment:
-    """The augmentation of training batches; a size or an alpha of 0 leaves that part out."""
+    """The augmentation of training batches; a size or alpha of 0 disables that part."""
     if cutout_size < 0 or not 0 <= mixup_alpha < float("inf"):
         raise UsageError(f"--cutout {cutout_size}, --mixup {mixup_alpha}: expected numbers >= 0")
     move = GEOMETRIES[geometry]

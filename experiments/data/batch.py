@@ -1,4 +1,4 @@
-"""A batch: where its examples lie, on the device or fed from the host."""
+"""A batch: positions of examples on the device, or images from the host."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 
 class HostBatch(NamedTuple):
-    """A batch that comes from the host with its images, in place of positions in `Data`."""
+    """A batch with images from the host, used in place of positions in `Data`."""
 
     images: Any
     labels: Any
@@ -27,9 +27,9 @@ class Data(NamedTuple):
         return (images.astype(jnp.float32) - self.mean) / self.std
 
     def batch(self, indices: Any) -> tuple[jax.Array, jax.Array]:
-        """Images and labels at these positions, or those that were fed."""
+        """Images and labels at these positions, or those of a `HostBatch`."""
         return tuple(indices) if isinstance(indices, HostBatch) else (self.images[indices], self.labels[indices])
 
 
 Augment = Callable[[jax.Array, Data, Any], tuple[jax.Array, jax.Array]]
-"""`(key, data, indices) -> (images, labels)`: normalised images; labels [batch], or soft ones [batch, classes]."""
+"""`(key, data, indices) -> (images, labels)`: normalised images; labels [batch], or soft labels [batch, classes]."""

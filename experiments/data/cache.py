@@ -1,4 +1,4 @@
-"""What is slow to read, kept on disk from one run to the next: decoded images above all."""
+"""A cache on disk for data that is slow to read, mainly decoded images."""
 
 import numpy as np
 from PIL import Image
@@ -12,13 +12,13 @@ LARGEST = 4 * 2**30
 
 
 def streamed(dataset: Dataset, stream: str) -> bool:
-    """Whether batches are read from the host: where `stream` is `on`, or `auto` and the images fill too many bytes."""
+    """Whether batches are read from the host: if `stream` is `on`, or `auto` and the images are too large."""
     size = sum(int(np.prod(part.images.shape, dtype=np.int64)) for part in (dataset.train, dataset.test))
     return stream == "on" or (stream == "auto" and size > LARGEST)
 
 
 def resident(examples: Examples) -> Examples:
-    """The examples with their images decoded: mapped from the cache, which is filled first."""
+    """The examples with decoded images, memory-mapped from the cache, which is filled first."""
     images = examples.images
     if isinstance(images, np.ndarray):
         return examples

@@ -1,4 +1,4 @@
-"""CIFAR-10N and CIFAR-100N: labels that people gave, joined to the images by their row in the original release.
+"""CIFAR-10N and CIFAR-100N: labels given by people, assigned to images by their row in the original release.
 
 References:
   Wei, Zhu, Cheng, Liu, Niu and Liu, Learning with Noisy Labels Revisited: A Study Using Real-World Human Annotations,
@@ -29,18 +29,18 @@ CHOICES = {
 
 
 def human_labels(train: Examples, which: str, family: str, data_dir: Path | None, checksum: bool = True) -> np.ndarray:
-    """The labels that people gave to these training examples, int32 [n].
+    """The labels given by people to these training examples, int32 [n].
 
     Args:
       train: examples with clean labels and their rows.
-      which: `aggre` (majority of three), `random1`, `random2`, `random3` (one each) or `worse` (a wrong one where there
-        is one) for CIFAR-10; `noisy` for CIFAR-100.
+      which: `aggre` (majority of three), `random1`, `random2`, `random3` (one each) or `worse` (a wrong one if there is
+        any) for CIFAR-10; `noisy` for CIFAR-100.
       family: `cifar10` or `cifar100`.
-      data_dir: holds `cifar-n/cifar10n.npz` or `cifar-n/cifar100n.npz`.
+      data_dir: contains `cifar-n/cifar10n.npz` or `cifar-n/cifar100n.npz`.
       checksum: whether files that differ from the published ones are refused.
 
     Raises:
-      UsageError: if there are no such labels, or those the file calls clean are not those of the examples.
+      UsageError: if there are no such labels, or the clean labels in the file differ from those of the examples.
     """
     if train.rows is None or family not in FILES:
         raise UsageError(f"--noise human:{which}: people labelled CIFAR-10 and CIFAR-100, not this data set")

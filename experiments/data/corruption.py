@@ -1,4 +1,4 @@
-"""Wrong labels and long tails, made from clean labels and a seed."""
+"""Wrong labels and long tails, created from clean labels and a seed."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,7 +13,7 @@ CONFUSIONS = {"cifar10": _CIFAR10, "mnist": _MNIST}
 
 
 class Labels(NamedTuple):
-    """What label noise depends on: the number of classes, the data set they are of, and random numbers."""
+    """The inputs of label noise: the number of classes, the data set, and random numbers."""
 
     num_classes: int
     family: str
@@ -21,31 +21,31 @@ class Labels(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """Noise that flips a share of the labels of every class; `target(c, n, labels)` are the n labels they become."""
+    """Noise that flips a share of the labels of every class; `target(c, n, labels)` gives the n new labels."""
 
     share: float
     target: Callable[[int, int, Labels], np.ndarray]
 
 
 class HumanNoise(NamedTuple):
-    """Labels that people gave, by their name in `cifar_n`."""
+    """Labels given by people, by their name in `cifar_n`."""
 
     which: str
 
 
 def symmetric(share: float) -> Noise:
-    """Every class: the share becomes one of the **other** classes, drawn uniformly."""
+    """In every class, the share is replaced by one of the **other** classes, drawn uniformly."""
     draw = lambda c, n, labels: (c + labels.rng.integers(1, labels.num_classes, n)) % labels.num_classes
     return Noise(_fraction(share), draw)
 
 
 def pair(share: float) -> Noise:
-    """Every class: the share becomes the next class."""
+    """In every class, the share is replaced by the next class."""
     return Noise(_fraction(share), lambda c, n, labels: np.full(n, (c + 1) % labels.num_classes))
 
 
 def asymmetric(share: float) -> Noise:
-    """Classes that are easily confused: the share becomes the class it is mistaken for; other classes stay clean.
+    """In classes that are easily confused, the share is replaced by the class it is mistaken for; others stay clean.
 
     CIFAR-10: truck to automobile, bird to airplane, deer to horse, cat and dog to each other. Digits: 7 to 1, 2 to 7,
     3 to 8, 5 and 6 to each other.
@@ -54,20 +54,20 @@ def asymmetric(share: float) -> Noise:
 
 
 def human(labels: str) -> HumanNoise:
-    """Labels that people gave to CIFAR-10 (aggre, random1, random2, random3, worse) or CIFAR-100 (noisy)."""
+    """Labels given by people to CIFAR-10 (aggre, random1, random2, random3, worse) or CIFAR-100 (noisy)."""
     return HumanNoise(labels)
 
 
 def none() -> None:
-    """Labels and classes as they are."""
+    """No change of labels and classes."""
 
 
 Tail = Callable[[int, int], float]
-"""`(class, number of classes) -> share of its examples that is left`."""
+"""`(class, number of classes) -> share of its examples that is kept`."""
 
 
 def exp(ratio: float) -> Tail:
-    """Class c keeps $k^{-c/(C-1)}$ of its examples, k the ratio of the largest class to the smallest."""
+    """Class c keeps $k^{-c/(C-1)}$ of its examples, where k is the ratio of the largest class to the smallest."""
     k = _ratio(ratio)
     return lambda c, num_classes: k ** (-c / (num_classes - 1))
 
@@ -87,13 +87,13 @@ def noisy_labels(labels: np.ndarray, noise: Noise | None, num_classes: int, seed
 
     Args:
       labels: clean labels, int [n].
-      noise: what flips; None for nothing.
+      noise: the kind of noise, or None.
       num_classes: number of classes C.
-      seed: decides which labels flip, and to what.
-      family: the data set that this is or is a copy of, for `asymmetric`.
+      seed: determines which labels are flipped, and to what.
+      family: the data set, or the original if this is a copy, for `asymmetric`.
 
     Returns:
-      int32 [n]; in every class that flips, round(share * n_c) labels are wrong.
+      int32 [n]; in every affected class, round(share * n_c) labels are wrong.
 
     Example:
       >>> clean = np.repeat(np.arange(3), 100)
@@ -116,9 +116,9 @@ def long_tail(labels: np.ndarray, tail: Tail | None, num_classes: int, seed: int
 
     Args:
       labels: labels, int [n].
-      tail: the share of each class that is left, of as many examples as the smallest class has; None for all.
+      tail: the share of each class that is kept, relative to the size of the smallest class; None for all.
       num_classes: number of classes C.
-      seed: decides which examples stay.
+      seed: determines which examples are kept.
 
     Returns:
       Sorted positions.

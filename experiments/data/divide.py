@@ -7,13 +7,13 @@ from experiments.data.examples import Dataset, Split
 
 
 def divide(dataset: Dataset, train_size: int | None, val_size: int | None, seed: int) -> Split:
-    """Draw validation and training examples from the training data; the test set stays what it is."""
+    """Draw validation and training examples from the training data; the test set does not change."""
     order = np.random.default_rng([seed, 1]).permutation(len(dataset.train.labels))
     return _cut(dataset, order, train_size, val_size)
 
 
 def divide_by_class(dataset: Dataset, train_size: int | None, val_size: int | None, seed: int) -> Split:
-    """As `divide`, but each class gives the same share, so that every seed leaves as many of it."""
+    """As `divide`, but with the same share of every class, so that class counts are the same for every seed."""
     order = np.random.default_rng([seed, 1]).permutation(len(dataset.train.labels))
     labels = dataset.train.labels[order]
     place = np.empty(len(labels))
@@ -28,5 +28,5 @@ def _cut(dataset: Dataset, order: np.ndarray, train_size: int | None, val_size: 
     val = max(1, available // 10) if val_size is None else val_size
     train = available - val if train_size is None else train_size
     if train < 1 or train + val > available:
-        raise UsageError(f"{train} training and {val} validation examples asked of {available}")
+        raise UsageError(f"{train} training and {val} validation examples requested of {available}")
     return Split(dataset.train.take(order[val : val + train]), dataset.train.take(order[:val]), dataset.test)

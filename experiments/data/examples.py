@@ -1,4 +1,4 @@
-"""Images with their labels, and what a data set is made of."""
+"""Images with labels, and the parts of a data set."""
 
 from typing import NamedTuple
 
@@ -12,9 +12,9 @@ class Examples(NamedTuple):
     """Images uint8 [n, height, width, channels], in memory or still encoded, and their labels.
 
     Attributes:
-      images: the array, or `Encoded` files that have its shape.
+      images: an array, or `Encoded` files with the shape of an array.
       labels: int32 [n].
-      rows: the row of each example in the original release, where label files go by it; else None.
+      rows: the row of each example in the original release, if label files refer to it; otherwise None.
     """
 
     images: np.ndarray | Encoded
@@ -27,11 +27,11 @@ class Examples(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """Examples to train on and the test set.
+    """Training examples and the test set.
 
     Attributes:
-      augment: the augmentation the set is commonly used with.
-      family: the set whose classes and rows these are, `cifar10` for any copy of CIFAR-10.
+      augment: the augmentation commonly used with the data set.
+      family: the data set that defines classes and rows, `cifar10` for any copy of CIFAR-10.
     """
 
     train: Examples
@@ -42,7 +42,7 @@ class Dataset(NamedTuple):
 
 
 class Split(NamedTuple):
-    """What one run works with. The test examples are read once, when it has ended."""
+    """The data of one run. The test examples are read once, after training."""
 
     train: Examples
     val: Examples
@@ -50,10 +50,10 @@ class Split(NamedTuple):
 
 
 def as_labels(name: str, found: np.ndarray, num_classes: int) -> np.ndarray:
-    """Labels as int32 [n], from whole numbers of any type, [n] or [n, 1], checked before they are cast.
+    """Labels as int32 [n], from integers of any type, [n] or [n, 1], checked before the cast.
 
     Raises:
-      UsageError: if they are no such numbers, or not from 0 to `num_classes` - 1.
+      UsageError: if they are not integers from 0 to `num_classes` - 1.
     """
     if found.dtype.kind not in "iu":
         raise UsageError(f"{name} is {found.dtype}, expected whole numbers from 0 on")

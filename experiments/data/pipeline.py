@@ -1,9 +1,9 @@
-"""Batches read on the host ahead of the step, for data that does not fit on the device; and whichever way data comes.
+"""Batches from the device, or read on the host ahead of the step if the data does not fit on the device.
 
-A `Source` is what training and evaluation read from: `data` lies on the device, `read` turns blocks of positions
-[steps, rows] into what the step takes. Data that fits is read by its positions. Other data has no images on the device;
-threads of grain decode the blocks that come next while the step works on this one. Which examples make a batch is the
-same either way, and follows from the positions alone: a run goes on from any block, and a process reads its own rows.
+Training and evaluation read from a `Source`: `data` is on the device, and `read` turns blocks of positions [steps,
+rows] into the inputs of the step. Data that fits is read by positions. Other data has no images on the device; threads
+(Grain) decode the next blocks while the step works on the current one. The examples of a batch are the same either way
+and depend only on the positions, so a run can continue from any block, and each process reads its own rows.
 """
 
 import os
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import grain
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from experiments.data import Encoded, Examples
@@ -21,11 +21,11 @@ SAMPLE = 2000
 
 
 class Source(NamedTuple):
-    """Examples ready to be read.
+    """Examples ready for reading.
 
     Attributes:
-      data: labels, mean and standard deviation of the channels, and the images or none of them.
-      read: `(blocks, draw) -> feeds`; random cuts of images, where there are any, follow from the numbers `draw`.
+      data: labels, mean and standard deviation of the channels, and all images or none.
+      read: `(blocks, draw) -> feeds`; random crops of images, if any, are determined by the numbers `draw`.
     """
 
     data: Data
@@ -33,16 +33,16 @@ class Source(NamedTuple):
 
 
 def source(examples: Examples, scale: tuple[np.ndarray, np.ndarray], streamed: bool) -> Source:
-    """The examples, streamed or, as arrays, whole; `scale` is mean and standard deviation of the channels."""
+    """The examples, streamed or as arrays; `scale` is mean and standard deviation of the channels."""
     if streamed:
         none = np.zeros((0, *examples.images.shape[1:]), np.uint8)
         read = lambda blocks, draw=(): stream(examples, blocks, draw)
-        return Source(Data(*map(jnp.asarray, (none, examples.labels, *scale))), read)
-    return Source(Data(*map(jnp.asarray, (examples.images, examples.labels, *scale))), resident)
+        return Source(Data(*map(jax.device_put, (none, examples.labels, *scale))), read)
+    return Source(Data(*map(jax.device_put, (examples.images, examples.labels, *scale))), resident)
 
 
 def held_out(examples: Examples, scale: tuple[np.ndarray, np.ndarray], streamed: bool) -> Source:
-    """The examples for evaluation: their images come from the host, so that sets of any size share a program."""
+    """The examples for evaluation; images come from the host, so that data of any size uses the same program."""
     if streamed:
         return source(examples, scale, streamed)
 
@@ -54,7 +54,7 @@ def held_out(examples: Examples, scale: tuple[np.ndarray, np.ndarray], streamed:
 
 
 def resident(blocks: Iterable[np.ndarray], draw: tuple[int, ...] = ()) -> Iterator[np.ndarray]:
-    """The positions themselves."""
+    """The positions, unchanged."""
     del draw
     return iter(blocks)
 
@@ -65,7 +65,7 @@ def stream(examples: Examples, blocks: Iterable[np.ndarray], draw: tuple[int, ..
     Args:
       examples: in memory or encoded.
       blocks: positions, such as [steps, rows].
-      draw: numbers that random cuts follow from, together with the file; without them images are cut in the middle.
+      draw: numbers that, together with the file, determine random crops; without them crops are central.
     """
 
     def load(positions: np.ndarray) -> HostBatch:
@@ -79,7 +79,7 @@ def stream(examples: Examples, blocks: Iterable[np.ndarray], draw: tuple[int, ..
 
 
 def channels(images: np.ndarray | Encoded) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel, [1, 1, 1, channels]; of encoded images from a sample."""
+    """Mean and standard deviation of each channel, [1, 1, 1, channels]; for encoded images, those of a sample."""
     if isinstance(images, Encoded):
         drawn = np.random.default_rng(0).permutation(len(images))[:SAMPLE]
         images = _decoded(images, drawn, ())

@@ -1,4 +1,4 @@
-"""The data of one seed: split, subsampled to a long tail, relabelled with noise, in this order."""
+"""The data of one seed: split, subsampled to a long tail, and relabelled with noise, in this order."""
 
 import numpy as np
 
@@ -24,7 +24,7 @@ def split(config: Config, dataset: data.Dataset, seed: int) -> data.Split:
 def class_counts(config: Config, dataset: data.Dataset) -> np.ndarray:
     """Training examples of each class before label noise, the same for every seed.
 
-    Where the split is drawn without regard to classes, the expected counts, so that all seeds share compiled steps.
+    If the split ignores classes, these are the expected counts, so that all seeds share compiled steps.
     """
     train = _subsampled(config, dataset, config.first_seed).train
     if config.imbalance != "none":
@@ -53,7 +53,7 @@ def _half(dataset: data.Dataset, which: str) -> data.Dataset:
 
 
 def _refuse_empty(config: Config, dataset: data.Dataset, labels: np.ndarray) -> None:
-    """Every class needs a training example, first of the set, then of the run."""
+    """Every class needs a training example, in the data set and in the run."""
     for found, fix in (
         (dataset.train.labels, "number the classes from 0 without a gap"),
         (labels, "use a larger --train-size"),

@@ -1,19 +1,19 @@
 """A convolution whose gradient is fast on CPU, also inside `lax.cond`, `scan` and `while_loop`.
 
-XLA's CPU compiler is fast at a convolution that it sees in the layout NHWC x HWIO with a small kernel, and at matrix
-products. It is slow at four things that JAX's own gradient contains:
+XLA's CPU compiler is fast for convolutions in the layout NHWC x HWIO with a small kernel, and for matrix products. It
+is slow for four things that occur in JAX's own gradient:
 
-- The gradient by the kernel slides an image-sized kernel over the image. Here, for small kernels, it is one matrix
-  product: shifts of the image along its width as columns, times shifts of the gradient along its height.
+- The gradient with respect to the kernel is a convolution with an image-sized kernel. Here, for small kernels, it is
+  one matrix product: shifts of the image along its width as columns, times shifts of the gradient along its height.
 - Inside a loop or a branch, a convolution in any other layout runs some forty times slower. Here every convolution is
-  written in the fast layout, with the transposes spelt out.
-- Where the result has fewer positions than the kernel has taps, XLA swaps image and kernel, into a slow layout. Here
-  that is a matrix product too.
-- Whatever computes the image (norm, activation, shortcut) is computed again, with strided reads, by everything that
-  reads it. Here image and gradient are each computed once, see `_kept`.
+  written in the fast layout, with explicit transposes.
+- If the result has fewer positions than the kernel has taps, XLA swaps image and kernel into a slow layout. Here this
+  is a matrix product too.
+- The operations that compute the image (norm, activation, shortcut) are recomputed, with strided reads, by every
+  consumer. Here image and gradient are each computed once, see `_kept`.
 
-All this is said by the derivative in forward mode: what it transposes to is the gradient wanted. So derivatives of
-either mode and any order are served; those beyond the first gradient are correct, and no faster than JAX's.
+All of this is implemented in the forward-mode derivative, whose transpose is the desired gradient. So derivatives of
+either mode and any order work; those beyond the first gradient are correct, but no faster than JAX's.
 """
 
 import functools
@@ -28,7 +28,7 @@ from jax.custom_derivatives import SymbolicZero
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 MOST_TAPS = 9
-"""Kernels with more go without the product, whose columns would take that many times the memory of the image."""
+"""Larger kernels do not use the product, whose columns would need this many times the memory of the image."""
 
 
 def conv_general_dilated(
@@ -43,10 +43,10 @@ def conv_general_dilated(
     batch_group_count: int = 1,
     **options: Any,
 ) -> jax.Array:
-    """`jax.lax.conv_general_dilated` with the fast gradient, to be given to `flax.nnx.Conv(conv_general_dilated=...)`.
+    """`jax.lax.conv_general_dilated` with a fast gradient, for `flax.nnx.Conv(conv_general_dilated=...)`.
 
-    On CPU, for images NHWC, kernels HWIO, two spatial axes, one feature group and no dilation of the input: what image
-    models use. Anything else, and all on accelerators, is JAX's own function, gradient included.
+    Used on CPU for images NHWC, kernels HWIO, two spatial axes, one feature group and no dilation of the input, as in
+    image models. Anything else, and everything on accelerators, uses JAX's own function and gradient.
     """
     plain = lhs.ndim == 4 and feature_group_count == batch_group_count == 1 and tuple(lhs_dilation or (1, 1)) == (1, 1)
     layout = lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
@@ -66,11 +66,11 @@ def conv_general_dilated(
 
 
 FEW = 2**16
-"""Numbers that a core keeps close by, a quarter of a megabyte."""
+"""Numbers that fit into the cache of a core, a quarter of a megabyte."""
 
 
 class Window(NamedTuple):
-    """A convolution along one axis: number of taps, stride, dilation, and pads before and after."""
+    """A convolution along one axis: number of taps, stride, dilation, and padding before and after."""
 
     taps: int
     stride: int
@@ -86,7 +86,7 @@ def _conv(height: Window, width: Window, options: Any, x: jax.Array, w: jax.Arra
 
 
 def _tiny(x: jax.Array, height: Window, width: Window) -> bool:
-    """Whether the result has fewer positions than the kernel has taps: XLA would swap the two, and be slow."""
+    """Whether the result has fewer positions than the kernel has taps: XLA would swap the two and be slow."""
     sizes = (_positions(x.shape[axis], window) for axis, window in ((1, height), (2, width)))
     return math.prod(sizes) < height.taps * width.taps
 
@@ -124,16 +124,16 @@ _conv.defjvp(_derivative, symbolic_zeros=True)
 
 
 def _by_sliding(x: jax.Array, dw: jax.Array, height: Window, width: Window, options: Any) -> jax.Array:
-    """The convolution in a layout whose transpose by the kernel is in the fast one."""
+    """The convolution in a layout whose transpose with respect to the kernel is in the fast layout."""
     image, kernel = x.transpose(3, 1, 2, 0), dw.transpose(2, 0, 1, 3)
     return _convolve(image, kernel, ("CHWN", "IHWO", "HWNC"), height, width, options).transpose(2, 0, 1, 3)
 
 
 def _by_product(x: jax.Array, dw: jax.Array, height: Window, width: Window, options: Any) -> jax.Array:
-    """The convolution as a product, linear in the kernel: columns of the image by kernel.
+    """The convolution as a product that is linear in the kernel: columns of the image times kernel.
 
-    A strided one takes a column for each tap of the kernel from the image. Otherwise those of one row of taps suffice:
-    what each row gives is moved to its place along the height, and added. Both transpose to a single product.
+    With a stride there is one column for each tap of the kernel. Otherwise the columns of one row of taps suffice: the
+    results of each row are shifted along the height and added. Both transpose to a single product.
     """
     kh, kw, inputs, outputs = dw.shape
     precision = dict(options).get("precision")
@@ -159,7 +159,7 @@ def _product(image: jax.Array, flat: jax.Array, precision: Any) -> jax.Array:
 
 
 def _taps(x: jax.Array, axis: int, window: Window) -> list[jax.Array]:
-    """For each tap of the window what it meets, in output coordinates."""
+    """For each tap of the window, the part of the image that it is multiplied with, in output coordinates."""
     x = _pad(x, axis, window.pads)
     last = x.shape[axis] - (window.taps - 1) * window.dilation
     starts = (tap * window.dilation for tap in range(window.taps))
@@ -167,16 +167,16 @@ def _taps(x: jax.Array, axis: int, window: Window) -> list[jax.Array]:
 
 
 def _pad(x: jax.Array, axis: int, pads: tuple[int, int]) -> jax.Array:
-    """Zeros before and after; negative counts cut off."""
+    """Pad with zeros before and after; negative counts crop."""
     spread = [(*pads, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]
     return lax.pad(x, jnp.zeros((), x.dtype), spread)
 
 
 def _kept(x: jax.Array, w: jax.Array) -> jax.Array:
-    """`x` in memory of its own, computed once for all that read it; a small one stays in the cache anyway.
+    """`x` in its own memory, computed once for all consumers; small arrays stay in the cache anyway.
 
-    XLA expands barriers before it fuses, and then recomputes. It cannot look behind a condition that it does not know:
-    here whether a weight is NaN, in which case there is nothing to save.
+    XLA expands barriers before fusion, and then recomputes. It cannot remove a condition that it does not know: here,
+    whether a weight is NaN, in which case the result does not matter.
     """
     if x.size < FEW:
         return x

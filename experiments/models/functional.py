@@ -11,7 +11,7 @@ from experiments.models.zoo import constructor
 
 
 class Network(NamedTuple):
-    """A model without its arrays, and the function `init(seed) -> (params, model_state)` that makes them, jitted."""
+    """A model without its arrays, and the jitted function `init(seed) -> (params, model_state)` that creates them."""
 
     graphdef: nnx.GraphDef
     init: Callable[[int], tuple[Any, Any]]
@@ -19,7 +19,7 @@ class Network(NamedTuple):
 
 @functools.cache
 def network(name: str, image_shape: tuple[int, ...], num_classes: int, norm: str, dtype: str) -> Network:
-    """The model as pure functions; the same object for the same settings, so that nothing compiles twice.
+    """The model as pure functions; equal settings give the same object, so that nothing is compiled twice.
 
     Args:
       name: one of `MODELS`; this and the next four as in `constructor`.
@@ -36,5 +36,5 @@ def network(name: str, image_shape: tuple[int, ...], num_classes: int, norm: str
 
     graphdef = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))[0]
     jitted = jax.jit(init)
-    # rbg: truncated normals by the default generator take four times as long to compile
+    # rbg: truncated normals take four times as long to compile with the default generator
     return Network(graphdef, lambda seed: jitted(jax.random.key(seed, impl="rbg")))

@@ -10,7 +10,7 @@ from experiments.models.vit import EncoderBlock
 
 
 class GPT(nnx.Module):
-    """Pre-norm transformer that predicts each next token; learned positions, the head apart from the embedding."""
+    """Pre-norm transformer that predicts the next token; learned positions, head not tied to the embedding."""
 
     def __init__(
         self, vocabulary: int, context: int, width: int, depth: int, heads: int, *, dtype: Any = None, rngs: nnx.Rngs

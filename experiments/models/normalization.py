@@ -1,4 +1,4 @@
-"""GroupNorm whose gradient passes over the data as few times as it can."""
+"""GroupNorm whose gradient passes over the data as few times as possible."""
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +10,13 @@ class GroupNorm(nnx.GroupNorm):
 
     $$ y = a \odot x + b, \qquad a = \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}}, \qquad b = \beta - a \mu $$
 
-    with one $a$ and $b$ for every example and channel. They are the only way to the statistics: forward and backward
-    are two sums and one multiply-add each over the image, in the layout that it has, and of large arrays the gradient
-    keeps $x$ alone. Flax's form subtracts the mean first, in five dimensions, and keeps what is left.
-    No rule of its own is needed for this, so forward mode and derivatives of every order are served too.
+    with one $a$ and $b$ for every example and channel. The output depends on the statistics only through them: the
+    forward and the backward pass each need two sums and one multiply-add over the image, in its own layout, and the
+    only large array saved for the gradient is $x$. Flax's form first subtracts the mean, in five dimensions, and saves
+    the result. No custom derivative rule is needed, so forward mode and derivatives of every order work too.
 
-    Flax's own form serves accelerators, where it is fused well, and masks, given reduction axes, statistics over an
-    axis of devices, slow variances, complex numbers and arrays of one axis.
+    Flax's own form is used on accelerators, where it is fused well, and for masks, explicit reduction axes, statistics
+    over a mesh axis, `use_fast_variance=False`, complex numbers and arrays with one axis.
 
     Example:
       >>> norm = GroupNorm(16, num_groups=4, rngs=nnx.Rngs(0))
@@ -44,6 +44,6 @@ class GroupNorm(nnx.GroupNorm):
         return (full * jnp.expand_dims(a, between) + jnp.expand_dims(b, between)).astype(x.dtype)
 
     def _over_groups(self, means: jax.Array) -> jax.Array:
-        """Means of channels, [n, channels], to the means of their groups."""
+        """From means of channels, [n, channels], to means of groups."""
         grouped = means.reshape(-1, self.num_groups, self.group_size)
         return jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape).reshape(means.shape)

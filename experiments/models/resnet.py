@@ -70,13 +70,14 @@ class Block(nnx.Module):
 
 
 LARGE = 128
-"""Images of this side or more get the stem that the papers use for ImageNet."""
+"""Images with at least this side length use the papers' stem for ImageNet."""
 
 
 class ResNet(nnx.Module):
-    """Stem, stages of residual blocks, global average, linear head; each stage but the first halves the image.
+    """Stem, stages of residual blocks, global average, linear head; each stage except the first halves the image.
 
-    The stem is a 3x3 convolution, for large images one of 7x7 and a maximum, each of which halves the image.
+    The stem is a 3x3 convolution; for large images it is a 7x7 convolution and a max-pooling, which each halve the
+    image.
     """
 
     def __init__(
@@ -117,7 +118,7 @@ class ResNet(nnx.Module):
 
 
 class WideBlock(nnx.Module):
-    """Pre-activation block of the wide ResNet; where the width changes, the shortcut starts after the activation."""
+    """Pre-activation block of the wide ResNet; if the width changes, the shortcut starts after the activation."""
 
     def __init__(self, inputs: int, outputs: int, strides: int, norm: Norm, dtype: Any, rngs: nnx.Rngs):
         self.norm1, self.norm2 = norm(inputs, dtype=dtype, rngs=rngs), norm(outputs, dtype=dtype, rngs=rngs)

@@ -19,7 +19,7 @@ class EncoderBlock(nnx.Module):
         self.down = nnx.Linear(4 * width, width, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-        """Tokens [n, length, width] to tokens; `mask` says which position sees which, [1, 1, length, length]."""
+        """Tokens [n, length, width] to tokens; `mask`, [1, 1, length, length], says which positions attend to which."""
         x = x + self.attention(self.norm1(x), mask=mask)
         return x + self.down(nnx.gelu(self.up(self.norm2(x))))
 

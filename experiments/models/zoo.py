@@ -41,13 +41,13 @@ SQUARE = ("vit_tiny", "vit_small", "mlp")
 def constructor(
     name: str, *, image_shape: Sequence[int], num_classes: int, norm: str = "group", dtype: str = "float32"
 ) -> Callable[[nnx.Rngs], nnx.Module]:
-    """A function of the random streams alone that makes the model of that name.
+    """A function of the random streams that creates the model with this name.
 
     Args:
       name: one of `MODELS`.
-      image_shape: height, width and channels of the images, [h, w, c]; of ResNets alone need they not be square.
+      image_shape: height, width and channels of the images, [h, w, c]; only ResNets accept images that are not square.
       num_classes: number of logits.
-      norm: `group` (8 channels a group) or `batch`.
+      norm: `group` (8 channels per group) or `batch`.
       dtype: type of the computation, `float32` or `bfloat16`.
 
     Example:

@@ -1,1 +1,1 @@
-"""Statistics, tables and curves from run folders alone."""
+"""Statistics, tables and curves, created from run folders only."""

@@ -1,4 +1,4 @@
-"""How training went, from run folders alone: loss, radius with the active steps, cosine, norms, sharpness."""
+"""The course of training, from run folders only: loss, radius and active steps, cosine, norms, sharpness."""
 
 import textwrap
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 Methods = dict[str, list[Run]]
 Shown = tuple[str, str]
-"""The colour of a method and its line style."""
+"""The colour and line style of a method."""
 
 PANELS = {
     "loss": "loss: training (thin), validation (thick)",
@@ -39,7 +39,7 @@ KEYS = {
 
 
 def draw(groups: dict[str, Methods], path: Path) -> Path:
-    """A row of panels a setting, a panel for each kind of number that a run has logged; the axis is the epoch."""
+    """One row of panels per setting, one panel for each kind of number in the logs, against epochs."""
     logged = lambda name: any(_logged(methods, KEYS[name]) for methods in groups.values())
     names = [name for name in KEYS if logged(name)] or ["loss"]
     with plt.rc_context(STYLE):
@@ -77,12 +77,12 @@ def _panel(axis: Axes, name: str, methods: Methods, style: dict[str, Shown]) -> 
 
 
 def _tick(value: float, _: Any) -> str:
-    """Of a logarithmic axis: 1, 2 and 5 of each decade, written plainly."""
+    """The label of a tick on a logarithmic axis: 1, 2 and 5 of each decade, as plain numbers."""
     return f"{value:g}" if f"{value:.0e}"[0] in "125" else ""
 
 
 def _line(axis: Axes, found: list[Run], key: str, shown: Shown, **how: Any) -> None:
-    """Mean over seeds and its interval, at the epochs that have the number."""
+    """Mean over seeds with its interval, at the epochs for which the number exists."""
     epochs, values = series(found, lambda line: line.get(key))
     if axis.get_yscale() == "log":
         values = np.where(values > 0, values, np.nan)
@@ -98,7 +98,7 @@ def _line(axis: Axes, found: list[Run], key: str, shown: Shown, **how: Any) -> N
 
 
 def _zoom(axis: Axes) -> None:
-    """To the means: with few seeds the bands are far wider."""
+    """Zoom to the means, because bands of few seeds are much wider."""
     drawn = np.concatenate([np.asarray(line.get_ydata(), float) for line in axis.lines] or [np.ones(1)])
     drawn = drawn[drawn > 0] if axis.get_yscale() == "log" else drawn
     if len(drawn) and axis.get_yscale() == "log":
@@ -109,7 +109,7 @@ def _zoom(axis: Axes) -> None:
 
 
 def _strips(axis: Axes, methods: Methods, style: dict[str, Shown]) -> None:
-    """Below the radii, a strip for each method that had one: its height is the share of active steps."""
+    """Below the radii, one strip for each method with a radius; its height is the fraction of active steps."""
     ever = {name: found for name, found in methods.items() if _logged({name: found}, ("radius",))}
     top = axis.get_ylim()[1]
     for i, (name, found) in enumerate(ever.items()):
@@ -122,7 +122,7 @@ def _strips(axis: Axes, methods: Methods, style: dict[str, Shown]) -> None:
 
 
 def series(found: list[Run], value: Callable[[dict[str, Any]], float | None]) -> tuple[np.ndarray, np.ndarray]:
-    """Epochs, and a number for each seed and epoch, NaN where there is none."""
+    """Epochs, and a number for each seed and epoch, NaN if it does not exist."""
     rows = [[value(line) for line in run.metrics] for run in found]
     epochs = np.array([line["epoch"] for line in found[0].metrics])
     return epochs, np.array([[np.nan if x is None else x for x in row] for row in rows], float)

@@ -1,4 +1,4 @@
-"""Learning curves from run folders alone."""
+"""Learning curves, created from run folders only."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ AXES = (("epoch", "epoch"), ("gradient_evaluations", "gradient evaluations"))
 
 
 def draw(groups: dict[str, dict[str, list[Run]]], path: Path) -> Path:
-    """Validation accuracy against epochs and against gradient evaluations, one row of panels a setting."""
+    """Validation accuracy against epochs and against gradient evaluations, one row of panels per setting."""
     with plt.rc_context(STYLE):
         figure, panels = plt.subplots(
             len(groups), 2, figsize=(11, 0.6 + 3.7 * len(groups)), squeeze=False, sharey="row", layout="constrained"

@@ -1,8 +1,8 @@
-"""What every figure shares: the colour of a method, line styles, fonts.
+"""Common style of all figures: colours of methods, line styles, fonts.
 
-A method has one colour in every figure, by its name. Variants of a method share it and differ by line style; lines that
-name no method take the remaining colours in order. Those and the methods most drawn have Okabe and Ito's palette, told
-apart by colour-blind readers too; the other methods have what is left, far from each other where they share a panel.
+A method has the same colour in every figure. Variants of a method share the colour and differ by line style; lines
+without a method use the remaining colours in order. These and the most frequent methods use Okabe and Ito's palette,
+which colour-blind readers can distinguish too; the other methods use other colours, chosen to differ within a panel.
 """
 
 import itertools
@@ -63,7 +63,7 @@ _SAME = {"none": "sgd", "plain": "sgd", "gradient_descent": "sgd", "rts": "rts_p
 
 
 def method_of(label: str) -> str | None:
-    """The method that a label begins with.
+    """The method with whose name a label begins.
 
     Example:
       >>> [method_of(label) for label in ("PUGD 1", "RTS, defaults", "momentum SAM", "sine, rises")]
@@ -78,19 +78,19 @@ def method_of(label: str) -> str | None:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write the figure. A letter of a label that no font has is a box in it, and no warning beside the table."""
+    """Write the figure. Letters missing in all fonts become boxes, without a warning."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
         figure.savefig(path, dpi=DPI)
 
 
 def plain(text: str) -> str:
-    """The text without what Matplotlib reads into it: formulas between dollars, and lines to hide."""
+    """The text, escaped so that Matplotlib does not interpret dollar signs as formulas or hide the line."""
     return text.replace("$", r"\$").removeprefix("_")
 
 
 def styles(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """The colour and the line style of each line of a panel.
+    """The colour and line style of each line in a panel.
 
     Example:
       >>> made = styles(["SGD", "PUGD", "PUGD, twice the radius", "a bound"])

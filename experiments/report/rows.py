@@ -9,11 +9,11 @@ from experiments.report.stats import interval, standard_deviation
 from experiments.runs.run_dir import Run, differing
 
 COPIES = {"cifar10_jpeg": "CIFAR-10 (JPEG q75 copy)", "tiny_imagenet_32": "Tiny ImageNet at 32x32"}
-"""Data whose numbers do not compare with published ones to the last tenth."""
+"""Copies of data sets whose results are not exactly comparable with published ones."""
 
 
 class Accuracy(NamedTuple):
-    """In percent, over seeds: mean, standard deviation, half the 95 % confidence interval of the mean."""
+    """Accuracy in percent over seeds: mean, standard deviation, half the 95 % confidence interval of the mean."""
 
     mean: float
     std: float
@@ -51,7 +51,7 @@ def groups(found: list[Run]) -> dict[str, dict[str, list[Run]]]:
 
 
 def rows(methods: dict[str, list[Run]]) -> list[Row]:
-    """A row for each method; times are compared with the first one."""
+    """One row for each method; times are relative to the first one."""
     reference = _median(next(iter(methods.values())), "seconds")
     return [
         Row(

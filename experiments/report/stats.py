@@ -12,7 +12,7 @@ def standard_deviation(values: np.ndarray) -> np.ndarray:
 
 
 class Interval(NamedTuple):
-    """Mean of the finite values, half the width of its 95 % confidence interval, and how many were not finite."""
+    """Mean of the finite values, half the width of its 95 % confidence interval, and the number of other values."""
 
     mean: float
     half: float
@@ -35,7 +35,7 @@ def interval(values: Any) -> Interval:
 
 
 def below(a: Any, b: Any) -> bool:
-    """Whether `a` is below `b`: the 95 % interval of the paired difference lies under 0; False for a single pair."""
+    """Whether `a` is below `b`: the 95 % interval of the paired difference lies below 0; False for a single pair."""
     gap = interval(np.asarray(a, float) - np.asarray(b, float))
     return np.size(a) > 1 and not gap.diverged and gap.mean + gap.half < 0
 

@@ -1,4 +1,4 @@
-"""Tables and figures from run folders alone: on the terminal, as Markdown, as CSV, as PNG."""
+"""Tables and figures created from run folders only: on the terminal, as Markdown, as CSV, as PNG."""
 
 import csv
 import io
@@ -19,11 +19,11 @@ NOTE = (
     "of the training time, compilation and evaluation left out, and its ratio to that of the first row."
 )
 WIDE = 110
-"""Columns of a terminal that holds every column of the table."""
+"""Width of a terminal that can show every column of the table."""
 
 
 def cells(made: list[Row]) -> list[list[str]]:
-    """The table as text, the header first."""
+    """The table as text, header first."""
     head = ["method", "seeds", "test %", "95 % CI", "last epoch %", "gradients"]
     first = made[0].title if len(made[0].title) <= 6 else "first"
     head += ["seconds", f"time / {first}", "images/s"]
@@ -58,7 +58,7 @@ def table(setting: str, methods: dict[str, list[Run]], width: int) -> Table:
 
 
 def markdown(sorted_out: dict[str, dict[str, list[Run]]], missing: list[str]) -> str:
-    """Every table, with a note on what the columns are and what is missing."""
+    """Every table, with a note on the columns and on missing runs."""
     parts = ["# Runs", "Written by `python -m experiments report`; do not edit."]
     for setting, methods in sorted_out.items():
         parts += [f"## {title(setting, methods)}", markdown_table(cells(rows(methods)))]
@@ -68,7 +68,7 @@ def markdown(sorted_out: dict[str, dict[str, list[Run]]], missing: list[str]) ->
 
 
 def markdown_table(cells: list[list[str]], numbers: bool = True) -> str:
-    """Cells, the header first, as a Markdown table; columns of numbers, all but the first, are aligned right.
+    """Cells, header first, as a Markdown table; columns of numbers (all except the first) are right-aligned.
 
     Example:
       >>> print(markdown_table([["method", "test %"], ["SGD", "97.1"]]))
@@ -81,7 +81,7 @@ def markdown_table(cells: list[list[str]], numbers: bool = True) -> str:
 
 
 def comma_separated(sorted_out: dict[str, dict[str, list[Run]]]) -> str:
-    """Every row with its setting, numbers in full."""
+    """Every row with its setting and numbers in full precision."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     accuracies = [f"{name}_{part}" for name in ("test", "last") for part in Accuracy._fields]
@@ -93,7 +93,7 @@ def comma_separated(sorted_out: dict[str, dict[str, list[Run]]]) -> str:
 
 
 def show(root: Path, console: Console) -> None:
-    """Print the tables of a folder of runs; write `report.md`, `report.csv` and the figures beside them."""
+    """Print the tables of a folder of runs, and write `report.md`, `report.csv` and the figures there."""
     from experiments.report import course, curves  # Matplotlib takes a second to import
 
     sorted_out, missing = groups(read(root)), unfinished(root)

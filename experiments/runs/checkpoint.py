@@ -1,7 +1,7 @@
 """Checkpoints of a run: written atomically, the last two kept, the newest valid one restored.
 
 <run folder>/checkpoints/<steps done>/   arrays and progress, by Orbax
-    sha256.json                         the sum of every file, so that a damaged checkpoint is known before it is read
+    sha256.json                         a checksum of every file, to detect a damaged checkpoint before it is read
 """
 
 import contextlib
@@ -29,20 +29,20 @@ from experiments.runs.state import Progress, Snapshot
 KEPT = 2
 SUMS = "sha256.json"
 OF_THE_MACHINE = tuple(os.strerror(number) for number in (errno.EACCES, errno.EMFILE, errno.ENFILE, errno.ENOMEM))
-"""What the system says of a file that may be sound, but cannot be read now."""
+"""Errors that mean that a file may be valid, but cannot be read now."""
 
 
 def steps(folder: Path) -> list[int]:
-    """Steps of which a run folder holds a checkpoint, the newest last; incomplete ones do not count."""
+    """Steps for which the run folder has a complete checkpoint, newest last."""
     names = [path.name for path in (folder / "checkpoints").glob("*") if path.name.isdecimal() and path.is_dir()]
     return sorted(int(name) for name in names if str(int(name)) == name)  # not 007, nor digits of other scripts
 
 
 def refuse_unusable(folder: Path) -> None:
-    """Fail on what can be known before anything is trained.
+    """Report errors that can be known before anything is trained.
 
     Raises:
-      UsageError: if a file is where a run folder keeps its checkpoints.
+      UsageError: if there is a file in place of the checkpoint folder.
     """
     path = folder / "checkpoints"
     if path.exists() and not path.is_dir():
@@ -50,10 +50,10 @@ def refuse_unusable(folder: Path) -> None:
 
 
 def save(folder: Path, step: int, snapshot: Snapshot) -> None:
-    """Write the checkpoint of a step and drop all but the last two.
+    """Write the checkpoint of a step and remove all except the last two.
 
     Raises:
-      OSError: if it cannot be written, as on a full disk; those before it stay what they are.
+      OSError: if it cannot be written, for example on a full disk; earlier checkpoints are not affected.
     """
     arrays = ocp.args.StandardSave(_storable((snapshot.state, snapshot.best)))
     progress = ocp.args.JsonSave(dataclasses.asdict(snapshot.progress))
@@ -61,8 +61,8 @@ def save(folder: Path, step: int, snapshot: Snapshot) -> None:
         with _manager(folder) as manager:
             manager.save(step, args=ocp.args.Composite(arrays=arrays, progress=progress), force=True)
         _write_sums(folder / "checkpoints" / str(step))
-    except (OSError, ValueError) as error:  # Orbax passes on what TensorStore raises, a ValueError
-        for part in (folder / "checkpoints").glob("*-tmp*"):  # makes room where the disk is full
+    except (OSError, ValueError) as error:  # Orbax passes on ValueErrors from TensorStore
+        for part in (folder / "checkpoints").glob("*-tmp*"):  # frees space on a full disk
             shutil.rmtree(part, ignore_errors=True)
         kept = [s for s in steps(folder) if s != step]
         good = f"the last one is that of step {kept[-1]}" if kept else "there is none before it"
@@ -75,17 +75,17 @@ def restore(folder: Path, like: Snapshot) -> Snapshot | None:
 
     Args:
       folder: the run folder.
-      like: a snapshot of the same run; gives structure, types and devices of the arrays.
+      like: a snapshot of the same run, which defines structure, types and devices of the arrays.
 
     Raises:
       UsageError: if there are checkpoints but none of them can be read.
-      MemoryError, OSError: if one cannot be read for want of memory, of open files or of the right to; it stays.
+      MemoryError, OSError: if one cannot be read because memory, file handles or permissions are missing; it is kept.
     """
     found, wrong = steps(folder), {}
     for step in reversed(found):
         try:
             snapshot = _read(folder, step, like)
-        except Exception as error:  # Orbax, TensorStore and json raise a dozen kinds for a broken file
+        except Exception as error:  # Orbax, TensorStore and json raise a dozen kinds of errors for a damaged file
             _pass_on(error, folder, step)
             wrong[step] = _reason(error)
             continue
@@ -101,7 +101,7 @@ def restore(folder: Path, like: Snapshot) -> Snapshot | None:
 
 
 def _pass_on(error: Exception, folder: Path, step: int) -> None:
-    """Raise what says nothing about the checkpoint, which then is not taken for a damaged one."""
+    """Raise errors that do not mean that the checkpoint is damaged."""
     what = f"{folder}: the checkpoint of step {step} cannot be read now ({_reason(error)}) and stays as it is"
     if out_of_memory(error):
         raise MemoryError(what) from error
@@ -122,7 +122,7 @@ def _read(folder: Path, step: int, like: Snapshot) -> Snapshot:
 
 @contextlib.contextmanager
 def _manager(folder: Path) -> Iterator[ocp.CheckpointManager]:
-    """Orbax on the checkpoints of a run folder, silent: it logs what it also raises."""
+    """Orbax for the checkpoints of a run folder, without logging, because it also raises what it logs."""
     options = ocp.CheckpointManagerOptions(max_to_keep=KEPT, enable_async_checkpointing=False)
     log = logging.getLogger("absl")
     level = log.level
@@ -144,7 +144,7 @@ def _is_key(x: jax.Array) -> bool:
 
 
 def _storable(tree: Any) -> Any:
-    """Random keys as the integers they are made of."""
+    """Random keys as their integers."""
     return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
 
 
@@ -163,7 +163,7 @@ def _write_sums(folder: Path) -> None:
 
 
 def _check_sums(folder: Path) -> None:
-    """Compare with the sums. Without them (killed after Orbax's commit, before they were written) it is taken as is."""
+    """Compare with the checksums; if there are none (killed between commit and checksums), accept the checkpoint."""
     if not (folder / SUMS).exists():
         return
     noted, there = json.loads((folder / SUMS).read_text()), _sums(folder)
@@ -173,6 +173,6 @@ def _check_sums(folder: Path) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """A line of the error; TensorStore's are long, and say at the end what it was."""
+    """One line of the error; TensorStore's messages are long, and the reason is at their end."""
     line = first_line(error)
     return line if len(line) <= 120 else f"... {line[-100:]}"

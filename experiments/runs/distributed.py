@@ -1,4 +1,4 @@
-"""Several processes that train together: connection, the process that writes, shared decisions."""
+"""Several processes that train together: connection, the writing process, shared decisions."""
 
 import functools
 import os
@@ -13,28 +13,28 @@ from experiments.config.errors import UsageError, first_line
 from experiments.runs.last_words import last_words
 
 PATIENCE = 30
-"""Seconds without a sign of life after which a process counts as dead, and JAX ends the others."""
+"""Seconds without a heartbeat after which a process counts as dead and JAX ends the others."""
 JOINING = 300
 """Seconds that processes wait for each other to start."""
 PARTNER_LOST = (
-    "stopped: a process of this job has died, and the others end with it; the same command with --resume goes on from "
-    "the last checkpoint"
+    "stopped: a process of this job has died, and the others end with it; the same command with --resume continues "
+    "from the last checkpoint"
 )
 
 
 def join() -> None:
-    """Join the other processes of the job, before any device is touched.
+    """Connect to the other processes of the job, before any device is used.
 
-    SLURM, Kubernetes and TPU pods are known to JAX. Elsewhere three variables say it: JAX_COORDINATOR_ADDRESS as
-    host:port of the first process, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+    JAX recognises SLURM, Kubernetes and TPU pods. Elsewhere set three variables: JAX_COORDINATOR_ADDRESS to host:port
+    of the first process, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
 
-    Where one dies, the others end within a minute; where one never starts, after five.
+    If one process dies, the others end within a minute; if one never starts, after five minutes.
 
     Raises:
-      UsageError: if there is nothing to join, or the others cannot be reached.
+      UsageError: if this is not a distributed job, or the others cannot be reached.
     """
     processes, number = _number("JAX_NUM_PROCESSES"), _number("JAX_PROCESS_ID")
-    last_words(PARTNER_LOST)  # JAX ends a process whose partner has died by an abort in C++
+    last_words(PARTNER_LOST)  # if a partner dies, JAX ends this process by an abort in C++
     try:
         jax.distributed.initialize(
             num_processes=processes,
@@ -65,7 +65,7 @@ def is_first() -> bool:
 
 
 def first_alone(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function on the first process, nothing on the others; all of them call it, and it fails on all or none."""
+    """Runs the function only on the first process; all processes call it, and it fails on all or none."""
 
     @functools.wraps(function)
     def guarded(*args: Any, **kwargs: Any) -> Any:

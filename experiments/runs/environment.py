@@ -36,7 +36,7 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit, marked where files differ from it on which a run may depend: results are none of them."""
+    """The commit, marked as dirty if files that may affect a run differ from it; result files do not count."""
     commit = _git("rev-parse", "HEAD")
     changed = commit and _git("status", "--porcelain", "--untracked-files=no", "--", *TRACKED)
     return f"{commit}-dirty" if changed else commit

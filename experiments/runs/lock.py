@@ -1,4 +1,4 @@
-"""One training a run folder: a lock that the operating system releases when its process ends, even by `kill -9`."""
+"""One training per run folder: a lock that the operating system releases when its process ends, even by `kill -9`."""
 
 import contextlib
 import errno
@@ -15,15 +15,15 @@ if sys.platform != "win32":
 
 NAME = ".lock"
 WITHOUT_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
-"""What file systems answer that know no locks, as those of some clusters."""
+"""Errors of file systems without locks, such as those of some clusters."""
 
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
     """Hold the lock of the folder until the block ends; the first process holds it for all processes of the run.
 
-    Where the system or its file system has no locks, nothing is kept. The file stays: whoever removed it could remove
-    that of the next.
+    If the operating system or the file system has no locks, nothing is locked. The file is not removed, because it
+    could by then belong to the next training.
 
     Raises:
       UsageError: in every process of this training, if another training holds the folder.
@@ -39,7 +39,7 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def _lock(file: IO[str]) -> bool:
-    """Whether nobody else has it now."""
+    """Whether the lock could be taken."""
     if sys.platform == "win32":
         return True
     try:

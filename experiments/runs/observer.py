@@ -1,4 +1,4 @@
-"""What watches a run from outside: told of every epoch, and of the result."""
+"""Observers of a run, which are notified of every epoch and of the result."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,14 +7,14 @@ Numbers = dict[str, float]
 
 
 class Observer(NamedTuple):
-    """TensorBoard or a tracker: `epoch` gets the line of `metrics.jsonl`, `result` what `result.json` will hold."""
+    """TensorBoard or a tracker: `epoch` gets the line of `metrics.jsonl`, `result` the content of `result.json`."""
 
     epoch: Callable[[dict[str, Any]], None]
     result: Callable[[dict[str, Any]], None]
 
 
 def numbers(line: dict[str, Any]) -> Numbers:
-    """What can be drawn: numbers alone, without the epoch, which is their axis.
+    """The entries that can be plotted: numbers, without the epoch, which is the axis.
 
     Example:
       >>> numbers({"epoch": 3, "val_loss": 0.5, "radius": None, "by_class": [1.0]})
@@ -25,7 +25,7 @@ def numbers(line: dict[str, Any]) -> Numbers:
 
 
 def settings(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings as trackers take them: words, numbers and bools; options by their own names; what is unset left out.
+    """The settings for trackers: words, numbers and bools; options by their own names; without unset values.
 
     Example:
       >>> settings({"lr": "0.1", "cutout": 0, "val_size": None, "method_options": [["radius", "0.05"]]})

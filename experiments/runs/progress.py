@@ -11,11 +11,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 SECONDS_BETWEEN_LINES = 10
 WIDE = 110
-"""Columns of a terminal that holds the bar too."""
+"""Width of a terminal that can also show the bar."""
 
 
 class Reporter(Protocol):
-    """Called after every epoch: `what` runs, how much `work` of the whole is done since, and a line of numbers."""
+    """Called after every epoch: `what` is running, the `work` done since the last call, and a line of numbers."""
 
     def __call__(self, what: str, work: int, numbers: str) -> None:
         """Show it."""
@@ -28,7 +28,7 @@ def silent(what: str, work: int, numbers: str) -> None:
 
 @contextlib.contextmanager
 def reporter(console: Console, total: int) -> Iterator[Reporter]:
-    """A bar over `total` units of work that lives until the block ends, or lines every ten seconds."""
+    """A bar for `total` units of work until the block ends, or a line every ten seconds."""
     if not console.is_terminal:
         yield _lines(console, total)
         return

@@ -1,4 +1,4 @@
-"""What runs left in their folders, read and checked."""
+"""Reading and checking the records in run folders."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from experiments.config.errors import UsageError
 
 
 class Unreadable(UsageError):
-    """What a run left in its folder cannot be read."""
+    """The record of a run cannot be read."""
 
     def __init__(self, folder: Path, reason: str):
         super().__init__(f"{folder}: not a readable run ({reason}); remove the folder to run it again")
@@ -42,28 +42,28 @@ def about(folder: Path) -> dict[str, Any]:
 
 
 def lines(folder: Path) -> list[str]:
-    """The lines of `metrics.jsonl`; bytes that are no text are shown as such."""
+    """The lines of `metrics.jsonl`; bytes that are not text are escaped."""
     path = folder / "metrics.jsonl"
     return path.read_text(errors="replace").splitlines() if path.exists() else []
 
 
 def epochs(folder: Path, count: int) -> list[dict[str, Any]]:
-    """The metrics of epochs 1 to `count`; there may be more lines.
+    """The metrics of epochs 1 to `count`; the file may contain more lines.
 
     Raises:
-      Unreadable: if they are not there, once each and in order.
+      Unreadable: if they are not present once each and in order.
     """
     found = lines(folder)
     metrics = [_parsed(line) for line in found[:count]]
     if [line.get("epoch") for line in metrics] != list(range(1, count + 1)):
-        raise Unreadable(folder, f"metrics.jsonl does not hold its epochs 1 to {count}, once each and in order")
+        raise Unreadable(folder, f"metrics.jsonl does not contain its epochs 1 to {count}, once each and in order")
     return metrics
 
 
 def read(root: Path) -> list[Run]:
-    """The complete runs below a folder, in the order in which they were queued.
+    """The complete runs in a folder, in the order in which they were queued.
 
-    Those that cannot be read are left out; `unfinished` tells of them.
+    Runs that cannot be read are skipped; `unfinished` lists them.
 
     Raises:
       UsageError: if there are none.
@@ -81,7 +81,7 @@ def read(root: Path) -> list[Run]:
 
 
 def unfinished(root: Path) -> list[str]:
-    """A line for each run below a folder that is not in `read`: what failed, how far it came, what is broken."""
+    """One line for each run in a folder that `read` skips: what failed, how far it got, or what is damaged."""
     folders = sorted({path.parent for name in ("run.json", "result.json") for path in root.rglob(name)})
     return [line for folder in folders for line in _why_unfinished(folder, root)]
 
@@ -105,7 +105,7 @@ def _read_run(folder: Path, root: Path) -> Run:
     if not isinstance(count, int) or not isinstance(result.get("last_test_accuracy"), float | int):
         raise Unreadable(folder, f"no epochs in run.json, or no accuracy in result.json: {count}, {[*result]}")
     if len(lines(folder)) > count:
-        raise Unreadable(folder, f"metrics.jsonl does not hold its epochs 1 to {count}, once each and in order")
+        raise Unreadable(folder, f"metrics.jsonl does not contain its epochs 1 to {count}, once each and in order")
     group, title, config = folder.relative_to(root).parts[:-2], settings["title"], settings["config"]
     queued = settings.get("queued", settings["started"])
     return Run("/".join(group), title, config, queued, settings["seed"], epochs(folder, count), result, folder)

@@ -1,11 +1,11 @@
-"""Run folders: what was run, with what, and what came out; everything a report needs.
+"""Run folders: settings, environment and results of a run; everything a report needs.
 
 <root>/<group>/<label>/seed<k>/run.json        settings, seed, versions, commit, machine
-metrics.jsonl   one line an epoch
+metrics.jsonl   one line per epoch
 events.*        the same for TensorBoard
 checkpoints/    the last two (runs/checkpoint.py)
-failure.json    what went wrong, in a sweep that went on
-.lock           held while it is trained (runs/lock.py)
+failure.json    what went wrong, in a sweep that continued
+.lock           held during training (runs/lock.py)
 result.json     written last: the run is complete
 """
 
@@ -32,11 +32,11 @@ from experiments.runs.lock import held
 from experiments.runs.records import Run as Run, read as read, unfinished as unfinished
 
 LONGEST = 60
-"""Characters of a title that a folder name keeps; file systems allow 255 bytes."""
+"""Maximum number of characters of a title in a folder name; file systems allow 255 bytes."""
 
 
 def folder_of(root: Path, config: Config, seed: int) -> Path:
-    """Where the run of that seed goes: two folders below the root, whatever the title."""
+    """The folder of a seed: two levels below the root, whatever the title is."""
     name = re.sub(r"[^\w.=+-]+", "_", config.title).strip("_.")
     if len(name) > LONGEST:
         name = f"{name[:LONGEST]}-{hashlib.sha256(config.title.encode()).hexdigest()[:8]}"
@@ -44,10 +44,10 @@ def folder_of(root: Path, config: Config, seed: int) -> Path:
 
 
 def refuse_unwritable(root: Path) -> None:
-    """Fail on what can be known before anything is compiled.
+    """Report errors that can be known before anything is compiled.
 
     Raises:
-      UsageError: if the folder cannot be made or written to.
+      UsageError: if the folder cannot be created or written to.
     """
     there = next(path for path in (root, *root.parents) if path.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):
@@ -55,7 +55,7 @@ def refuse_unwritable(root: Path) -> None:
 
 
 def remove(root: Path, config: Config) -> None:
-    """Remove the runs of that title, of every seed.
+    """Remove the runs with this title, for every seed.
 
     Raises:
       UsageError: if one of them is being trained.
@@ -67,15 +67,15 @@ def remove(root: Path, config: Config) -> None:
 
 @first_alone
 def start(folder: Path, config: Config, seed: int, queued: str = "") -> None:
-    """Make the folder and note what is about to run; what an unfinished run left there is removed.
+    """Create the folder and record what is about to run; remains of an unfinished run are removed.
 
-    `queued` is its place among runs that go on side by side: the time at which it was put in their queue.
+    `queued` determines its place among runs side by side: the time at which it was put into the queue.
 
     Raises:
-      UsageError: if the folder holds a result or a checkpoint.
+      UsageError: if the folder contains a result or a checkpoint.
     """
     if _holds_work(folder):
-        raise UsageError(f"{folder}: holds a run already; --resume goes on there, or name another folder")
+        raise UsageError(f"{folder}: contains a run already; use --resume to continue, or name another folder")
     folder.mkdir(parents=True, exist_ok=True)
     done = len(records.lines(folder))
     if done:
@@ -93,11 +93,11 @@ def _holds_work(folder: Path) -> bool:
 
 
 def complete(folder: Path, config: Config) -> bool:
-    """Whether the folder holds the result of these settings.
+    """Whether the folder contains the result of these settings.
 
     Raises:
-      UsageError: if it, or that of another seed beside it, holds a run with others: both would share a row.
-      Unreadable: if what it says of itself cannot be read. Another seed's does not matter here.
+      UsageError: if it, or the folder of another seed, contains a run with other settings: both would share a row.
+      Unreadable: if its record cannot be read. Records of other seeds do not matter here.
     """
     if _holds_work(folder):
         records.about(folder)
@@ -122,16 +122,16 @@ def _refuse_other(folder: Path, there: dict[str, Any], config: Config) -> None:
 
 
 def differing(there: dict[str, Any], asked: dict[str, Any]) -> list[str]:
-    """The settings, of those that a result depends on, in which two runs differ."""
+    """The settings that affect the result and differ between two runs."""
     one, two = _substance(there), _substance(asked)
     devices = there.get("devices"), asked.get("devices")
-    if two["parallel"] != "jit" and None not in devices:  # None: older runs did not count them
+    if two["parallel"] != "jit" and None not in devices:  # None: older runs did not record it
         one["devices"], two["devices"] = devices
     return sorted(key for key in two if one[key] != two[key])
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """The settings that a result depends on, where they differ from the defaults.
+    """The settings that affect the result and differ from the defaults.
 
     Example:
       >>> identity(Config(lr="0.2", label="name", seeds=3))
@@ -143,10 +143,10 @@ def identity(config: Config) -> dict[str, Any]:
 
 @first_alone
 def resume(folder: Path, epochs: int) -> None:
-    """Keep the lines of the first epochs, those that a checkpoint knows of; tell and note what has changed since.
+    """Keep the lines of the first epochs, up to the checkpoint; report and record what has changed since.
 
     Raises:
-      UsageError: if these lines are not there, or are not what was written.
+      UsageError: if these lines are missing or damaged.
     """
     records.epochs(folder, epochs)
     write_text(folder / "metrics.jsonl", "".join(f"{line}\n" for line in records.lines(folder)[:epochs]))
@@ -155,13 +155,13 @@ def resume(folder: Path, epochs: int) -> None:
 
 
 def _note_changes(folder: Path, epochs: int) -> None:
-    """Where versions, commit or devices are no longer those of the run so far: a warning, and a note in `run.json`."""
+    """If versions, commit or devices have changed: a warning, and a note in `run.json`."""
     about, now = records.about(folder), environment()
     turns = about.get("resumed", [])
     then = _compared(turns[-1] if turns else about)
     changed = [f"{key} {then[key]} -> {x}" for key, x in _compared(now).items() if then.get(key, x) != x]
     if changed:
-        print(f"warning: {folder}: goes on after epoch {epochs} with another {', '.join(changed)}", file=sys.stderr)
+        print(f"warning: {folder}: continues after epoch {epochs} with another {', '.join(changed)}", file=sys.stderr)
         write_json(folder / "run.json", about | {"resumed": [*turns, {"epoch": epochs, **now}]})
 
 
@@ -170,7 +170,7 @@ def _compared(about: dict[str, Any]) -> dict[str, Any]:
 
 
 def fail(folder: Path, error: Exception) -> None:
-    """Note in the folder why its run did not end."""
+    """Record in the folder why its run failed."""
     if not is_first():
         return
     folder.mkdir(parents=True, exist_ok=True)
@@ -180,7 +180,7 @@ def fail(folder: Path, error: Exception) -> None:
 
 @first_alone
 def append(folder: Path, record: dict[str, Any]) -> None:
-    """Add one line to the metrics; it is on the disk when this returns."""
+    """Add a line to the metrics; it is on the disk when this returns."""
     with (folder / "metrics.jsonl").open("a") as file:
         file.write(json.dumps(record) + "\n")
         sync(file)
@@ -193,13 +193,13 @@ def finish(folder: Path, result: dict[str, Any]) -> None:
 
 
 def _substance(config: dict[str, Any]) -> dict[str, Any]:
-    """The settings that a result depends on, as JSON keeps them; the label is a name alone."""
-    known = {**_plain(Config()), **config}  # a run from before there was a setting had its default
+    """The settings that affect the result, as stored in JSON; the label is only a name."""
+    known = {**_plain(Config()), **config}  # runs older than a setting used its default
     return json.loads(json.dumps({k: v for k, v in known.items() if k not in (*ELSEWHERE, "label")}))
 
 
 def _plain(config: Config) -> dict[str, Any]:
-    """The settings with the number of devices counted where a result depends on it."""
+    """The settings, with the number of devices if it affects the result."""
     if config.parallel != "jit":
         config = dataclasses.replace(config, devices=config.devices or jax.device_count())
     return {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}

@@ -6,15 +6,15 @@ import threading
 from collections.abc import Iterator
 
 _open: list[list[signal.Signals]] = []
-"""Of the block in the main thread, if there is one."""
+"""The list of the block in the main thread, if there is one."""
 
 
 @contextlib.contextmanager
 def graceful_shutdown() -> Iterator[list[signal.Signals]]:
-    """A list, empty until the first signal arrives. A second one has its usual effect.
+    """A list that is empty until the first signal arrives. A second signal has its usual effect.
 
-    A block within another, or in a thread beside it, has the list of the outer one. Signals reach the main thread
-    alone: without a block there, the list of a thread stays empty.
+    A block inside another one, or in another thread, shares the list of the outer block. Signals are delivered only to
+    the main thread: without a block there, the list of a thread stays empty.
     """
     if _open:
         yield _open[-1]

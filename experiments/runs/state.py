@@ -18,7 +18,7 @@ class State(NamedTuple):
 
 
 def initial(tx: optax.GradientTransformation, params: Any, model_state: Any, seed: int) -> State:
-    """The state before the first step; random keys that a method carries differ by seed."""
+    """The state before the first step; random keys in the state of a method differ between seeds."""
 
     def own(x: jax.Array) -> jax.Array:
         return jax.random.fold_in(x, seed) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x
@@ -31,15 +31,15 @@ class Progress:
     """The progress of a run, in numbers.
 
     Attributes:
-      epoch: the epoch under way, from 1.
-      within: steps of it that are done.
-      seconds: of training so far.
-      evaluations: of the gradient so far.
-      skipped: steps dropped so far because something was not finite.
-      val_loss: after the last whole epoch; NaN before there is one, which a gate leaves out.
+      epoch: the current epoch, from 1.
+      within: number of completed steps in it.
+      seconds: seconds of training so far.
+      evaluations: gradient evaluations so far.
+      skipped: steps skipped so far because something was not finite.
+      val_loss: validation loss after the last complete epoch; NaN before, which gates ignore.
       best_epoch: the epoch with the best validation accuracy.
-      best_accuracy: that accuracy; below any that there is while there is none.
-      metrics: what the steps of the epoch under way reported, a list each.
+      best_accuracy: that accuracy; lower than any real one before the first epoch.
+      metrics: the reports of the steps in the current epoch, one list per number.
     """
 
     epoch: int = 1
@@ -54,7 +54,7 @@ class Progress:
 
 
 class Snapshot(NamedTuple):
-    """Everything needed to resume a run: the state, parameters and model state of the best epoch, the progress."""
+    """Everything needed to resume a run: the state, parameters and model state of the best epoch, and the progress."""
 
     state: State
     best: tuple[Any, Any]

@@ -1,4 +1,4 @@
-"""The lines of `metrics.jsonl` as TensorBoard scalars; at the end the settings and the scores as its HPARAMS."""
+"""The lines of `metrics.jsonl` as TensorBoard scalars, and at the end settings and scores for HPARAMS."""
 
 import contextlib
 from collections.abc import Iterator

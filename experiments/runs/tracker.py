@@ -1,4 +1,4 @@
-"""A run in Weights & Biases, Trackio or MLflow, where the package is installed: settings, every epoch, the result."""
+"""A run in Weights & Biases, Trackio or MLflow, if the package is installed: settings, every epoch, the result."""
 
 import contextlib
 import importlib
@@ -14,7 +14,7 @@ PROJECT = "pugd_optax"
 
 
 def refuse_missing(name: str) -> None:
-    """Fail before anything is trained.
+    """Report a missing package before anything is trained.
 
     Raises:
       UsageError: if the package is not installed.
@@ -25,7 +25,7 @@ def refuse_missing(name: str) -> None:
 
 @contextlib.contextmanager
 def tracked(name: str, title: str, settings: dict[str, Any], folder: Path) -> Iterator[Observer]:
-    """A run of that tracker, open while the context is; where to send it is the tracker's own configuration."""
+    """A run of the tracker, open during the context; the tracker's own configuration decides where it is sent."""
     module = importlib.import_module(name)
     run = (_mlflow if name == "mlflow" else _wandb)(module, title, settings, folder)
     with run as observer:
@@ -34,7 +34,7 @@ def tracked(name: str, title: str, settings: dict[str, Any], folder: Path) -> It
 
 @contextlib.contextmanager
 def _wandb(module: Any, title: str, settings: dict[str, Any], folder: Path) -> Iterator[Observer]:
-    """Also Trackio, which has the same words. Runs side by side in one process are runs of their own."""
+    """Also for Trackio, which has the same interface. Runs side by side in one process are separate runs."""
     own = {"dir": str(folder), "reinit": "create_new"} if module.__name__ == "wandb" else {}
     run = module.init(project=PROJECT, name=title, config=settings, **own)
     log = lambda found, step: run.log(numbers(found), step=step)
@@ -46,7 +46,7 @@ def _wandb(module: Any, title: str, settings: dict[str, Any], folder: Path) -> I
 
 @contextlib.contextmanager
 def _mlflow(module: Any, title: str, settings: dict[str, Any], folder: Path) -> Iterator[Observer]:
-    """By the client, which knows of no current run."""
+    """With the client, which has no global current run."""
     client = module.MlflowClient()
     run = client.create_run(module.set_experiment(PROJECT).experiment_id, run_name=title).info.run_id
     for key, value in settings.items():

@@ -1,4 +1,4 @@
-"""Which steps of an epoch go into one compiled call."""
+"""The division of an epoch's steps into compiled calls."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Chunk(NamedTuple):
-    """Steps `start` to `stop` of an epoch; `active` for all of them, or None where the gate decides."""
+    """Steps `start` to `stop` of an epoch; `active` applies to all of them, or is None if the gate decides."""
 
     start: int
     stop: int
@@ -14,12 +14,12 @@ class Chunk(NamedTuple):
 
     @property
     def program(self) -> tuple[int, bool | None]:
-        """What it compiles to: the number of steps and what is known of the gate."""
+        """The key of its compiled program: the number of steps and `active`."""
         return self.stop - self.start, self.active
 
 
 def chunks(plan: np.ndarray | None, steps: int, size: int) -> list[Chunk]:
-    """The calls of an epoch of so many steps, each of `size` or, the last one, of what is left.
+    """The calls of an epoch, each with `size` steps, except that the last one may be shorter.
 
     Args:
       plan: bool [steps], whether each step is active; None where it is not known ahead.

@@ -1,4 +1,4 @@
-"""One pass over the training examples, with the compiled step of each kind."""
+"""One pass over the training examples, with a compiled step of each kind."""
 
 import time
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from experiments.training import parallel
 from experiments.training.experiment import Experiment
 
 copied = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
-"""The arrays of a tree in memory of their own, by one program."""
+"""A copy of the arrays of a tree, made by one program."""
 
 
 def compile_steps(experiment: Experiment, state: State, train: Source, key: jax.Array) -> float:
-    """Run a call of every kind once on a copy, so that what is timed later is training alone.
+    """Run a call of every kind once on a copy, so that later times do not include compilation.
 
-    Of several runs side by side, the first compiles what the others wait for.
+    Of several runs side by side, the first one compiles while the others wait.
     """
     begun = time.perf_counter()
     with experiment.compiling:
@@ -49,9 +49,9 @@ def run_epoch(
     start: int = 0,
     pause: Callable[[int], bool] = never,
 ):
-    """A pass in an order that follows from seed and epoch, from step `start` of it to its end or a `pause(done)`.
+    """A pass in an order that depends on seed and epoch, from step `start` to its end or until `pause(done)` is true.
 
-    `pause` is told after every call of the step how many steps of the epoch are done.
+    `pause` is called after every call of the step with the number of completed steps of the epoch.
 
     Returns:
       The state and the metrics of every step taken, at least one.
@@ -72,5 +72,5 @@ def run_epoch(
 
 
 def _own_rows(experiment: Experiment, positions: np.ndarray) -> np.ndarray:
-    """Of the batches [steps, batch], the rows that the devices of this process work on."""
+    """The rows of the batches [steps, batch] that the devices of this process work on."""
     return positions[:, parallel.local_rows(experiment.layout.mesh, experiment.config.batch)]

@@ -17,7 +17,7 @@ from experiments.training.parallel import AXIS
 def evaluate(
     graphdef: nnx.GraphDef, params: Any, model_state: Any, source: Source, mesh: Mesh | None = None, chunk: int = 1000
 ) -> tuple[float, float]:
-    """Mean cross-entropy and accuracy on all of the examples."""
+    """Mean cross-entropy and accuracy on all examples."""
     losses, correct = evaluate_each(graphdef, params, model_state, source, mesh, chunk)
     return float(losses.mean(dtype=np.float64)), float(correct.mean())
 
@@ -27,7 +27,7 @@ def evaluate_each(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cross-entropy of every example, float32 [n], and whether it is classified correctly, bool [n].
 
-    About `chunk` examples at a time, divided over the devices of `mesh`.
+    About `chunk` examples are evaluated at a time, split over the devices of `mesh`.
     """
     count, devices = len(source.data.labels), 1 if mesh is None else mesh.size
     chunk = -(-chunk // devices) * devices

@@ -1,4 +1,4 @@
-"""An experiment: what all of its seeds share, prepared and checked before anything is written."""
+"""An experiment: everything its seeds share, prepared and checked before anything is written."""
 
 import dataclasses
 import functools
@@ -27,7 +27,7 @@ from experiments.training.step import make_step
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """One experiment, ready to train any number of seeds; nothing compiles again from seed to seed.
+    """One experiment, ready to train any number of seeds; further seeds need no new compilation.
 
     `start` is `(params, model_state, seed) -> state`, compiled. Whoever compiles the step holds the lock `compiling`.
     Both may be of an experiment that differs in numbers which the step reads from its state: see `Optimizer.data`.
@@ -44,14 +44,14 @@ class Experiment:
     compiling: threading.Lock = dataclasses.field(default_factory=threading.Lock, compare=False)
 
     def chunks(self, epoch: int) -> list[Chunk]:
-        """The calls of the step in that epoch, the first of which is 1."""
+        """The calls of the step in this epoch; epochs count from 1."""
         plan, last = self.optimizer.plan, epoch * self.steps_per_epoch
         plan = None if plan is None else plan[last - self.steps_per_epoch : last]
         return chunks(plan, self.steps_per_epoch, steps_per_call(self.config))
 
     @property
     def programs(self) -> list[tuple[int, bool | None]]:
-        """What the run compiles: steps of a call and their `active`, each a program of its own."""
+        """The programs of the run: the number of steps per call and `active`."""
         epochs: Any = [0]  # all of them are alike
         if self.optimizer.plan is not None:
             epochs = np.sort(np.unique(self.optimizer.plan.reshape(-1, self.steps_per_epoch), True, axis=0)[1])
@@ -62,17 +62,17 @@ class Experiment:
         return self.place(self.optimizer.own(self.start(*self.network.init(seed), seed)))
 
     def source(self, examples: data.Examples, scale: tuple[np.ndarray, np.ndarray]) -> Source:
-        """The examples ready to be read: on every device, or streamed to them."""
+        """The examples ready for reading: on every device, or streamed."""
         found = source(examples, scale, data.streamed(self.dataset, self.config.stream))
         return found._replace(data=self.place(found.data))
 
     def held_out(self, examples: data.Examples, scale: tuple[np.ndarray, np.ndarray]) -> Source:
-        """Examples for evaluation, which one program serves however many there are."""
+        """Examples for evaluation; one program works for any number of examples."""
         found = held_out(examples, scale, data.streamed(self.dataset, self.config.stream))
         return found._replace(data=self.place(found.data))
 
     def place(self, tree: Any) -> Any:
-        """The arrays, on every device of the experiment."""
+        """The arrays, replicated on every device of the experiment."""
         return parallel.everywhere(self.layout.mesh, tree)
 
 
@@ -82,7 +82,7 @@ OF_RUNS = (
     *("preset", "label", "out", "resume", "seeds", "first_seed", "noise", "data_dir", "checksum"),
     *("checkpoint_every", "checkpoint_minutes", "tensorboard", "tracker", "sharpness", "jobs"),
 )
-"""Settings that no program depends on: experiments that differ in these alone share what they compile."""
+"""Settings that do not affect programs: experiments that differ only in these share compiled programs."""
 KEPT = 64
 _known: dict[tuple[Any, ...], Experiment] = {}
 
@@ -91,7 +91,7 @@ def prepare(config: Config) -> Experiment:
     """Prepare and check an experiment; every error in the settings is raised here, before anything is written.
 
     Raises:
-      UsageError: naming what is wrong.
+      UsageError: if a setting is wrong.
     """
     try:
         return _prepare(config)
@@ -125,7 +125,7 @@ def _prepare(config: Config) -> Experiment:
 
 
 def _key(config: Config, net: Network, free: Sequence[str]) -> tuple[Any, ...]:
-    """What two experiments must have in common to share what they compile; settings named in `free` may differ."""
+    """A key that is equal for experiments that share compiled programs; settings named in `free` may differ."""
     return net, *(
         (field.name, getattr(config, field.name)) for field in dataclasses.fields(config) if field.name not in free
     )
@@ -189,9 +189,9 @@ def _step(
 
 
 def _trace(experiment: Experiment, step: parallel.StepFunction, train: data.Examples) -> None:
-    """Raise what a method objects to in this model by tracing a step; nothing is computed.
+    """Trace a step to raise errors of the method for this model; nothing is computed.
 
-    The shapes are those of the run, which then finds its step traced.
+    The shapes are those of the run, which can then reuse the trace.
     """
     few = experiment.source(train.take(slice(2)), channels(train.images[:2]))
     on = functools.partial(_shapes, experiment.layout.mesh)
@@ -210,11 +210,11 @@ def _trace(experiment: Experiment, step: parallel.StepFunction, train: data.Exam
 
 
 def _shapes(mesh: jax.sharding.Mesh, tree: Any) -> Any:
-    """Of arrays that lie on every device."""
+    """The shapes of arrays that are replicated on every device."""
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), tree)
 
 
 def steps_per_call(config: Config) -> int:
-    """As asked for; by default 1 on CPU, where a call costs little and loops cost more, and 10 on accelerators."""
+    """The number requested; by default 1 on CPU, where calls are cheap and loops are slow, and 10 on accelerators."""
     return config.steps_per_call or (1 if jax.default_backend() == "cpu" else 10)

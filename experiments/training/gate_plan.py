@@ -24,9 +24,9 @@ def is_reevaluation(x: object) -> bool:
 
 
 class _Probe:
-    """A small classification problem on which to find out in advance what a transformation does.
+    """A small classification problem for finding out in advance what a transformation does.
 
-    Two hidden layers: to go back through a gradient costs something only where there is depth.
+    It has two hidden layers, because differentiating a gradient costs something only in a deep network.
     """
 
     def __init__(self, num_classes: int, width: int):
@@ -35,7 +35,7 @@ class _Probe:
             "second": {"kernel": _ones(width, width)},
             "head": {"kernel": _ones(width, num_classes)},
         }
-        self.labels = jnp.asarray(np.arange(256, dtype=np.int32) % num_classes)
+        self.labels = jax.device_put(np.arange(256, dtype=np.int32) % num_classes)
         self.inputs = _ones(256, width)
         self.second = self.gradient
 
@@ -58,15 +58,16 @@ class _Probe:
 
 
 def _ones(*shape: int) -> Any:
-    """Made by NumPy: JAX would compile a program for each shape."""
-    return jnp.asarray(np.ones(shape, np.float32))
+    """Ones, created by NumPy and not by `jnp`, which would compile a program for each shape."""
+    return jax.device_put(np.ones(shape, np.float32))
 
 
 def plan(tx: optax.GradientTransformation, steps: int, num_classes: int = 2) -> np.ndarray | None:
-    """Whether each step is active, for gates that follow from the step count alone.
+    """Whether each step is active, for gates that depend only on the step count.
 
-    The transformation is evaluated in advance on a small problem, every step by itself; its state says when it is
-    active. A gate with memory depends on the real gradients, so None; without a re-evaluation no step is active.
+    The transformation is evaluated in advance on a small problem for every step; its state says whether it is active.
+    For a gate with memory, which depends on the real gradients, the result is None; without a second gradient no step
+    is active.
     """
     probe = _Probe(num_classes, width=1)
     found = reevaluations(jax.eval_shape(tx.init, probe.params))
@@ -84,16 +85,16 @@ def plan(tx: optax.GradientTransformation, steps: int, num_classes: int = 2) -> 
 
 
 def cost(tx: optax.GradientTransformation, num_classes: int = 2, second: float = 1.0) -> tuple[float, float]:
-    """Gradient evaluations of an idle and an active step, from the operations of a small problem.
+    """Gradient evaluations of an idle and an active step, from the operations on a small problem.
 
-    Counting calls would be wrong for methods that never read the first gradient: it is dropped as dead code.
+    Counting calls would be wrong for methods that do not use the first gradient, which is removed as dead code.
 
     Args:
       tx: the method.
-      num_classes: of the problem.
-      second: what a second gradient costs, in gradients of the whole batch.
+      num_classes: number of classes.
+      second: cost of a second gradient, in gradients of the whole batch.
     """
-    probe = _Probe(num_classes, width=256)  # so wide that little but the network counts
+    probe = _Probe(num_classes, width=256)  # wide, so that the network dominates
     state = jax.eval_shape(tx.init, probe.params)
     counted = functools.partial(_gradients, probe, tx, state)
     idle, active = (counted(active) for active in (False, True))

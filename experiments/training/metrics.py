@@ -14,7 +14,7 @@ from experiments.training.step import Metrics
 def check_finite(experiment: Experiment, metrics: Metrics, state: State, seed: int, first: int) -> None:
     """Raise `Diverged` if the loss of any step since step `first`, or a parameter, is not finite.
 
-    Where such steps are skipped, only if all of them were.
+    If such steps are skipped, it is raised only if all steps were skipped.
     """
     if experiment.config.on_nan == "skip" and np.isfinite(metrics.loss).any():
         return
@@ -33,7 +33,7 @@ def check_finite(experiment: Experiment, metrics: Metrics, state: State, seed: i
 
 
 def record(experiment: Experiment, at: Progress) -> dict[str, Any]:
-    """The line of `metrics.jsonl`: means over the epoch; those of the perturbation over its active steps."""
+    """The line of `metrics.jsonl`: means over the epoch; for the perturbation, means over active steps."""
     columns: dict[str, Any] = {name: np.asarray(values, np.float32) for name, values in at.metrics.items()}
     metrics = Metrics(**columns)
     taken = np.isfinite(metrics.loss)

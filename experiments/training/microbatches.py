@@ -1,7 +1,7 @@
-"""The losses of a batch that passes through the model in microbatches, for a penalty on the gradients of examples.
+"""The losses of a batch that passes through the model in microbatches, for a penalty on per-example gradients.
 
-Ghost norms follow the batch through every equation of the model and cannot look into a loop over microbatches. They
-need not: the penalty is a mean over examples, so that each microbatch has its own, and the means are averaged.
+Ghost norms follow the batch through every equation of the model and cannot look into a loop over microbatches. This is
+not needed: the penalty is a mean over examples, so it can be computed for each microbatch and averaged.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from pugd_optax.per_example import Evaluator
 
 
 class Losses(NamedTuple):
-    """`params -> losses` [batch], which are also known of each microbatch by itself.
+    """`params -> losses` [batch], which are also available for each microbatch separately.
 
     Attributes:
       whole: the losses of the batch.
       of_part: `(params, part) -> losses` of one microbatch.
-      parts: what each microbatch is made of, arrays [microbatch, ...].
+      parts: the contents of the microbatches, arrays [microbatch, ...].
     """
 
     whole: Callable[[optax.Params], jax.Array]
@@ -32,7 +32,7 @@ class Losses(NamedTuple):
 
 
 def part_by_part(evaluator: Evaluator) -> Evaluator:
-    """The evaluator on one microbatch after the other, the activations of one in memory at a time."""
+    """The evaluator applied to one microbatch after the other, so that only one set of activations is in memory."""
 
     def evaluate(losses_fn: Any, params: optax.Params, step: jax.typing.ArrayLike = 0) -> tuple[jax.Array, jax.Array]:
         if not isinstance(losses_fn, Losses):
@@ -47,6 +47,6 @@ def part_by_part(evaluator: Evaluator) -> Evaluator:
 def split(x: jax.Array, microbatches: int) -> jax.Array:
     """[batch, ...] to [microbatch, examples, ...].
 
-    Every microbatch takes rows from all over the batch, so that each device finds its share among its own rows.
+    Every microbatch takes rows spread over the whole batch, so that each device uses only its own rows.
     """
     return x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1)

@@ -1,7 +1,7 @@
-"""What a run minimises: a loss by name, weights of the classes, and flooding, each written as text.
+"""The objective of a run: a loss by name, class weights, and flooding, each given as text.
 
-docs/pages/data.md says what each name stands for. Weights multiply the loss of an example; the mean is over the number
-of examples, not over the weights.
+docs/pages/data.md explains the names. Weights multiply the loss of each example; the mean divides by the number of
+examples, not by the sum of the weights.
 """
 
 import functools
@@ -23,11 +23,11 @@ Losses = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 class Criterion(NamedTuple):
-    """What a run minimises, as a function of logits, labels and the step.
+    """The objective of a run, as a function of logits, labels and the step.
 
     Attributes:
-      losses: the loss of each example, [batch]; a `UsageError` where only that of a batch is defined.
-      mean: their mean, or what is minimised in its place.
+      losses: the loss of each example, [batch]; a `UsageError` if only the loss of a batch is defined.
+      mean: their mean, or the quantity that is minimised instead.
     """
 
     losses: Losses
@@ -35,7 +35,7 @@ class Criterion(NamedTuple):
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
-    """Softmax cross-entropy; `smoothing` in [0, 1) is the share of the label spread over all classes."""
+    """Softmax cross-entropy; `smoothing` in [0, 1) is the share of each label that is spread over all classes."""
     if not 0 <= smoothing < 1:
         raise ValueError(f"smoothing={smoothing}: expected a number in [0, 1)")
     plain = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
@@ -45,7 +45,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) 
 
 
 def focal(logits: jax.Array, labels: jax.Array, gamma: float = 2.0, alpha: float | None = None) -> jax.Array:
-    """Focal loss of every class against the rest, summed over the classes."""
+    """Focal loss of every class against all others, summed over the classes."""
     one_hot = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     return optax.sigmoid_focal_loss(logits, one_hot, alpha=alpha, gamma=gamma).sum(-1)
 
@@ -63,12 +63,12 @@ def class_balanced(step: jax.Array, labels: jax.Array, counts: np.ndarray, beta:
 
 
 def drw(step: jax.Array, labels: jax.Array, counts: np.ndarray, start: int, beta: float = 0.9999) -> jax.Array:
-    """The weights of `class_balanced` from step `start` on, equal ones before."""
+    """The weights of `class_balanced` from step `start` on, and equal weights before."""
     return losses.drw_weights(counts, step, start, beta)[labels]
 
 
 def _later(function: Callable[..., Any], *later: str) -> Callable[..., Any]:
-    """The function in two calls: first its options, then the arguments named here."""
+    """The function split into two calls: first its options, then the arguments named here."""
     signature = inspect.signature(function)
     made: Any = lambda **options: functools.partial(function, **options)
     made.__signature__ = signature.replace(parameters=[p for k, p in signature.parameters.items() if k not in later])
@@ -120,7 +120,7 @@ def _mean(each: Losses) -> Losses:
 
 
 def _of_soft_labels(loss: Losses) -> Losses:
-    """For an example with two labels, as mixup makes it: the loss with each, by its share."""
+    """For an example with two labels, as created by mixup: the losses with each label, weighted by their shares."""
 
     def mixed(logits: jax.Array, labels: jax.Array, step: jax.Array) -> jax.Array:
         if labels.ndim == 1:

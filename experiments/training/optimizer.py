@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -31,10 +30,10 @@ EDITS = {"multiplicative": logits.multiplicative, "additive": logits.additive}
 GHOST = part_by_part(per_example.ghost)
 PENALTIES = {"ghost": lambda: GHOST, "signs": per_example.signs, "reference": lambda: per_example.reference}
 UNFIT = {
-    **dict.fromkeys(("lbfgs", "sophia"), "needs the loss as a function, which a step does not hand it"),
+    **dict.fromkeys(("lbfgs", "sophia"), "needs the loss as a function, which the trainer does not pass"),
     **dict.fromkeys(
         ("schedule_free", "schedule_free_adamw", "schedule_free_sgd"),
-        "has other parameters for evaluation than for training, of which only the latter are kept",
+        "uses different parameters for evaluation than for training, and only the latter are saved",
     ),
 }
 
@@ -58,11 +57,11 @@ class Optimizer(NamedTuple):
       method: the perturbation.
       base: weight decay and base optimizer.
       lr: learning rate of each step, [steps].
-      plan: bool [steps], whether the gradient is evaluated again on a step; None where it is not known ahead.
+      plan: bool [steps], whether a second gradient is evaluated on a step; None if this is not known in advance.
       cost: gradient evaluations of an idle and of an active step.
-      weight_decay: for the optimizers that have none of their own.
-      second: the examples that the second gradient is evaluated on; None for the whole batch.
-      data: the settings that the compiled step reads from its state, so that one program serves every value of them.
+      weight_decay: for optimizers without their own weight decay.
+      second: the examples used for the second gradient; None for the whole batch.
+      data: the settings that the compiled step reads from its state, so that one program works for all their values.
     """
 
     method: optax.GradientTransformation
@@ -76,24 +75,24 @@ class Optimizer(NamedTuple):
 
     @property
     def tx(self) -> optax.GradientTransformationExtraArgs:
-        """Both in one."""
+        """Method and base optimizer as one transformation."""
         return optax.chain(self.method, self.base)
 
     def own(self, state: State) -> State:
-        """A state before the first step, made by the program of another optimizer, with the numbers of this one."""
+        """An initial state, created by the program of another optimizer, with the numbers of this one."""
         method, base = state.opt_state
         if isinstance(base, Tabulated):
-            base = base._replace(rates=table(self.lr), weight_decay=jnp.asarray(self.weight_decay, jnp.float32))
+            base = base._replace(rates=table(self.lr), weight_decay=jax.device_put(np.float32(self.weight_decay)))
         return state._replace(opt_state=(method, base))
 
 
 def build(
     config: Config, *, steps_per_epoch: int, num_classes: int, counts: Any = None, axis_name: str | None = None
 ) -> Optimizer:
-    """The chain that the settings describe, for a run of `config.epochs * steps_per_epoch` steps.
+    """The chain given by the settings, for a run of `config.epochs * steps_per_epoch` steps.
 
-    `counts` are the training examples of each class, equal ones by default. With `axis_name` the step will run side by
-    side on several devices, each with its part of the batch.
+    `counts` are the numbers of training examples of each class, equal by default. With `axis_name` the step runs on
+    several devices, each with its part of the batch.
     """
     steps = config.epochs * steps_per_epoch
     counts = np.ones(num_classes) if counts is None else counts
@@ -115,7 +114,7 @@ def build(
 
 
 def _watched(lr: float | optax.Schedule) -> tuple[list[bool], float | optax.Schedule]:
-    """The schedule, and a list that is no longer empty once a method has asked it."""
+    """The schedule, and a list that is not empty once a method has called the schedule."""
     followed: list[bool] = []
 
     def schedule(step: Any) -> Any:
@@ -126,7 +125,7 @@ def _watched(lr: float | optax.Schedule) -> tuple[list[bool], float | optax.Sche
 
 
 def _data(config: Config, scheduled: bool, followed: bool) -> tuple[str, ...]:
-    """See `Optimizer.data`: a rate that a gate follows too, and a decay inside of the optimizer, are compiled in."""
+    """See `Optimizer.data`: a rate that a gate also follows, and a decay inside the optimizer, are compiled in."""
     if not scheduled:
         return ()
     lr = () if followed else ("lr",)
@@ -135,13 +134,13 @@ def _data(config: Config, scheduled: bool, followed: bool) -> tuple[str, ...]:
 
 
 def _knows_no_length(config: Config) -> bool:
-    """Whether nothing but the learning rate depends on how long the run is: surely so for plain training."""
+    """Whether only the learning rate depends on the length of the run, which is certain for plain training."""
     parts = config.method, config.reweight, config.flooding, config.parts.loss.name
     return parts == ("none", "none", "none", "cross_entropy") and not config.optimizer_options
 
 
 def _decays(config: Config) -> bool:
-    """Whether the base optimizer has a weight decay of its own."""
+    """Whether the base optimizer has its own weight decay."""
     return "weight_decay" in inspect.signature(OPTIMIZERS[config.parts.optimizer.name]).parameters
 
 
@@ -174,9 +173,9 @@ def _build(x: Literal | Spec, kind: str, known: Functions, *, steps: int, fills:
 
 
 def _open(name: str, x: Any) -> Any:
-    """The value of an option that the text may give."""
+    """The value of an option that users may give."""
     if name == "axis_name":
-        raise UsageError(f"axis_name {x}: the trainer knows over what a batch is split; leave it out")
+        raise UsageError(f"axis_name {x}: the trainer sets it itself; leave it out")
     return x
 
 
@@ -189,7 +188,7 @@ def _base(config: Config, lr: float | optax.Schedule, rates: np.ndarray, steps: 
         base = config.parts.optimizer.build("optimizer", OPTIMIZERS, steps=steps, fills=fills, read=read)
         return base if _decays(config) else optax.chain(optax.add_decayed_weights(weight_decay), base)
 
-    plain = made(lr, config.weight_decay)  # raises what is wrong with the options
+    plain = made(lr, config.weight_decay)  # raises errors in the options
     return tabulated(made, rates, config.weight_decay) if callable(lr) else plain
 
 

@@ -1,8 +1,8 @@
-"""From a pure step to one on all devices: placement, compilation, several steps a call.
+"""From a pure step to a step on all devices: placement, compilation, several steps per call.
 
-A batch is split over the mesh axis `data`; everything else lies on every device. Under `jit` the step is one program
-over all of them, and the gradient is that of the whole batch. Under `shard_map` and `pmap` it is a program for each
-device, which perturbs with the gradient of its own examples (m-sharpness); one all-reduce averages what comes of it.
+A batch is split over the mesh axis `data`; everything else is replicated. Under `jit` the step is one program over all
+devices, and the gradient is that of the whole batch. Under `shard_map` and `pmap` there is one program per device,
+which perturbs with the gradient of its own examples (m-sharpness); one all-reduce averages the results.
 """
 
 import dataclasses
@@ -23,35 +23,35 @@ StepFunction = Callable[..., tuple[Any, Any]]
 
 
 class Layout(NamedTuple):
-    """How the devices share the work: `mode` is one of `MODES`, with a single device always `jit`."""
+    """How the devices share the work: `mode` is one of `MODES`, and always `jit` for a single device."""
 
     mode: str
     mesh: Mesh
 
     @property
     def axis_name(self) -> str | None:
-        """The axis over which programs run side by side, if they do."""
+        """The axis over which separate programs run, if any."""
         return None if self.mode == "jit" else AXIS
 
     @property
     def average(self) -> Callable[[Any], Any]:
-        """The mean over programs that run side by side."""
+        """The mean over separate programs."""
         return (lambda tree: tree) if self.mode == "jit" else over_devices
 
     def compiled(self, step: StepFunction) -> "Program":
-        """The program of a step that is written for this layout."""
+        """The compiled program of a step for this layout."""
         return Program(self.mesh, MODES[self.mode](several(step), self.mesh))
 
 
 def layout(mode: str, batch: int, count: int | None = None, microbatches: int = 1) -> Layout:
-    """The first `count` devices, all of them by default, checked against the batch that they will divide.
+    """The first `count` devices, by default all, after checking that they divide the batch.
 
     Raises:
-      UsageError: if there are not as many, or they and the microbatches do not divide the batch.
+      UsageError: if there are not enough devices, or devices and microbatches do not divide the batch.
     """
     found, processes = jax.devices(), jax.process_count()
     if count is not None and count > len(found):
-        raise UsageError(f"--devices {count}: there are {len(found)}")
+        raise UsageError(f"--devices {count}: only {len(found)} available")
     if processes > 1 and count not in (None, len(found)):
         raise UsageError(f"--devices {count}: {processes} processes take all of their {len(found)} devices")
     if processes > 1 and mode == "pmap":
@@ -66,7 +66,7 @@ def layout(mode: str, batch: int, count: int | None = None, microbatches: int = 
 
 
 def everywhere(mesh: Mesh, tree: Any) -> Any:
-    """The arrays, the same on every device."""
+    """The arrays, replicated on every device."""
     return jax.device_put(tree, NamedSharding(mesh, P()))
 
 
@@ -78,9 +78,9 @@ def local_rows(mesh: Mesh, batch: int) -> slice:
 
 
 def several(step: StepFunction) -> StepFunction:
-    """As many steps a call as the feed has entries; their metrics come back stacked.
+    """One step per entry of the feed in one call; returns stacked metrics.
 
-    A single step is not scanned: on CPU convolutions are faster outside of loops.
+    A single step does not use `lax.scan`, because convolutions on a CPU are faster outside of loops.
     """
 
     def call(state: Any, data: Any, feed: Any, key: jax.Array, val_loss: jax.Array, *, active: bool | None):
@@ -94,7 +94,7 @@ def several(step: StepFunction) -> StepFunction:
 
 
 def over_devices(tree: Any) -> Any:
-    """Floats averaged over the devices, in one all-reduce; counts, flags and keys are the same on all of them."""
+    """Floats averaged over the devices in one all-reduce; counts, flags and keys are the same on all devices."""
     leaves, structure = jax.tree.flatten(tree)
     floats = [i for i, x in enumerate(leaves) if jnp.issubdtype(x.dtype, jnp.floating)]
     for i, mean in zip(floats, jax.lax.pmean([leaves[i] for i in floats], AXIS), strict=True):
@@ -104,17 +104,17 @@ def over_devices(tree: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A compiled call; `trace` is the same without its host side, for `jax.eval_shape`."""
+    """A compiled call; `trace` is the same without the work on the host, for `jax.eval_shape`."""
 
     mesh: Mesh
     trace: StepFunction
 
     def __call__(self, state: Any, data: Any, feed: Any, key: jax.Array, val_loss: Any, *, active: bool | None):
-        """Place this process's rows of the batches, [steps, rows, ...], and take the steps. The state is donated."""
+        """Place this process's rows of the batches, [steps, rows, ...], and run the steps. The state is donated."""
         split = NamedSharding(self.mesh, P(None, AXIS))
         feed = jax.tree.map(functools.partial(jax.make_array_from_process_local_data, split), feed)
         out = self.trace(state, data, feed, key, val_loss, active=active)
-        # XLA's CPU devices block a thread each in a collective: two programs in flight deadlock.
+        # Each of XLA's CPU devices blocks a thread in a collective, so two programs at the same time deadlock.
         crowded = self.mesh.size > 1 and jax.default_backend() == "cpu"
         return jax.block_until_ready(out) if crowded else out
 
@@ -125,11 +125,11 @@ def by_jit(call: StepFunction, mesh: Mesh) -> StepFunction:
 
 
 def by_shard_map(call: StepFunction, mesh: Mesh) -> StepFunction:
-    """A program for each device."""
+    """One program per device."""
     specs = (P(), P(), P(None, AXIS), P(), P())
 
     def placed(*args: Any, active: bool | None):
-        # Unchecked, a gradient by replicated parameters stays that of the device; checked, it would be summed.
+        # With check_vma=False the gradient of replicated parameters stays local; otherwise it would be summed.
         own = functools.partial(_own_draws(call), active=active)
         return jax.shard_map(own, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)(*args)
 
@@ -137,7 +137,7 @@ def by_shard_map(call: StepFunction, mesh: Mesh) -> StepFunction:
 
 
 def by_pmap(call: StepFunction, mesh: Mesh) -> StepFunction:
-    """The program of `by_shard_map` in the older spelling; for devices of one process."""
+    """The program of `by_shard_map` with the older `jax.pmap`, for the devices of one process."""
     own = lambda *args: _own_draws(call)(*args[:-1], active=args[-1])
     mapped = jax.pmap(
         own,

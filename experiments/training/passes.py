@@ -1,4 +1,4 @@
-"""The passes of one batch through the network, as functions of the parameters: what a method may ask of a step."""
+"""The passes of a batch through the network as functions of the parameters, which a method may request."""
 
 import dataclasses
 import functools
@@ -17,10 +17,10 @@ from experiments.training.second_batch import SecondBatch
 
 @dataclasses.dataclass(frozen=True)
 class Passes:
-    """A batch, the model's state before the step, and what is minimised.
+    """A batch, the model state before the step, and the objective.
 
-    Several microbatches pass through the model one after the other, and the pass is repeated for the gradient, so that
-    the activations of one microbatch are in memory at a time. Losses and perturbations see all logits of the batch.
+    Microbatches pass through the model one after the other, and the pass is repeated for the gradient, so that only the
+    activations of one microbatch are in memory. Losses and perturbations use all logits of the batch.
     """
 
     graphdef: nnx.GraphDef
@@ -32,7 +32,7 @@ class Passes:
     microbatches: int = 1
 
     def forward(self, params: optax.Params) -> tuple[jax.Array, Any]:
-        """The logits, and the model's state after the pass."""
+        """The logits, and the model state after the pass."""
         if self.microbatches == 1:
             after, logits = self._once(params, self.model_state, self.images)
             return logits, after
@@ -47,7 +47,7 @@ class Passes:
         return jax.lax.stop_gradient(nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.Param)))), logits
 
     def logits(self, params: optax.Params) -> jax.Array:
-        """The logits alone."""
+        """Only the logits."""
         return self.forward(params)[0]
 
     def losses_of(self, logits: jax.Array) -> jax.Array:
@@ -55,12 +55,12 @@ class Passes:
         return self.criterion.losses(logits, self.labels, self.step)
 
     def loss_of(self, logits: jax.Array) -> jax.Array:
-        """What is minimised."""
+        """The objective."""
         return self.criterion.mean(logits, self.labels, self.step)
 
     @property
     def losses(self) -> Callable[[optax.Params], jax.Array]:
-        """The loss of each example as a function of the parameters, and of each microbatch by itself."""
+        """The loss of each example as a function of the parameters, also for each microbatch separately."""
         whole = lambda params: self.losses_of(self.logits(params))
         if self.microbatches == 1:
             return whole
@@ -68,11 +68,11 @@ class Passes:
         return Losses(whole, lambda params, part: self._of(*part).losses(params), parts)
 
     def _of(self, images: jax.Array, labels: jax.Array) -> "Passes":
-        """Those of one microbatch."""
+        """The losses of one microbatch."""
         return dataclasses.replace(self, images=images, labels=labels, microbatches=1)
 
     def second(self, params: optax.Params, which: SecondBatch | None, logits: jax.Array) -> optax.Updates:
-        """The second gradient, on its share of the batch; `logits` are those of the first pass."""
+        """The second gradient on its share of the batch; `logits` are those of the first pass."""
         increases = lambda: self.losses(params) - self.losses_of(logits)
         rows = slice(None) if which is None else which.rows(len(self.images), increases)
         some = dataclasses.replace(self, images=self.images[rows], labels=self.labels[rows])

@@ -1,4 +1,4 @@
-"""Profile an epoch: images a second, and a trace by `jax.profiler` that shows what each device does and waits for.
+"""Profile an epoch: images per second, and a trace by `jax.profiler` that shows when each device works or waits.
 
 Open the trace with `tensorboard --logdir FOLDER` (with `pip install tensorboard-plugin-profile`) or drop the file
 `perfetto_trace.json.gz` in it onto https://ui.perfetto.dev.
@@ -22,7 +22,7 @@ from experiments.training.experiment import prepare
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
-    """What an epoch took."""
+    """Measurements of an epoch."""
 
     steps: int
     seconds: float
@@ -30,10 +30,10 @@ class Profile:
 
 
 def profile(config: Config, folder: Path) -> Profile:
-    """Train two epochs and trace the second; the folder then holds the trace and the numbers.
+    """Train two epochs and trace the second; writes the trace and the numbers to the folder.
 
     Raises:
-      UsageError: naming what is wrong with the settings.
+      UsageError: if the settings are wrong.
     """
     experiment, seed = prepare(config), config.first_seed
     examples = split(config, experiment.dataset, seed).train
@@ -42,7 +42,7 @@ def profile(config: Config, folder: Path) -> Profile:
     compile_steps(experiment, state, train, key)
     state, _ = run_epoch(experiment, state, train, key, jnp.float32(0), seed, epoch=1)
     options = jax.profiler.ProfileOptions()
-    options.python_tracer_level = 0  # it slows down what is measured
+    options.python_tracer_level = 0  # it would slow down the training
     with jax.profiler.trace(folder, create_perfetto_trace=True, profiler_options=options):
         begun = time.perf_counter()
         run_epoch(experiment, state, train, key, jnp.float32(0), seed, epoch=min(2, config.epochs))

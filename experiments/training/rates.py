@@ -1,4 +1,4 @@
-"""Learning rate and weight decay as data of the step: one compiled program serves every value of them."""
+"""Learning rate and weight decay as data of the step, so that one compiled program works for all their values."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,16 +9,16 @@ import numpy as np
 import optax
 
 ROOM = 1024
-"""Steps; a table is as long as the next multiple, so that one program serves runs of several lengths."""
+"""Tables are padded to a multiple of this many steps, so that one program works for runs of several lengths."""
 
 Make = Callable[[optax.Schedule, Any], optax.GradientTransformation]
 
 
 class Tabulated(NamedTuple):
-    """What the optimizer reads and keeps.
+    """The state of a tabulated optimizer.
 
     Attributes:
-      rates: the learning rate of each step, and beyond the last one its own, [steps or more].
+      rates: the learning rate of each step, continued with the last one, [steps or more].
       weight_decay: a number.
       inner: the state of the optimizer.
     """
@@ -29,9 +29,9 @@ class Tabulated(NamedTuple):
 
 
 def tabulated(make: Make, rates: np.ndarray, weight_decay: float) -> optax.GradientTransformationExtraArgs:
-    """The optimizer `make(schedule, weight_decay)`, its schedule a table in its state.
+    """The optimizer `make(schedule, weight_decay)` with its schedule as a table in the state.
 
-    A program reads the numbers of the state that it is given; those here are what the state begins with.
+    A program reads these numbers from the state; the arguments here are only their initial values.
 
     Example:
       >>> tx = tabulated(lambda lr, decay: optax.sgd(lr), np.array([1.0, 0.5], np.float32), 0.0)
@@ -41,7 +41,7 @@ def tabulated(make: Make, rates: np.ndarray, weight_decay: float) -> optax.Gradi
       >>> print(update)
       [-0.5]
     """
-    start = table(rates), jnp.asarray(weight_decay, jnp.float32)
+    start = table(rates), jax.device_put(np.float32(weight_decay))
 
     def made(rates: jax.Array, weight_decay: jax.Array) -> optax.GradientTransformationExtraArgs:
         return optax.with_extra_args_support(make(lambda step: jnp.take(rates, step, mode="clip"), weight_decay))
@@ -58,10 +58,10 @@ def tabulated(make: Make, rates: np.ndarray, weight_decay: float) -> optax.Gradi
 
 
 def table(rates: np.ndarray) -> jax.Array:
-    """The rates as they lie in the state.
+    """The rates in the form of the state.
 
     Example:
       >>> table(np.ones(3)).shape
       (1024,)
     """
-    return jnp.asarray(np.pad(rates, (0, -len(rates) % ROOM), mode="edge"), jnp.float32)
+    return jax.device_put(np.pad(rates, (0, -len(rates) % ROOM), mode="edge").astype(np.float32))

@@ -1,12 +1,12 @@
-"""The examples that the second gradient of a step is evaluated on, by `--second-batch`.
+"""The examples used for the second gradient of a step, set by `--second-batch`.
 
 | text | examples |
 |---|---|
 | `1` | the whole batch |
-| `0.25` | a quarter of the batch, evenly spread, so that a batch on several devices stays where it is |
-| `raised:0.5` | the half of the batch whose loss the perturbation raises most, ESAM's selection |
+| `0.25` | a quarter of the batch, evenly spread, so that examples need not move between devices |
+| `raised:0.5` | the half of the batch whose losses the perturbation increases most, as in ESAM |
 
-Losses, running statistics and the first gradient are of the whole batch always.
+Losses, running statistics and the first gradient always use the whole batch.
 """
 
 from collections.abc import Callable
@@ -18,15 +18,15 @@ from experiments.config.specs import Literal, Spec
 
 Rows = slice | jax.Array
 FORWARD = 1 / 3
-"""The price of a forward pass, in gradients."""
+"""The cost of a forward pass, in gradients."""
 
 
 class SecondBatch(NamedTuple):
     """How the examples of the second gradient are chosen.
 
     Attributes:
-      rows: `(batch size, increases) -> positions`; `increases()` is what the perturbation adds to each loss, [batch].
-      cost: of a second gradient, in gradients of the whole batch.
+      rows: `(batch size, increases) -> positions`; `increases()`, [batch], is what the perturbation adds to the losses.
+      cost: cost of a second gradient, in gradients of the whole batch.
     """
 
     rows: Callable[[int, Callable[[], jax.Array]], Rows]
@@ -51,7 +51,7 @@ def spread(share: float) -> SecondBatch:
 
 
 def raised(share: float) -> SecondBatch:
-    """The share in (0, 1] of the batch whose losses the perturbation raises most; takes one forward pass more.
+    """The share in (0, 1] of the batch whose losses the perturbation increases most; needs one more forward pass.
 
     References:
       Du et al., Efficient Sharpness-aware Minimization, https://arxiv.org/abs/2110.03141, section 3.2
@@ -64,7 +64,7 @@ SECOND_BATCHES = {"spread": spread, "raised": raised}
 
 
 def second_batch(x: Literal | Spec) -> SecondBatch | None:
-    """What the option says; None for the whole batch.
+    """The selection given by the option; None for the whole batch.
 
     Raises:
       UsageError: if the share is not a number in (0, 1].

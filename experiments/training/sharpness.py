@@ -1,4 +1,4 @@
-"""Sharpness while training: the largest eigenvalue of the Hessian of the loss on some of the training examples."""
+"""Sharpness during training: the largest eigenvalue of the Hessian of the loss on some training examples."""
 
 import functools
 from typing import Any

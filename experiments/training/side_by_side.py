@@ -1,4 +1,4 @@
-"""Independent pieces of work in threads: while a program runs, JAX lets go of Python's lock, so every core is busy."""
+"""Independent work in threads: JAX releases Python's lock while a program runs, so that every core is busy."""
 
 import os
 import signal
@@ -11,14 +11,14 @@ from experiments.config.errors import Stopped
 
 T = TypeVar("T")
 SECONDS_BETWEEN_LOOKS = 0.2
-"""At which the main thread wakes up, so that it answers a signal that the system gave to another thread."""
+"""Seconds after which the main thread wakes up to handle signals that were delivered to another thread."""
 
 
 def each(function: Callable[[Any], T], turns: Sequence[Any], workers: int, signals: list[signal.Signals]) -> list[T]:
-    """What the function makes of every turn, up to `workers` of them at a time, begun in order.
+    """The results of the function for every turn, up to `workers` at a time, started in order.
 
-    The first error ends it: turns that have not begun never do, and those under way are told by `signals`, as if the
-    process had been sent SIGTERM.
+    The first error ends everything: turns that have not started are dropped, and running turns are notified by
+    `signals`, as if the process had received SIGTERM.
 
     Example:
       >>> each(lambda n: n * n, [1, 2, 3], workers=2, signals=[])
@@ -30,7 +30,7 @@ def each(function: Callable[[Any], T], turns: Sequence[Any], workers: int, signa
 
     def one(turn: Any) -> Any:
         if failed.is_set():
-            return None  # which nobody sees: the error is raised below
+            return None  # not used, because the error is raised below
         try:
             return function(turn)
         except BaseException:
@@ -43,18 +43,18 @@ def each(function: Callable[[Any], T], turns: Sequence[Any], workers: int, signa
         futures = [pool.submit(one, turn) for turn in turns]
         while wait(futures, SECONDS_BETWEEN_LOOKS).not_done:
             pass
-    min(futures, key=_rank).result()  # raises where one has failed
+    min(futures, key=_rank).result()  # raises if one has failed
     return [future.result() for future in futures]
 
 
 def _rank(future: Future) -> int:
-    """What others were stopped for comes before those stopped, and errors before results."""
+    """The error that stopped others comes before those that were stopped, and errors before results."""
     error = future.exception()
     return 2 if error is None else int(isinstance(error, Stopped))
 
 
 def one_at_a_time(function: Callable[..., T]) -> Callable[..., T]:
-    """The function, never run by two threads at once."""
+    """The function, which is never run by two threads at once."""
     lock = threading.Lock()
 
     def guarded(*args: Any) -> T:

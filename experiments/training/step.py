@@ -18,7 +18,7 @@ from pugd_optax.reevaluate import Report
 
 
 class Metrics(NamedTuple):
-    """What a step reports: clean loss and accuracy of the first pass, and the state of the perturbation."""
+    """The report of a step: loss and accuracy of the first pass, and the state of the perturbation."""
 
     loss: jax.Array
     accuracy: jax.Array
@@ -43,9 +43,9 @@ def make_step(
 ):
     """`step(state, data, indices, key, val_loss, *, active) -> (state, metrics)`, a pure function.
 
-    `indices` holds the positions of the batch in `data`, or is the batch itself, a `HostBatch`. `active` is a Python
-    bool where the gate is known ahead, so that an idle step compiles to one gradient, and None where the gate decides.
-    The model state (running statistics) is that of the first pass; what the second pass makes of it is discarded.
+    `indices` are the positions of the batch in `data`, or the batch itself, a `HostBatch`. `active` is a Python bool if
+    the gate is known in advance, so that an idle step compiles to one gradient, and None if the gate decides. The model
+    state (running statistics) is that of the first pass; that of the second pass is discarded.
 
     Args:
       graphdef: the model without its arrays.

@@ -22,7 +22,7 @@ from experiments.training.side_by_side import cores, each, one_at_a_time
 
 
 class Turn(NamedTuple):
-    """A run: the experiment, the seed and the folder; reports order their rows by when it was `queued`."""
+    """A run: the experiment, the seed and the folder; reports order their rows by the time `queued`."""
 
     experiment: Experiment
     seed: int
@@ -66,7 +66,7 @@ def _train(
     ended: Callable[[Config, int, Path], None],
     signals: list[signal.Signals],
 ) -> str:
-    """Train one run; a line if it failed in a way that is tolerated."""
+    """Train one run; returns a line if it failed with a tolerated error."""
     experiment, seed, folder, queued = turn
     if signals:
         what = f"{experiment.config.title}, seed {seed}: {signals[0].name} before it began; --resume goes on"
@@ -87,7 +87,7 @@ def _train(
 
 
 def _workers(todo: Sequence[Turn]) -> int:
-    """Runs at a time: as asked for, else one for each core of a CPU, each on one device; elsewhere one."""
+    """The number of runs at a time: as requested, by default one per core of a CPU, each on one device; elsewhere 1."""
     asked = [turn.experiment.config.jobs for turn in todo if turn.experiment.config.jobs]
     devices = {device.platform for turn in todo for device in turn.experiment.layout.mesh.devices.flat}
     alone = any(turn.experiment.layout.mesh.size > 1 for turn in todo) or jax.process_count() > 1
@@ -97,7 +97,7 @@ def _workers(todo: Sequence[Turn]) -> int:
 
 
 def _todo(experiments: Sequence[tuple[Path, Config]]) -> tuple[list[Turn], list[str]]:
-    """Experiment, seed and folder of every run that is not complete, one seed after the other; and what is broken."""
+    """Experiment, seed and folder of every incomplete run, one seed after the other; and the damaged records."""
     for root, config in experiments:
         run_dir.refuse_unwritable(root)
         tracker.refuse_missing(config.tracker)
@@ -138,10 +138,10 @@ def _done(experiment: Experiment, folder: Path) -> bool:
 
 
 def _epochs_saved(experiment: Experiment, folder: Path) -> int:
-    """Whole epochs that the last checkpoint holds."""
+    """The number of complete epochs in the last checkpoint."""
     return max(checkpoint.steps(folder), default=0) // experiment.steps_per_epoch
 
 
 def _epochs(experiment: Experiment, folder: Path) -> int:
-    """Epochs that are left, from the last checkpoint on."""
+    """The remaining epochs after the last checkpoint."""
     return experiment.config.epochs - (_epochs_saved(experiment, folder) if experiment.config.resume else 0)

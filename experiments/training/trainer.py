@@ -30,12 +30,12 @@ from experiments.training.sharpness import sharpness
 
 SECONDS_BETWEEN_REPORTS = 0.5
 EXAMPLES_A_CALL = (100, 1000)
-"""Of evaluation: the number of validation examples, but at least the first and at most the second."""
+"""Limits of the number of examples per evaluation call, which is otherwise that of the validation examples."""
 
 
 @dataclasses.dataclass
 class Training:
-    """One seed in training: its inputs, its state and its reports."""
+    """One seed during training: its inputs, its state and its reports."""
 
     experiment: Experiment
     seed: int
@@ -53,16 +53,16 @@ class Training:
 
     @property
     def name(self) -> str:
-        """As the progress bar and errors call it."""
+        """The name used by the progress bar and in errors."""
         return f"{self.experiment.config.title}, seed {self.seed}"
 
     @property
     def steps(self) -> int:
-        """Steps done."""
+        """The number of completed steps."""
         return (self.now.progress.epoch - 1) * self.experiment.steps_per_epoch + self.now.progress.within
 
     def advance(self) -> None:
-        """Train to the end of the epoch, or to where a checkpoint is due before it."""
+        """Train to the end of the epoch, or until a checkpoint is due."""
         at, begun = self.now.progress, time.perf_counter()
         key, val_loss = jax.random.key(self.seed), np.float32(at.val_loss)
         state, metrics = run_epoch(
@@ -113,7 +113,7 @@ class Training:
         at.epoch, at.within, at.val_loss, at.metrics = at.epoch + 1, 0, loss, {}
 
     def _sharpness(self) -> dict[str, float]:
-        """Where it is due."""
+        """Measure the sharpness if it is due."""
         every, (state, _, at) = self.experiment.config.sharpness, self.now
         if not every or at.epoch % every:
             return {}
@@ -190,7 +190,7 @@ def run(experiment: Experiment, seed: int, folder: Path, report: Reporter = sile
 
 @first_alone
 def _observers(training: Training, stack: contextlib.ExitStack) -> list[Observer]:
-    """Those that were asked for, until the stack is left; of several processes the first has them."""
+    """The requested observers, until the stack is left; only the first process has them."""
     config, folder = training.experiment.config, training.folder
     settings = observer.settings(dataclasses.asdict(config)) | {"seed": training.seed}
     found = [scalars(folder, training.now.progress.epoch, settings)] if config.tensorboard else []
@@ -201,7 +201,7 @@ def _observers(training: Training, stack: contextlib.ExitStack) -> list[Observer
 
 @first_alone
 def _notify(training: Training, what: Literal["epoch", "result"], numbers: dict[str, Any]) -> None:
-    """Tell those that watch."""
+    """Notify the observers."""
     for watching in training.observers:
         getattr(watching, what)(numbers)
 
@@ -212,7 +212,7 @@ def _fresh(experiment: Experiment, seed: int) -> Snapshot:
 
 
 def _restore_or_start(training: Training) -> Snapshot:
-    """The last checkpoint where the run is resumed and has one; otherwise a folder made anew."""
+    """The last checkpoint if the run is resumed and has one; otherwise a new folder."""
     config, folder = training.experiment.config, training.folder
     restored = checkpoint.restore(folder, training.now) if config.resume else None
     if restored is None:
@@ -223,7 +223,7 @@ def _restore_or_start(training: Training) -> Snapshot:
 
 
 def _test(training: Training, test: Source) -> dict[str, Any]:
-    """Read the test set, once: with the parameters chosen on validation data, and with the last ones."""
+    """Evaluate on the test set, once: with the parameters chosen on validation data, and with the last ones."""
     experiment, (last, best, at) = training.experiment, training.now
     labels, config = np.asarray(test.data.labels), experiment.config
     graphdef, where = experiment.network.graphdef, (test, experiment.layout.mesh, training.chunk)

@@ -1,4 +1,4 @@
-"""What becomes of the batch axis in one equation, for every primitive that models are made of."""
+"""How one equation changes the batch axis, for every primitive that models are made of."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,13 +17,13 @@ class Place(NamedTuple):
 
 
 class Shared(NamedTuple):
-    """All of the value may be read by the loss of every example, through `primitive`."""
+    """The loss of every example may depend on all of the value, through `primitive`."""
 
     primitive: str
 
 
 class Lost(NamedTuple):
-    """Nobody knows which part is read behind `primitive`."""
+    """It is unknown which part of the value is read after `primitive`."""
 
     primitive: str
 
@@ -32,7 +32,7 @@ Use = Place | Shared | Lost
 
 
 def back(eqn: JaxprEqn, use: Use, batch: int) -> Sequence[Use | None]:
-    """What a use of the output of an equation is for each of its operands."""
+    """Translates a use of an equation's output into a use of each of its operands."""
     name = eqn.primitive.name
     if not isinstance(use, Place):
         return [use] * len(eqn.invars)
@@ -51,7 +51,7 @@ def back(eqn: JaxprEqn, use: Use, batch: int) -> Sequence[Use | None]:
 
 
 def _reshaped(eqn: JaxprEqn, use: Place, batch: int) -> Use:
-    """A reshape keeps the stride of the batch in row-major order; the batch must fall into one axis again."""
+    """A reshape keeps the stride of the batch in row-major order; the batch must lie within one axis again."""
     before, after = shape_of(eqn.invars[0]), shape_of(eqn.outvars[0])
     stride = use.inner * math.prod(after[use.axis + 1 :])
     for axis in range(len(before)):
@@ -72,7 +72,7 @@ def _broadcast(eqn: JaxprEqn, axis: int, name: str) -> Sequence[Use | None]:
 
 
 def _drop(key: str) -> Callable[[JaxprEqn, int, str], list[Use]]:
-    """The axes in the parameter `key` vanish."""
+    """The axes in the parameter `key` are removed."""
 
     def rule(eqn: JaxprEqn, axis: int, name: str) -> list[Use]:
         kept = [i for i in range(len(shape_of(eqn.invars[0]))) if i not in eqn.params[key]]
@@ -82,7 +82,7 @@ def _drop(key: str) -> Callable[[JaxprEqn, int, str], list[Use]]:
 
 
 def _along(key: str) -> Callable[[JaxprEqn, int, str], list[Use]]:
-    """Entries are mixed or moved along the axes in the parameter `key` alone."""
+    """Entries are mixed or moved only along the axes in the parameter `key`."""
 
     def rule(eqn: JaxprEqn, axis: int, name: str) -> list[Use]:
         given = eqn.params[key]
@@ -98,7 +98,7 @@ def _window(eqn: JaxprEqn, axis: int, name: str) -> list[Use]:
 
 
 def _whole(eqn: JaxprEqn, axis: int, name: str) -> list[Use]:
-    """Operands that have the whole axis keep it; the others, start indices and fill values, are shared."""
+    """Operands that have the full axis keep it; the others, start indices and fill values, are shared."""
     size = shape_of(eqn.outvars[0])[axis]
     sizes = [shape_of(v)[axis] if len(shape_of(v)) > axis else None for v in eqn.invars]
     return [Place(axis) if s == size else Lost(name) if i == 0 else Shared(name) for i, s in enumerate(sizes)]

@@ -1,9 +1,9 @@
-"""Where the batch lies in every intermediate of a function that returns one loss per example.
+"""Where the batch axis is in every intermediate value of a function that returns one loss per example.
 
-The losses are followed back to the parameters. Each value gets its uses: a `Place`, when the loss of an example
-reads its own part of the value and nothing else; `Shared`, when it may read all of it; `Lost`, when a primitive hides
-which part it reads. A value that depends on parameters and data and is used both ways couples the examples, as
-BatchNorm does: its mean over the batch is shared, what it normalises is not.
+The losses are followed back to the parameters. For every value its uses are recorded: a `Place` if the loss of an
+example reads only its own part of the value; `Shared` if it may read all of it; `Lost` if a primitive hides which part
+it reads. If a value depends on parameters and data and is used in both ways, the examples are coupled. BatchNorm is an
+example: its mean over the batch is shared, but the values it normalises are not.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ Uses = dict[Use, None]
 
 
 def check_uncoupled(losses_fn: Callable[[optax.Params], jax.Array], params: optax.Params, batch: int) -> None:
-    """Refuse losses of which one depends on the activations of another's example."""
+    """Refuse losses if the loss of one example depends on the activations of another."""
     if batch == 1:
         return
     jaxpr, _ = flatten(losses_fn, params)
@@ -46,7 +46,7 @@ def refuse_coupling(jaxpr: Jaxpr, uses: dict[Var, Uses], num_params: int) -> Non
 
 
 def follow(jaxpr: Jaxpr, uses_of_outputs: list[Uses], batch: int) -> dict[Var, Uses]:
-    """The uses of every variable, in the bodies of scans too, from those of the outputs."""
+    """The uses of every variable, also in the bodies of scans, computed from the uses of the outputs."""
     uses: dict[Var, Uses] = {}
 
     def note(atom: Any, given: Uses) -> None:
@@ -73,7 +73,7 @@ def follow(jaxpr: Jaxpr, uses_of_outputs: list[Uses], batch: int) -> dict[Var, U
 
 
 def _follow_scan(scan: Scan, of_outputs: list[Uses], batch: int) -> tuple[dict[Var, Uses], list[Uses]]:
-    """The uses of the variables of the body and of the inputs; the carry is followed round until nothing is new."""
+    """The uses of the variables of the body and of the inputs; the carry is followed until nothing changes."""
     carry = of_outputs[: scan.carried]
     stacked = [_shifted(given, -1) for given in of_outputs[scan.carried :]]
     while True:
@@ -87,7 +87,7 @@ def _follow_scan(scan: Scan, of_outputs: list[Uses], batch: int) -> tuple[dict[V
 
 
 def _shifted(uses: Uses, by: int) -> Uses:
-    """The uses with, or without, the axis of the scanned steps in front."""
+    """The uses with the axis of the scanned steps added in front, or removed."""
     shift = lambda use: use._replace(axis=use.axis + by) if use.axis + by >= 0 else Lost("scan")
     return {shift(use) if isinstance(use, Place) else use: None for use in uses}
 
@@ -98,7 +98,7 @@ def depending_on_data(jaxpr: Jaxpr, num_params: int) -> set[Var]:
 
 
 def depending(jaxpr: Jaxpr, known: Iterator[Var] | list[Var] | set[Var]) -> set[Var]:
-    """All variables that depend on the known ones, those in the bodies of scans included."""
+    """All variables that depend on the given ones, including those in the bodies of scans."""
     known = set(known)
     for eqn in jaxpr.eqns:
         if scan := scan_of(eqn):

@@ -1,7 +1,8 @@
-"""A convolution whose derivatives of every order are convolutions in the form compilers are fast at.
+"""A convolution whose derivatives of every order are convolutions in a form that compilers handle fast.
 
-Image by kernel, gradient by the image and gradient by the kernel are bilinear, and the derivatives of each are the
-other two. JAX's own rules give transposes of transposes instead, which XLA runs on CPUs up to fifty times slower.
+The convolution itself, its gradient with respect to the image and its gradient with respect to the kernel are all
+bilinear, and the derivatives of each are the other two. JAX's own rules give transposes of transposes instead, which
+run up to fifty times slower in XLA on CPUs.
 """
 
 import functools

@@ -1,8 +1,8 @@
-"""Squared norms of the gradients of any function of the parameters: exact, by a few examples at a time.
+"""Squared gradient norms for arbitrary functions of the parameters: exact, a few examples at a time.
 
-What meets the data may be a function of parameters: a normalised kernel, the exponential of a scale, one table read in
-several ways. The gradient of one example by it is known in full, $a d^\\top$, and is pulled back to the parameters by
-the function's own derivative.
+The value combined with the data may be a function of the parameters: a normalised kernel, the exponential of a scale,
+one table read in several ways. The gradient of one example with respect to that value is known, $a d^\\top$, and is
+pulled back to the parameters by differentiating the function.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ from pugd_optax._norms import vdot, widen
 def general_norms(given: Sequence[Met], leaves: list[jax.Array], values_of: Callable[..., Any]) -> jax.Array:
     """Squared norms [batch] for sites that have parameters in common; `values_of(leaves, variables)`.
 
-    As many gradients are held at once as need no more memory than the taps.
+    As many gradients are computed at once as fit into the memory that the taps need.
     """
     met = [dataclasses.replace(m, site=m.site._replace(operand=m.site.operand.general)) for m in given]
     read = sorted(frozenset[int]().union(*(m.site.operand.leaves for m in met)))
@@ -44,7 +44,7 @@ def general_norms(given: Sequence[Met], leaves: list[jax.Array], values_of: Call
 
 
 def _matrices(met: Sequence[Met], read: list[int], leaves: list[jax.Array], values_of: Callable[..., Any]):
-    """The parameters that are read -> for each site the matrix there, [group, row, column], by what it takes alone."""
+    """A function from the parameters to the matrix at each site, [group, row, column]."""
 
     def matrices(*some: jax.Array) -> list[jax.Array]:
         full = [dict(zip(read, some, strict=True)).get(k, leaf) for k, leaf in enumerate(leaves)]

@@ -1,4 +1,4 @@
-"""Jaxprs as data: a function of the parameters as one list of equations, evaluated with arrays added on the way."""
+"""Jaxprs as data: a function of the parameters as one list of equations, and its evaluation with arrays added."""
 
 import math
 from collections import ChainMap
@@ -21,7 +21,7 @@ ELEMENTWISE = frozenset(
     stop_gradient sub tan tanh xor
     """.split()  # noqa: SIM905
 )
-"""Primitives that act entry by entry; scalars broadcast, and operands of one rank along axes of size 1."""
+"""Elementwise primitives; scalars are broadcast, and so are axes of size 1 if the ranks are equal."""
 
 _INLINED = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
 _CUSTOM = {"custom_jvp_call", "custom_vjp_call"}
@@ -31,15 +31,15 @@ _PRODUCTS = {"dot_general", "conv_general_dilated"}
 def flatten(fun: Callable[[optax.Params], Any], params: optax.Params) -> tuple[Jaxpr, list[Any]]:
     """The jaxpr of `fun` with its nested calls inlined, and the data that `fun` closes over.
 
-    Its inputs are the leaves of `params`, then the data, the constants of the jaxpr last. What stays nested: the bodies
-    of `lax.scan`, which are flat in turn, and functions with a derivative rule of their own, unless they take a
-    parameter beside other values, as a convolution may. Operands are broadcast by equations of their own.
+    Its inputs are the leaves of `params`, then the data, and last the constants of the jaxpr. Two things stay nested:
+    the bodies of `lax.scan`, which are flat themselves, and functions with a custom derivative rule, unless they take a
+    parameter together with other values, as a convolution may. Broadcasts of operands are separate equations.
     """
     return inline(jax.make_jaxpr(fun)(params), params)
 
 
 def inline(closed: ClosedJaxpr, params: optax.Params) -> tuple[Jaxpr, list[Any]]:
-    """`flatten` of a function that has been traced already."""
+    """`flatten` for a function that has already been traced."""
 
     def flat(leaves: list[Any], data: list[Any]) -> list[Any]:
         weights = [_Traced(x, weight=True) for x in leaves]
@@ -50,7 +50,7 @@ def inline(closed: ClosedJaxpr, params: optax.Params) -> tuple[Jaxpr, list[Any]]
 
 
 class Scan(NamedTuple):
-    """An equation of `lax.scan` taken apart: what goes in and comes out of one step of its body."""
+    """The parts of a `lax.scan` equation: the inputs and outputs of one step of its body."""
 
     body: Jaxpr
     consts: int
@@ -58,7 +58,7 @@ class Scan(NamedTuple):
 
     @property
     def carry_in(self) -> list[Var]:
-        """The inputs of the body that the step before has computed."""
+        """The inputs of the body that the previous step computed."""
         return self.body.invars[self.consts : self.consts + self.carried]
 
     @property
@@ -73,7 +73,7 @@ class Scan(NamedTuple):
 
 
 def scan_of(eqn: JaxprEqn) -> Scan | None:
-    """The parts of a scan, None for any other equation."""
+    """The parts of a scan, or None for any other equation."""
     if eqn.primitive.name != "scan":
         return None
     if "num_consts" in eqn.params:
@@ -88,11 +88,11 @@ def evaluate(
 ) -> tuple[list[Any], list[Any]]:
     """The outputs of a flat jaxpr with `added[v]` added to each variable `v`, and the values of the wanted variables.
 
-    What is added to a variable inside of a scan, and what is wanted from there, has an axis for its steps in front.
+    Arrays added to, and values wanted from, a variable inside a scan have a leading axis for its steps.
 
-    Products read wanted values through a copy, which is what comes back. So the derivative by the value of all that is
-    done at one site is added up before it joins the others: a residual stream otherwise has its sum in an order that
-    XLA fuses into every reader, of a length that grows with the depth.
+    Products read wanted values through a copy, and the copy is what is returned. So all contributions of one site to
+    the derivative are summed before they join those of other sites. Otherwise the sum of a residual stream is in an
+    order that XLA fuses into every consumer, and its length grows with the depth.
     """
     env: dict[Any, Any] = dict(zip((*jaxpr.invars, *jaxpr.constvars), inputs, strict=True))
     copies: dict[Any, Any] = {}
@@ -137,13 +137,13 @@ def _evaluate_scan(
 
 
 def rescan(eqn: JaxprEqn, step: Any, init: Any, scanned: Any) -> Any:
-    """Another step function scanned as the equation scans its own."""
+    """The scan of the equation with another step function."""
     how = {key: eqn.params[key] for key in ("length", "reverse", "unroll")}
     return jax.lax.scan(step, init, scanned, **how)
 
 
 def variables(jaxpr: Jaxpr) -> set[Var]:
-    """All variables of a flat jaxpr, those in the bodies of its scans included."""
+    """All variables of a flat jaxpr, including those in the bodies of its scans."""
     inner = [variables(scan.body) for scan in map(scan_of, jaxpr.eqns) if scan]
     return {*jaxpr.invars, *(v for eqn in jaxpr.eqns for v in eqn.outvars)}.union(*inner)
 
@@ -162,7 +162,7 @@ def apply(eqn: JaxprEqn, inputs: Sequence[Any]) -> list[Any]:
 
 
 def body(eqn: JaxprEqn) -> ClosedJaxpr | None:
-    """The function that a call equation calls, None for any other primitive."""
+    """The function called by a call equation, or None for any other primitive."""
     if eqn.primitive.name not in _INLINED | _CUSTOM:
         return None
     inner = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
@@ -171,7 +171,7 @@ def body(eqn: JaxprEqn) -> ClosedJaxpr | None:
 
 class _Traced(NamedTuple):
     value: Any
-    weight: bool  # computed from parameters and literals alone
+    weight: bool  # computed only from parameters and literals
 
 
 def _inline(jaxpr: Jaxpr, consts: Sequence[_Traced], inputs: Sequence[_Traced]) -> list[_Traced]:
@@ -211,9 +211,9 @@ def _inline_scan(eqn: JaxprEqn, scan: Scan, given: list[_Traced]) -> list[_Trace
 
 
 def _rewritten(eqn: JaxprEqn, given: list[Any]) -> list[Any]:
-    """The outputs of an equation, by primitives that say along which axes a value is repeated.
+    """The outputs of an equation, written with primitives that state along which axes a value is repeated.
 
-    In entrywise equations variables get the full shape; a tile is a broadcast and a reshape.
+    In elementwise equations variables get the full shape; a tile becomes a broadcast and a reshape.
     """
     shape = shape_of(eqn.outvars[0]) if eqn.outvars else ()
     if eqn.primitive.name == "tile":

@@ -1,4 +1,4 @@
-"""What met the parameters at their sites, in the form of the products whose sums are the per-example gradients."""
+"""The data combined with the parameters at their sites, as the factors of the per-example gradients."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from pugd_optax._norms import widen
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Met:
-    """A site with the data there, and the gradient of the summed losses by what came out; a broadcast has no data."""
+    """A site with its data (none for a broadcast) and the gradient of the summed losses with respect to its output."""
 
     site: Site
     data: Any
@@ -23,7 +23,7 @@ class Met:
 
     @property
     def reading(self) -> Any:
-        """Sites of plain operands that have this in common have their rows in common; None if these are not known."""
+        """Sites of plain operands with the same value have the same rows; None if the rows are not known."""
         site = self.site
         if site.operand.labels is None or site.product.reading is None:
             return None
@@ -32,17 +32,17 @@ class Met:
 
     @property
     def is_vector(self) -> bool:
-        """Whether the gradient of an example is $a d^\\top$ with a single row a and a single d."""
+        """Whether the gradient of an example is a single outer product, $a d^\\top$."""
         return self.shape[1:3] == (1, 1)
 
     @property
     def is_whole(self) -> bool:
-        """Whether d is all of the tap."""
+        """Whether d is the whole tap."""
         return math.prod(self.shape) == self.tap.size and self.site.operand.scale == 1
 
     @functools.cached_property
     def shape(self) -> tuple[int, ...]:
-        """That of the columns, which a site may have no use for."""
+        """The shape of the columns, even if the site does not use them."""
         return jax.eval_shape(self._columns).shape
 
     @functools.cached_property
@@ -76,7 +76,7 @@ class Met:
 
 
 def in_each_step(function: Callable[..., Any], steps: Sequence[int], axis: int = 0) -> Callable[..., Any]:
-    """The function mapped over the steps of the scans, the axes from `axis` on; in front of what it returns."""
+    """The function mapped over the steps of the scans, the axes from `axis` on; these come first in its result."""
     for _ in steps:
         function = jax.vmap(function, in_axes=axis)
     return function
@@ -85,7 +85,7 @@ def in_each_step(function: Callable[..., Any], steps: Sequence[int], axis: int =
 def _merged(x: jax.Array, loops: Sequence[Any]) -> jax.Array:
     """[*steps, batch, group, position, ...] -> [batch, group, position, ...].
 
-    Steps that read other entries of a parameter are groups, steps that read the same ones are positions.
+    Steps that read different entries of a parameter become groups, steps that read the same ones become positions.
     """
     if not loops:
         return x

@@ -42,7 +42,7 @@ def tapped_norms(losses_fn: ClosedJaxpr, params: optax.Params) -> tuple[jax.Arra
 
 
 def _meet(run: Callable[..., Any], sites: list[Site]) -> tuple[jax.Array, list[Met]]:
-    """The losses, and each site with the data there and the gradient of the summed losses by what comes out of it."""
+    """The losses, and each site with its data and the gradient of the summed losses with respect to its output."""
     tapped = list({site.tapped: site for site in sites}.values())
 
     def tap(zeros: list[jax.Array]) -> tuple[jax.Array, list[Any]]:
@@ -58,7 +58,7 @@ def _meet(run: Callable[..., Any], sites: list[Site]) -> tuple[jax.Array, list[M
 
 
 def _connected(met: list[Met]) -> list[list[Met]]:
-    """The sites in groups; those of two groups have no entry of a parameter in common."""
+    """The sites in groups, such that sites of different groups have no parameter entry in common."""
     groups: list[list[Met]] = []
     for m in met:
         near = [group for group in groups if any(m.site.operand.overlaps(x.site.operand) for x in group)]
@@ -69,9 +69,9 @@ def _connected(met: list[Met]) -> list[list[Met]]:
 def _of_vectors(alone: list[Met]) -> list[jax.Array]:
     r"""Squared norms $\|a_i\|^2 \|d_i\|^2$ of sites with one row and one column.
 
-    Those of one tap, as a kernel and its bias, whose a is the number one, share its d. The others stay apart, as all
-    biases of a sequence model: side by side they would be slices of one array, and as those of equal layers start at
-    other entries, XLA would compile the operations that read them once for each layer.
+    Sites with the same tap, such as a kernel and its bias (whose a is the number one), share its d. Other sites, such
+    as the biases of a sequence model, are kept separate. Joined, they would be slices of one array that start at
+    different entries for each layer, and XLA would compile the operations that read them once per layer.
     """
     of_one_tap: dict[Any, list[Met]] = {}
     for m in alone:
@@ -97,9 +97,9 @@ def _sum(parts: Sequence[Any]) -> Any:
 
 
 def _side_by_side(alone: list[Met]) -> list[jax.Array]:
-    """Squared norms of sites that have nothing in common; those that multiply the same rows make one matrix.
+    """Squared norms of sites that have nothing in common; those that multiply the same rows form one matrix.
 
-    So do the three projections of attention and the gates of a cell.
+    Examples are the three projections of attention and the gates of a recurrent cell.
     """
     same: dict[Any, list[Met]] = {}
     for m in alone:
@@ -109,9 +109,9 @@ def _side_by_side(alone: list[Met]) -> list[jax.Array]:
 
 
 def _joint_norms(met: list[Met]) -> jax.Array | None:
-    """Squared norms of the per-example gradients of one matrix, cross terms between its sites included.
+    """Squared norms of the per-example gradients of one matrix, including cross terms between its sites.
 
-    The positions of all sites are those of one; rows and columns may change places. None where that is not enough.
+    The positions of all sites are concatenated; rows and columns may be exchanged. None where this is not possible.
     """
     if any(m.site.operand.labels is None for m in met):
         return None

@@ -1,4 +1,4 @@
-"""A parameter on its way to the data: what each axis of its reshaped, scaled, sliced or concatenated form is."""
+"""A parameter on its way to the data: the meaning of each axis after reshapes, scalings, slices, concatenations."""
 
 import itertools
 import math
@@ -20,12 +20,13 @@ class Cut(NamedTuple):
 
 
 class Operand(NamedTuple):
-    """A value computed from the parameters `leaves`, and shared by all examples.
+    """A value computed from the parameters `leaves` and shared by all examples.
 
-    It is *plain* if it holds entries of these parameters, each at most once, in another order, all times `scale`: the
-    norm of a gradient by it is the norm of the gradient by the parameters. Then `labels[i]` says what its axis i is,
-    None for an axis of size 1, and `cuts` what was sliced. Otherwise `labels` is None. `loops` has an entry for each
-    scan around it: the label of the axis of its steps, or None where every step reads the same entries.
+    It is *plain* if it contains entries of these parameters, each at most once, in any order, all multiplied by
+    `scale`. Then the norm of a gradient with respect to it equals that with respect to the parameters, `labels[i]`
+    gives the meaning of axis i (None for an axis of size 1), and `cuts` lists what was sliced. Otherwise `labels` is
+    None. `loops` has one entry for each enclosing scan: the label of the axis of its steps, or None if every step reads
+    the same entries.
     """
 
     leaves: frozenset[int]
@@ -36,23 +37,23 @@ class Operand(NamedTuple):
 
     @property
     def general(self) -> "Operand":
-        """The same value as any function of its parameters, another one in each step of a scan."""
+        """The same value, treated as a general function of its parameters that may differ in each step of a scan."""
         return Operand(self.leaves, None, loops=(True,) * len(self.loops))
 
     @property
     def repeated(self) -> "Operand":
-        """The value inside of a scan that has it among its constants."""
+        """The value inside a scan of which it is a constant."""
         return self._replace(loops=(*self.loops, True if self.labels is None else None))
 
     @property
     def scanned(self) -> "Operand":
-        """The part that a step of a scan over the value gets."""
+        """The part that one step of a scan over the value receives."""
         if self.labels is None:
             return self._replace(loops=(*self.loops, True))
         return self._replace(labels=self.labels[1:], loops=(*self.loops, self.labels[0]))
 
     def overlaps(self, other: "Operand") -> bool:
-        """Whether the two may hold the same entry of a parameter."""
+        """Whether the two may contain the same entry of a parameter."""
         return any(not _disjoint(leaf, self.cuts, other.cuts) for leaf in self.leaves & other.leaves)
 
 
@@ -62,12 +63,12 @@ def _disjoint(leaf: int, some: frozenset[Cut], others: frozenset[Cut]) -> bool:
 
 
 def parameter(leaf: int, var: Any) -> Operand:
-    """A parameter as it comes."""
+    """A parameter itself, unchanged."""
     return Operand(frozenset([leaf]), tuple(i if size > 1 else None for i, size in enumerate(shape_of(var))))
 
 
 def follow_operands(eqn: JaxprEqn, given: Sequence[Operand | None]) -> list[Operand]:
-    """What the outputs of an equation are whose inputs all examples share; an input that is data is None."""
+    """The outputs of an equation whose inputs are shared by all examples; None stands for an input that is data."""
     some = [x for x in given if x is not None]
     plain = [x for x in some if x.labels is not None]
     after = None
@@ -80,7 +81,7 @@ def follow_operands(eqn: JaxprEqn, given: Sequence[Operand | None]) -> list[Oper
 
 
 def _followed(eqn: JaxprEqn, index: int, operand: Operand) -> list[Operand] | None:
-    """The plain forms of a plain operand, None where it becomes another function of its parameter."""
+    """The plain operands that result from a plain one; None if the result is a general function of the parameter."""
     name, labels, scale = eqn.primitive.name, operand.labels or (), operand.scale
     before, after = shape_of(eqn.invars[index]), shape_of(eqn.outvars[0])
     if name in ("convert_element_type", "copy", "copy_p", "name", "sharding_constraint"):
@@ -105,7 +106,7 @@ def _followed(eqn: JaxprEqn, index: int, operand: Operand) -> list[Operand] | No
 
 
 def _relabelled(labels: tuple[Any, ...], before: tuple[int, ...], after: tuple[int, ...]) -> tuple[Any, ...]:
-    """Axes of size 1 come and go; where others are merged or split, all get labels that name the reshape."""
+    """Axes of size 1 may be added or removed; if other axes are merged or split, all labels name the reshape."""
     known = [(label, size) for label, size in zip(labels, before, strict=True) if size > 1]
     sizes = [size for size in after if size > 1]
     kept = sizes == [size for _, size in known]
@@ -126,7 +127,7 @@ def _cut(operand: Operand, before: tuple[int, ...], parts: Sequence[range]) -> O
 
 
 def _concatenated(eqn: JaxprEqn, parts: Sequence[Operand]) -> list[Operand] | None:
-    """Different parameters side by side; None where they have different scales or one comes twice."""
+    """A concatenation of different parameters; None if their scales differ or one occurs twice."""
     leaves = [leaf for x in parts for leaf in x.leaves]
     if len(set(leaves)) < len(leaves) or len({(x.scale, x.loops) for x in parts}) > 1:
         return None
@@ -138,7 +139,7 @@ def _concatenated(eqn: JaxprEqn, parts: Sequence[Operand]) -> list[Operand] | No
 
 
 def refusal(name: str, why: str) -> ValueError:
-    """The one error for what ghost norms do not cover."""
+    """The error for anything that ghost norms do not support."""
     return ValueError(
         f"ghost norms cannot follow the parameter {name}: {why}. Fix: penalty=pugd_optax.per_example.signs(key), which "
         "estimates the same penalty for any architecture."

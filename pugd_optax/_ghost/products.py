@@ -1,4 +1,4 @@
-"""The four ways in which a parameter meets data, each as a product of the data with a matrix of the parameter."""
+"""The four ways in which a parameter is combined with data, each as a product of the data with a matrix."""
 
 import itertools
 import math
@@ -16,12 +16,12 @@ from pugd_optax._ghost.windows import Window, unfold
 
 
 class Product(NamedTuple):
-    """Which axes of the operand are the rows, columns and groups of the matrix, and what the data is multiplied as.
+    """Which axes of the operand are the rows, columns and groups of the matrix, and the form of the data.
 
-    `columns_of` takes the tap, the gradient by what comes out, to [batch, group, position, column]. `rows_of` takes the
-    data to [batch, ...], and `unfold` takes that to blocks [batch, group, position, row] that split the rows; it is
-    linear. A broadcast has its tap for data, a lookup has ids: `ids_of` takes them to [batch, position]. The columns of
-    a convolution are `split` into groups.
+    `columns_of` maps the tap, the gradient with respect to the output, to [batch, group, position, column]. `rows_of`
+    maps the data to [batch, ...], and `unfold` maps that to blocks [batch, group, position, row] that partition the
+    rows; it is linear. For a broadcast the data is the tap itself. A lookup has ids: `ids_of` maps them to [batch,
+    position]. The columns of a convolution are `split` into groups.
     """
 
     rows: Sequence[int]
@@ -44,7 +44,7 @@ class Product(NamedTuple):
 
 
 def _broadcast(eqn: JaxprEqn, index: int, name: str, place: Place, other: Place, batch: int) -> Product:
-    """A bias, a scale, a token: one row, multiplied by the number one."""
+    """A bias, a scale or a token: one row, multiplied by the number one."""
     sizes, axes = shape_of(eqn.invars[index]), eqn.params["broadcast_dimensions"]
     kept = [i for i, size in enumerate(sizes) if size > 1]
     repeated = [i for i in range(len(shape_of(eqn.outvars[0]))) if i not in [axes[i] for i in kept]]
@@ -80,7 +80,7 @@ def _gather(eqn: JaxprEqn, index: int, name: str, place: Place, other: Place, ba
     columns = [i for i in range(len(table)) if i != row]
     full = all(eqn.params["slice_sizes"][i] == table[i] for i in columns)
     if index or (row,) != dims.start_index_map or (row,) != dims.collapsed_slice_dims or not full:
-        raise refusal(name, "it goes through a gather that is no lookup of rows")
+        raise refusal(name, "it goes through a gather that is not a lookup of rows")
     looked_up = [i for i in range(len(shape_of(eqn.outvars[0]))) if i not in dims.offset_dims]
 
     def ids_of(ids: jax.Array) -> jax.Array:
@@ -133,7 +133,7 @@ PRODUCTS = {
 
 
 def arrange(x: jax.Array, place: Place, batch: int, *merged: Sequence[int]) -> jax.Array:
-    """`x` as [batch, merged axes...]; what is beside the batch in its own axis stays there."""
+    """`x` as [batch, merged axes...]; entries that share an axis with the batch stay in it."""
     outer = x.shape[place.axis] // (batch * place.inner)
     apart = x.reshape(*x.shape[: place.axis], outer, batch, place.inner, *x.shape[place.axis + 1 :])
     index = lambda i: [i, i + 2] if i == place.axis else [i + 2 * (i > place.axis)]

@@ -1,6 +1,6 @@
-r"""Where parameters meet data: the equations at which the per-example gradient of a parameter can be read.
+r"""Where parameters are combined with data: the equations at which a per-example gradient can be read off.
 
-Take two layers with one bias, for a batch of 2 examples:
+Example: two layers with one bias, for a batch of 2 examples:
 
     >>> import jax, jax.numpy as jnp
     >>> from pugd_optax._ghost.batch import Place, follow
@@ -21,12 +21,13 @@ Take two layers with one bias, for a batch of 2 examples:
     integer_pow float32[2,5]
     reduce_sum float32[2]
 
-`w` is an *operand*, shared by all examples, until it meets `x` in the first `dot_general`: there is its *site*. The
-gradient of the summed losses by what comes out, [2, 4], holds in its row i the $d_i$ of example i, since no loss reads
-another's row; with row $a_i$ of `x` the gradient of `w.T` for this example is $a_i d_i^\top$. `b` is an operand until
-it is repeated for each example: its gradient is $d_i$, that of a matrix with the single row $a_i = 1$. So every site
-has a `Product`: `rows_of` the data that met the parameter are the $a$, `columns_of` the *tap*, the gradient by what
-came out, are the $d$, and `matrix_of` the parameter is the matrix whose gradient is $a d^\top$.
+`w` is an *operand*, shared by all examples, until it is multiplied by `x` in the first `dot_general`: that is its
+*site*. Row i of the gradient of the summed losses with respect to the output of the site, [2, 4], is the $d_i$ of
+example i, because no loss reads the row of another example. With row $a_i$ of `x`, the gradient of `w.T` for this
+example is $a_i d_i^\top$. `b` is an operand until it is repeated for each example. Its gradient is $d_i$, that of a
+matrix with the single row $a_i = 1$. So every site has a `Product`: `rows_of` turns the data into the $a$, `columns_of`
+turns the *tap*, the gradient with respect to the output, into the $d$, and `matrix_of` turns the parameter into the
+matrix whose gradient is $a d^\top$.
 
     >>> names = list(params)
     >>> for site in find_sites(jaxpr, names, follow(jaxpr, [{Place(0): None}], batch=2), batch=2):
@@ -36,8 +37,8 @@ came out, are the $d$, and `matrix_of` the parameter is the matrix whose gradien
     b float32[2,4] (1, 1, 4)
     v float32[2,5] (1, 4, 5)
 
-A convolution is a product for each of its windows, a lookup in a table the product with a one-hot row. In the body of
-a `lax.scan` all of this is the same for every step, with an axis for the steps in front.
+A convolution is one product for each of its windows; a lookup in a table is a product with a one-hot row. In the body
+of a `lax.scan` the same holds for every step, with a leading axis for the steps.
 """
 
 from collections.abc import Sequence
@@ -54,7 +55,7 @@ from pugd_optax._ghost.products import PRODUCTS, Product
 
 
 class Site(NamedTuple):
-    """Where the operand that `var` holds meets `data`, None for a broadcast, and its gradient can be read at `tapped`.
+    """An equation that combines the operand `var` with `data` (None for a broadcast); its gradient is read at `tapped`.
 
     `steps` are the lengths of the scans around it.
     """
@@ -68,7 +69,7 @@ class Site(NamedTuple):
 
     @property
     def layout(self) -> tuple[Any, ...]:
-        """The matrices of plain operands with one layout hold the same entries of the same parameters."""
+        """Plain operands with the same layout have matrices with the same entries of the same parameters."""
         labels, product = self.operand.labels or (), self.product
         rows, columns, groups = (tuple(labels[i] for i in axes) for axes in product[:3])
         groups += tuple(label for label in self.operand.loops if label is not None)
@@ -86,7 +87,7 @@ def find_sites(jaxpr: Jaxpr, names: Sequence[str], uses: dict[Var, Uses], batch:
 
 
 class _Walk(NamedTuple):
-    """Along the equations; `operands` are the values met so far that all examples share and parameters enter."""
+    """A pass over the equations; `operands` are the values so far that depend on parameters but not on the data."""
 
     names: Sequence[str]
     uses: dict[Var, Uses]
@@ -108,7 +109,7 @@ class _Walk(NamedTuple):
         self.operands[var] = operand
 
     def check(self, var: Any, operand: Operand) -> None:
-        """Refuse a value whose batch axis is lost further on."""
+        """Refuse a value whose batch axis is lost later."""
         hidden = [use.primitive for use in self.uses.get(var, ()) if isinstance(use, Lost)]
         if hidden and (hidden[0] != "gather" or var in self.of_data):
             what = f"the batch axis of {var.aval.str_short()}"
@@ -134,7 +135,7 @@ class _Walk(NamedTuple):
         return sites
 
     def inside(self, scan: Scan, given: list[Operand | None], eqn: JaxprEqn, steps: tuple[int, ...]) -> list[Site]:
-        """The sites in the body of a scan; what is carried may depend on every parameter that comes in."""
+        """The sites in the body of a scan; the carry may depend on every parameter that enters the scan."""
         leaves = frozenset[int]().union(*(x.leaves for x in given if x))
         outside, carried = (Operand(leaves, None, loops=(True,) * n) for n in (len(steps), len(steps) + 1))
         consts, init, scanned = scan.split(given)
@@ -171,7 +172,7 @@ class _Walk(NamedTuple):
 
 
 def _sums(jaxpr: Jaxpr) -> dict[Var, Var]:
-    """The sum to which a value is added and nothing else; the two have one gradient, and one tap will do."""
+    """The sum that is the only use of a value: both have the same gradient, so one tap is enough."""
     readers: dict[Any, list[JaxprEqn | None]] = {v: [None] for v in jaxpr.outvars if isinstance(v, Var)}
     for eqn in jaxpr.eqns:
         for v in eqn.invars:

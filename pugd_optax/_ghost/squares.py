@@ -1,8 +1,8 @@
-r"""Squared norms of sums of outer products, one for each example, without the sums of all layers at once.
+r"""Squared norms of sums of outer products, one per example, without storing these sums for all layers at once.
 
 The gradient of a matrix for example $i$ is $c_i = \sum_t a_{it} d_{it}^\top$, over the positions $t$ at which it is
-used: a dense layer has one or a sequence of them, a convolution one for each output pixel. Its squared norm is taken in
-the cheaper of two forms,
+used: a dense layer has one position or a sequence of them, a convolution one for each output pixel. Its squared norm is
+computed in the cheaper of two forms,
 
 $$\|c_i\|^2 = \sum_{kn} \Big(\sum_t a_{itk} d_{itn}\Big)^2
             = \sum_{tu} \langle a_{it}, a_{iu}\rangle \langle d_{it}, d_{iu}\rangle .$$
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 Unfold = Callable[[Any], list[jax.Array]]
-"""Linear: arrays [batch, ...] -> blocks [batch, group, position, row] that split the rows of one matrix."""
+"""A linear map from arrays [batch, ...] to blocks [batch, group, position, row] that partition the rows of a matrix."""
 
 
 def product_norms(unfold: Unfold, a: Any, d: jax.Array) -> jax.Array:
@@ -32,7 +32,7 @@ def product_norms(unfold: Unfold, a: Any, d: jax.Array) -> jax.Array:
 def lookup_norms(ids: jax.Array, d: jax.Array) -> jax.Array:
     r"""$\|c_i\|^2$ of the rows looked up by `ids` [batch, position], from `d` [batch, position, column].
 
-    A negative id looks no row up.
+    A negative id stands for no row.
     """
     same = (ids[:, :, None] == ids[:, None, :]) & (ids >= 0)[:, :, None]
     return jnp.sum(same.astype(d.dtype) * _gram(d), axis=(1, 2))
@@ -47,7 +47,7 @@ def _product_norms(unfold: Unfold, a: Any, d: jax.Array) -> jax.Array:
 
 
 def _forward(unfold: Unfold, a: Any, d: jax.Array):
-    """The gradients are taken here, while the outer products are at hand; saving those would be batch x parameters."""
+    """Computes the gradients too, while the outer products exist; storing those would take batch x parameters."""
     blocks, fold = jax.vjp(unfold, a)
     if _prefers_gram(blocks, d):
         a_gram, d_gram = sum(_gram(x) for x in blocks), _gram(d)
@@ -71,7 +71,7 @@ _product_norms.defvjp(_forward, _backward)
 
 
 def _prefers_gram(blocks: list[jax.Array], d: jax.Array) -> bool:
-    """By multiplications, for value and gradient together."""
+    """Whether the Gram form needs fewer multiplications, for value and gradient together."""
     positions, rows, columns = d.shape[2], sum(x.shape[3] for x in blocks), d.shape[3]
     return 2 * positions * (rows + columns) < 3 * rows * columns
 

@@ -1,12 +1,12 @@
-r"""Per-class state: how well each class is fitted, and rules that make of it how far to perturb each class.
+r"""Per-class state: how well each class is fitted, and rules that derive from it how far to perturb each class.
 
 A rule is one of two kinds:
 
 - a function `ClassState -> (sign, extent)`, two arrays over classes: the sign $s_c \in \{-1, 0, 1\}$ says which classes
   are amplified (+1, positive augmentation) and dampened (-1, negative), the extent in [0, 1] says how far; `strength`
-  makes of them the signed bound $s_c \epsilon_c$. `balanced` and `long_tail` are such rules, for `pugd_optax.lpg` and
+  turns them into the signed bound $s_c \epsilon_c$. `balanced` and `long_tail` are such rules, for `pugd_optax.lpg` and
   `pugd_optax.lpl`.
-- a `BatchRule`, which sees each batch and gives two offsets a class (`pugd_optax.logits.offsets`): `prior` for long
+- a `BatchRule`, which sees each batch and gives two offsets per class (`pugd_optax.logits.offsets`): `prior` for long
   tails, `confusion` for noisy labels, for `pugd_optax.lpg`.
 """
 

@@ -1,4 +1,4 @@
-r"""Rules of two offsets a class: for long tails from the class counts, for noisy labels from observed confusions."""
+r"""Rules with two offsets per class: from class counts for long tails, from observed confusions for noisy labels."""
 
 import math
 from collections.abc import Callable
@@ -19,7 +19,7 @@ _UNTIL_LEARNED = 2.0
 
 
 class BatchRule(NamedTuple):
-    """A rule with a memory of its own, that sees each batch.
+    """A rule with its own memory that sees each batch.
 
     Attributes:
       init: `num_classes -> state`.
@@ -33,16 +33,16 @@ class BatchRule(NamedTuple):
 
 
 def prior(counts: Any, tau: optax.ScalarOrSchedule = 1.0) -> BatchRule:
-    r"""For long tails: amplify the tail and dampen the head by the class frequencies in the softmax.
+    r"""For long tails: amplify tail classes and dampen head classes by putting the class frequencies into the softmax.
 
     $$a_{ck} = \tau \log \pi_k, \qquad b = -\infty: \qquad
       \tilde g_i = \mathrm{softmax}(u_i + \tau \log \pi) - e_{y_i}$$
 
-    Around cross-entropy it is `pugd_optax.losses.logit_adjustment`, gradient by gradient.
+    With cross-entropy, the gradients are those of `pugd_optax.losses.logit_adjustment`.
 
     Args:
       counts: (classes,) numbers above 0, the class counts of the training set.
-      tau: $\tau \ge 0$, a number or a schedule of the batches observed; 0 is the plain loss.
+      tau: $\tau \ge 0$, a number or a schedule of the number of batches; 0 is the plain loss.
 
     Returns:
       A rule.
@@ -78,23 +78,25 @@ def prior(counts: Any, tau: optax.ScalarOrSchedule = 1.0) -> BatchRule:
 
 
 def confusion(total_steps: int, bound: float = 3.0, window: tuple[float, float] = (0.05, 0.2)) -> BatchRule:
-    r"""For noisy labels: believe a label only as far as its class is not confused with another.
+    r"""For noisy labels: trust a label less the more its class is confused with another.
 
     $$a = 0, \qquad b_{ck} = \mathrm{clip}\Big(\log \frac{T_{kc}}{T_{cc}},\ -B,\ 0\Big), \qquad
       T = \text{rows of } N + 1 + 4I \text{, divided by their sums}$$
 
-    $N_{kc}$ is how often an example labelled c was predicted as k, counted in an early window of training and frozen
-    after it: a network that has memorised its labels predicts them all. $T_{kc}$ estimates how often what is k is
-    labelled c, so $\mathrm{softmax}(u + b_c)$ is the posterior of the true class, given the label, with a ratio of at
-    most $e^B$ in favour of the label. Until the window has passed, b = -2 off the diagonal. No clean data is needed.
+    $N_{kc}$ is how often an example labelled c was predicted as k. It is counted in an early window of training and
+    then frozen, because a network that has memorised its labels predicts all of them. $T_{kc}$ estimates how often an
+    example of class k is labelled c, so $\mathrm{softmax}(u + b_c)$ is the posterior of the true class given the label,
+    with odds of at most $e^B$ in favour of the label. Before the end of the window, b = -2 off the diagonal. No clean
+    data is needed.
 
     Args:
       total_steps: number of batches of the whole training.
-      bound: $B > 0$, the strength: the least trust in a label. 2 to 3; `float("inf")` leaves the estimate as it is.
+      bound: $B > 0$, the largest log-odds in favour of a label. 2 to 3 work well; `float("inf")` uses the estimate as
+        it is.
       window: first and last share of `total_steps` in which confusions are counted, in [0, 1].
 
     Returns:
-      A rule. Its state, (classes, classes) float32, is $N$; `transitions` makes $T$ of it.
+      A rule. Its state, (classes, classes) float32, is $N$; `transitions` computes $T$ from it.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range, or no step lies in the window or after it.
@@ -110,12 +112,13 @@ def confusion(total_steps: int, bound: float = 3.0, window: tuple[float, float] 
        [ 0.19 -0.19]]
 
     Notes:
-      It is made for class structure in the noise (a digit taken for another). Under symmetric noise all labels are
-      equally wrong, and a robust loss such as `pugd_optax.losses.gce` does as well; on clean labels it costs a little.
+      It is made for noise with class structure (one digit mistaken for another). Under symmetric noise all classes are
+      equally affected, and a robust loss such as `pugd_optax.losses.gce` does as well. With clean labels it costs a
+      little accuracy.
 
-      Choose the learning rate by validation: where a class is confused with another from the start, a high rate may
-      give it up, in some seeds only. Do not put it around `gce`: both hold back examples of low confidence, and
-      together whole classes may not be learned.
+      Choose the learning rate by validation: if two classes are confused from the start, a high learning rate may give
+      one of them up, in some seeds only. Do not combine it with `gce`: both reduce the weight of examples with low
+      confidence, and together they may fail to learn whole classes.
     """
     check_count("total_steps", total_steps, low=1, static=True)
     if bound != math.inf:
@@ -140,12 +143,12 @@ def confusion(total_steps: int, bound: float = 3.0, window: tuple[float, float] 
 
 
 def transitions(confusions: jax.Array) -> jax.Array:
-    r"""How often class k is labelled c, from the confusions that `confusion` has counted.
+    r"""How often class k is labelled c, estimated from the confusions counted by `confusion`.
 
     $$T = \text{rows of } N + 1 + 4I \text{, divided by their sums}$$
 
     Args:
-      confusions: $N$, (classes, classes): row k the prediction, column c the label.
+      confusions: $N$, (classes, classes): row k is the prediction, column c the label.
 
     Returns:
       $T$, (classes, classes), rows sum to 1: what `pugd_optax.losses.forward_correction` takes.
@@ -162,7 +165,7 @@ def transitions(confusions: jax.Array) -> jax.Array:
 
 
 def _count(logits: jax.Array, members: jax.Array, axis_name: str | None) -> jax.Array:
-    """The confusions of one batch, of the rows whose logits are finite."""
+    """The confusions of one batch, without rows whose logits are not finite."""
     num_classes = logits.shape[-1]
     u = jax.lax.stop_gradient(logits).reshape(-1, num_classes)
     predicted = jax.nn.one_hot(u.argmax(-1), num_classes, dtype=jnp.float32)
@@ -177,7 +180,7 @@ def _steps_of(window: tuple[float, float], total_steps: int) -> tuple[int, int]:
         raise TypeError(f"window={window!r}: expected two shares of training. Fix: window=(0.05, 0.2).")
     for end in window:
         check_number("window", end, low=0, high=1)
-    # A thousandth of a step of slack: 0.2 * 15 is above 3 in floating point.
+    # A tolerance of a thousandth of a step: 0.2 * 15 is above 3 in floating point.
     first, last = (math.ceil(share * total_steps - 1e-3) for share in window)
     if not first < last < total_steps:
         what = "holds none" if first >= last else "leaves none after it"

@@ -1,4 +1,4 @@
-r"""Rules of one number a class: which classes are amplified, which are dampened, and how far."""
+r"""Rules with one number per class: which classes are amplified, which are dampened, and how far."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -30,12 +30,12 @@ def strength(
     $$s_c\, \epsilon_c, \qquad \epsilon_c = \min(\epsilon + \Delta\epsilon\, x_c,\ \mathrm{cap})$$
 
     Args:
-      state: what is known of the classes, this batch included.
-      rule: gives sign $s_c$ and extent $x_c$.
-      eps: $\epsilon \ge 0$, the bound at extent 0; a number or a schedule of the batches observed.
-      d_eps: $\Delta\epsilon \ge 0$, what an extent of 1 adds; a number or a schedule.
+      state: the state of the classes, including this batch.
+      rule: gives the sign $s_c$ and the extent $x_c$.
+      eps: $\epsilon \ge 0$, the bound at extent 0; a number or a schedule of the number of batches.
+      d_eps: $\Delta\epsilon \ge 0$, added at extent 1; a number or a schedule.
       cap: the largest bound, at least 0. Below 1 a dampened gradient cannot vanish or change sign.
-      warmup_steps: the strength is 0 during this many first batches.
+      warmup_steps: the strength is 0 for this many batches at the start.
 
     Returns:
       (classes,) float32; 0 for classes not yet seen.
@@ -64,11 +64,11 @@ def balanced(
     $$s_c = \mathrm{sign}(\tau - q_c), \qquad x_c = |\tau - q_c|, \qquad \tau = \mathrm{mean}_{c\ \mathrm{seen}}\, q_c$$
 
     Args:
-      direction: which classes are amplified: the `"hard"` ones of low confidence, or the `"easy"` ones.
-      dead_zone: classes with $|\tau - q_c|$ below this are left alone, in [0, 1]; keeps signs from flickering.
+      direction: which classes are amplified: `"hard"` ones, with low confidence, or `"easy"` ones.
+      dead_zone: classes with $|\tau - q_c|$ below this are not changed, in [0, 1]; prevents signs from flipping often.
       threshold: a fixed $\tau$ in [0, 1] instead of the mean.
-      relative: divide each extent by the largest on its side of $\tau$, so that the farthest class has 1, as in the
-        authors' code of `pugd_optax.lpl`.
+      relative: divide each extent by the largest on its side of $\tau$, so that the farthest class has extent 1, as in
+        the code of LPL's authors.
 
     Returns:
       A rule.
@@ -109,15 +109,15 @@ def _share_of_side(gap: jax.Array, seen: jax.Array) -> jax.Array:
 
 
 def long_tail(counts: Any = None, head: float = 0.4) -> Rule:
-    r"""Dampen the head and amplify the tail, by rank of the class counts.
+    r"""Dampen head classes and amplify tail classes, by the rank of the class counts.
 
-    With classes sorted by falling count, $n_1$ the largest and $n_C$ the smallest: head classes get $s_c = -1$ and
+    With classes sorted by decreasing count, $n_1$ the largest and $n_C$ the smallest: head classes get $s_c = -1$ and
     $x_c = n_c / n_1$, tail classes $s_c = +1$ and $x_c = n_C / n_c$. The most frequent head class and the rarest tail
-    class move most.
+    class change most.
 
     Args:
       counts: (classes,) numbers above 0, the class counts of the training set. Default: those seen so far.
-      head: share of the classes that are head, in [0, 1]. Classes of equal count rank by index.
+      head: share of the classes that are head classes, in [0, 1]. Classes with equal counts are ranked by index.
 
     Returns:
       A rule.

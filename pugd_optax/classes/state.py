@@ -1,4 +1,4 @@
-"""What is known of each class: how well it is fitted, how often it was seen."""
+"""The state of each class: how well it is fitted, how often it was seen."""
 
 from typing import Any, NamedTuple
 
@@ -11,10 +11,10 @@ from pugd_optax._class_checks import check_logits, membership
 
 
 class ClassState(NamedTuple):
-    """What is known of each class; replicated across devices.
+    """The state of each class; replicated across devices.
 
     Attributes:
-      confidence: (classes,) float32, running mean of the probability given to the true class; 0 before it is seen.
+      confidence: (classes,) float32, running mean of the probability of the true class; 0 before the class is seen.
       seen: (classes,) bool, whether an example of the class was seen.
       counts: (classes,) float32, number of examples seen.
       step: int32, number of batches observed.
@@ -49,30 +49,30 @@ def observe(
     where: Any = None,
     axis_name: str | None = None,
 ) -> ClassState:
-    r"""Move the running confidence of the classes of a batch.
+    r"""Update the running confidence of the classes in a batch.
 
     $$q_c \leftarrow \lambda\, q_c + (1 - \lambda)\, \frac{\sum_i y_{ic}\, p_{ic}}{\sum_i y_{ic}}, \qquad
       p_i = \mathrm{softmax}(u_i)$$
 
-    for the classes that are in the batch; the others keep their value. A class starts at the mean of its first batch.
-    A class whose mean is not finite in this batch is left as it was.
+    for the classes in the batch; the others keep their value. A class starts at the mean of its first batch. If the
+    mean of a class is not finite in this batch, the class keeps its value.
 
     Args:
       state: the state so far.
       logits: $u$, (..., classes). No gradient flows through the state.
-      labels: (...) integer class indices, or (..., classes) soft labels in [0, 1] for mixup and the like: an example
-        then counts for each class by its share. With label smoothing pass the indices.
+      labels: (...) integer class indices, or (..., classes) soft labels in [0, 1], for example from mixup: an example
+        then counts for each class by its share. With label smoothing, pass the indices.
       decay: $\lambda$ in [0, 1]. Default: $1 - 1/C$ for C classes, so .9 for 10 and .99 for 100.
-      where: (...) bool, False for rows that do not count, such as padding; their labels may be any.
-      axis_name: inside `shard_map` or `pmap`, the mesh axis over which the batch is split: per-class sums are added
-        over it, so the state is that of the whole batch on every device.
+      where: (...) bool, False for rows that do not count, such as padding; their labels do not matter.
+      axis_name: inside `shard_map` or `pmap`, the mesh axis over which the batch is split: per-class sums are added up
+        over it, so every device has the state of the whole batch.
 
     Returns:
       The next state.
 
     Raises:
-      ValueError, TypeError: if logits, labels and the number of classes do not fit, or labels are out of range. Labels
-        under jit cannot be read: there, one out of range belongs to no class and is not counted.
+      ValueError, TypeError: if logits, labels and the number of classes do not fit, or labels are out of range. Under
+        jit labels cannot be checked: a label out of range then belongs to no class and is not counted.
 
     Example:
       >>> import jax.numpy as jnp
@@ -89,7 +89,7 @@ def observe(
     members = membership(labels, logits, where)
     p = jax.nn.softmax(jax.lax.stop_gradient(logits).astype(jnp.float32))
     rows = tuple(range(logits.ndim - 1))
-    # Selected, not multiplied: a broken example spoils the mean of its own class only.
+    # Selected, not multiplied, so that a non-finite example affects the mean of its own class only.
     n, q = members.sum(rows), jnp.where(members > 0, members * p, 0).sum(rows)
     if axis_name is not None:
         n, q = jax.lax.psum((n, q), axis_name)

@@ -1,6 +1,6 @@
-"""Measurements outside the training step: pure functions of a loss and its parameters.
+"""Measurements outside of the training step: pure functions of a loss and its parameters.
 
-`loss_fn(params) -> scalar` is bound to its data by the caller, one batch or many. Every function can be jitted but
+`loss_fn(params) -> scalar` is bound by the caller to its data, one batch or many. Every function can be jitted, except
 `delta_report`, `delta_table` and `radius_curve`, which compile what they measure, and `pac_bayes_bound`, which is
 computed in float64 on the host.
 """

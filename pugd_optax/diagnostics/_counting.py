@@ -1,4 +1,4 @@
-"""Gradients that tell the host when they are really computed."""
+"""Gradients that notify the host when they are actually computed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,9 +28,9 @@ class Tally:
 
 
 def counted(gradient: GradFn, tally: Tally) -> GradFn:
-    """`gradient` with a callback tied to its value and another to its tangent: one runs if the other is dead code.
+    """`gradient` with one callback tied to its value and another to its tangent, either of which may be dead code.
 
-    The callbacks read one number of the parameters, which keeps calls at different points apart.
+    The callbacks read one number of the parameters, so that calls at different points are not merged.
     """
     count_value, count_tangent = tally.add(1), tally.add(2)
     witness = lambda params: next(x for x in jax.tree.leaves(params) if x.size).ravel()[0].real
@@ -48,6 +48,6 @@ def counted(gradient: GradFn, tally: Tally) -> GradFn:
 
 
 def tied(tree: optax.Updates, callback: Callable[[Any], np.ndarray], seen: jax.Array) -> optax.Updates:
-    """`tree`, which cannot be computed without the callback of `seen`, which returns 0."""
+    """`tree`, made to depend on `seen`, the 0 returned by a callback, so that the callback must run."""
     zero = jax.pure_callback(callback, jax.ShapeDtypeStruct((), jnp.float32), seen, vmap_method="sequential")
     return jax.tree.map(lambda x: x + zero.astype(x.dtype), tree)

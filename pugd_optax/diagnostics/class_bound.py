@@ -1,4 +1,4 @@
-r"""What class-level perturbation of the logit gradients may cost in generalisation: a PAC-Bayes bound."""
+r"""A PAC-Bayes bound: what class-level perturbation of the logit gradients may cost in generalisation."""
 
 import math
 from typing import Any, NamedTuple
@@ -12,11 +12,11 @@ from pugd_optax._class_checks import check_counts, check_positive
 
 
 class ClassBound(NamedTuple):
-    """What `class_bound` returns.
+    """The result of `class_bound`.
 
     Attributes:
-      distance: the farthest that training can have come from its start.
-      kl: the divergence that this distance is worth.
+      distance: an upper bound on the distance of the trained parameters from their start.
+      kl: the KL divergence that corresponds to this distance.
       bound: the bound on the risk; above 1 it says nothing.
     """
 
@@ -36,7 +36,7 @@ def class_bound(
     num_params: int,
     confidence: float = 0.95,
 ) -> ClassBound:
-    r"""A PAC-Bayes bound on the risk after plain SGD with `pugd_optax.lpg`, before it is run.
+    r"""A PAC-Bayes bound on the risk after plain SGD with `pugd_optax.lpg`, computed before training.
 
     An example of class c pulls its logits with at most $\sqrt2\, (1 + s_c \epsilon_c)$, so after steps of sizes $h_t$
 
@@ -45,7 +45,7 @@ def class_bound(
       \mathrm{KL} = \frac{d\, D^2}{2 \rho^2}$$
 
     with probability `confidence` $= 1 - \delta$. Amplifying a class costs in proportion to its share of the examples:
-    little for a rare class, much for a frequent one; it must be paid back by a lower training risk. Dampening, and the
+    little for a rare class, much for a frequent one; a lower training risk must make up for it. Dampening, and the
     bounded targets of `pugd_optax.classes.confusion`, lower the second term.
 
     Args:
@@ -54,7 +54,7 @@ def class_bound(
       counts: (classes,) numbers above 0, the class counts of the training set, n in sum.
       strength: (classes,) $s_c \epsilon_c \ge -1$, the "strength" in the state of `lpg`, or its mean over the steps.
       rate_sum: $\sum_t h_t$, the sum of the learning rates; with momentum m, divided by 1 - m.
-      jacobian: $J$, the largest spectral norm of the Jacobian of one example's logits on the way.
+      jacobian: $J$, the largest spectral norm during training of the Jacobian of one example's logits.
       radius: $\rho > 0$.
       num_params: $d \ge 1$.
       confidence: in (0, 1).
@@ -77,9 +77,9 @@ def class_bound(
       0.241
 
     Notes:
-      A motivation and not a guarantee worth having: for a network at the end of training D is far above its true
-      distance, and the bound above 1. What is left is the comparison of strengths. Weight decay in the optimizer only
-      shortens the way; Adam and the like are not covered, nor are dampened classes under the `additive` edit.
+      This is a motivation rather than a useful guarantee: for a network at the end of training, D is far above the true
+      distance, and the bound is above 1. It can still compare strengths. Weight decay in the optimizer only reduces the
+      distance; Adam and similar optimizers are not covered, nor are dampened classes under the `additive` edit.
 
     References:
       Maurer, A Note on the PAC Bayesian Theorem, https://arxiv.org/abs/cs/0411099. The connection of bounds of the

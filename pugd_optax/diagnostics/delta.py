@@ -24,9 +24,9 @@ class DeltaReport(NamedTuple):
       relative: $\|\delta\| / \|g\|$, 0 where $g$ is 0.
       cosine: $\cos(g, u)$, 0 where one of them is 0.
       radius: the radius the state reports, the largest if several do; None if none does.
-      gradient_evaluations: gradients that were really computed in this step, the one at $w$ included.
-      cost: floating-point operations of the compiled step over those of one gradient, as XLA counts them; None where
-        the backend does not. The body of a loop counts once.
+      gradient_evaluations: gradients actually computed in this step, including the one at $w$.
+      cost: floating-point operations of the compiled step divided by those of one gradient, as counted by XLA; None if
+        the backend does not count. The body of a loop counts once.
     """
 
     delta_norm: float
@@ -47,20 +47,20 @@ def delta_report(
 ) -> DeltaReport:
     r"""What one step of a transformation does to the gradient, and what it costs.
 
-    The evaluations are counted while the **compiled** step runs, by a callback in every gradient. So a branch that is
-    not taken counts nothing, and neither does a gradient at $w$ that nobody reads.
+    Evaluations are counted while the **compiled** step runs, by a callback in every gradient. So a branch that is not
+    taken counts nothing, and neither does a gradient at $w$ that is not used.
 
     Args:
       tx: any transformation of gradients, of this package or of Optax. Leave the base optimizer out: with a learning
         rate in it, $u$ is an update and no longer a gradient.
       loss_fn: `params -> loss`, a scalar.
       params: $w$.
-      state: the state to start from. Default: a fresh one; a method with memory shows its first step then.
+      state: the state to start from. Default: a new one; a method with memory then shows its first step.
       extra_args: further arguments of `tx.update`; `grad_fn` is given already.
 
     Returns:
-      A `DeltaReport`. A Hessian-vector product counts as two evaluations, about its cost. Evaluations that bypass
-      `grad_fn`, of per-example losses or logits, are not seen; the cost holds for them too.
+      A `DeltaReport`. A Hessian-vector product counts as two evaluations, which is about its cost. Evaluations that
+      bypass `grad_fn`, of per-example losses or logits, are not counted; the cost includes them.
 
     Example:
       >>> import jax.numpy as jnp, pugd_optax
@@ -80,8 +80,8 @@ def delta_table(
     r"""`delta_report` of many methods on one model, as a plain-text table: the whole family, if none are named.
 
     The family is the gradient itself, `normalize`, and every method of the package at its defaults (`total_steps` 1000,
-    `strength` .01, the classes of `logits_fn`), on a step on which it is active. What a method lacks to run on this
-    model, the message of its error, stands below the table. It compiles every method once, a second or so each.
+    `strength` .01, the classes of `logits_fn`), on an active step. If a method cannot run on this model, its error
+    message is shown below the table. Every method is compiled once, which takes about a second each.
 
     Args:
       loss_fn: `params -> loss`, a scalar.
@@ -91,8 +91,8 @@ def delta_table(
         and `pugd_optax.pegr`) the family is complete.
 
     Returns:
-      The table, one line a method. `gradients` counts those that went through `grad_fn`, `-` if none did; `cost` is in
-      gradients, by floating-point operations.
+      The table, one line per method. `gradients` counts the gradients computed by `grad_fn`, `-` if there are none;
+      `cost` is in units of one gradient, by floating-point operations.
 
     Example:
       >>> import jax.numpy as jnp, optax, pugd_optax
@@ -124,12 +124,12 @@ def _shown(report: DeltaReport) -> list[str]:
 
 
 class _Problem:
-    """A loss at one point, its gradient there, and the operations that takes."""
+    """A loss at one point, its gradient there, and the number of operations of that gradient."""
 
     def __init__(self, loss_fn: Callable[[optax.Params], jax.Array], params: optax.Params) -> None:
         self.params = params
         self.gradient = lambda p: jax.tree.map(jnp.conj, jax.grad(loss_fn)(p))
-        # With the counter, as the steps have it.
+        # With the counter, because the steps include it too.
         compiled = jax.jit(counted(self.gradient, Tally())).lower(params).compile()
         self.g, self.operations = compiled(params), _operations(compiled)
 
@@ -159,11 +159,11 @@ def _operations(compiled: Any) -> float | None:
 
 
 def _family(problem: _Problem, extra_args: dict[str, Any]) -> tuple[dict[str, DeltaReport], dict[str, str]]:
-    """Reports of all methods, cheapest first, and of those that cannot run here, why not."""
+    """Reports of all methods, cheapest first, and the reason for each method that cannot run here."""
     classes = 2
     if extra_args.get("logits_fn") is not None:
         classes = jax.eval_shape(extra_args["logits_fn"], problem.params).shape[-1]
-    counts = range(classes, 0, -1)  # a long tail of some kind: the report knows one batch and no training set
+    counts = range(classes, 0, -1)  # some long tail: the report knows one batch, not the training set
     given: dict[str, Any] = {"total_steps": 1000, "strength": 0.01, "num_classes": classes, "counts": counts}
     extra_args = {"active": True, **extra_args}
     makers: dict[str, Callable[[], optax.GradientTransformation]] = {"gradient": optax.identity, "normalize": normalize}
@@ -185,6 +185,6 @@ def _default(name: str, given: Mapping[str, Any]) -> optax.GradientTransformatio
 
 @jax.jit
 def _compare(g: optax.Updates, u: optax.Updates) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Length of `u - g`, the same over the length of `g`, and the cosine."""
+    """Norm of `u - g`, the same divided by the norm of `g`, and the cosine."""
     delta = norm(jax.tree.map(lambda a, b: widen(a) - widen(b), u, g))
     return delta, safe_ratio(delta, norm(g)), cosine(g, u)

@@ -1,7 +1,7 @@
 r"""Curvature of the loss by Hessian-vector products: the largest eigenvalues and the trace.
 
-Two short matrix-free algorithms are written out here rather than imported, so that the package needs JAX and Optax
-only; for spectral densities or diagonals take a library of such algorithms.
+Two short matrix-free algorithms are written out here rather than imported, so that the package needs only JAX and
+Optax. For spectral densities or diagonals use a library of such algorithms.
 """
 
 from collections.abc import Callable
@@ -28,20 +28,20 @@ def hessian_eigenvalues(
 ) -> jax.Array:
     r"""The largest eigenvalues of the Hessian, by Lanczos iteration.
 
-    Each step costs one Hessian-vector product and keeps one vector of the size of the parameters, against which all
-    later ones are orthogonalised. The top eigenvalue of a network takes 10 to 40 steps, its `k` largest more.
+    Each step costs one Hessian-vector product and stores one vector of the size of the parameters, against which all
+    later ones are orthogonalised. The top eigenvalue of a network takes 10 to 40 steps; the `k` largest take more.
 
     Args:
       loss_fn: `params -> loss`, a scalar.
       params: where to take the Hessian; real, evaluated in float32 or better.
       k: how many eigenvalues, at least 1.
       key: a PRNG key or an integer seed, for the start.
-      steps: number of iterations, at least `k`; no more than the number of parameters are done, and as many are exact.
+      steps: number of iterations, at least `k`; at most the number of parameters are done, and that many are exact.
 
     Returns:
-      The eigenvalues in falling order, shape `(k,)`. They approach the true ones from below. For the most negative ones
-      pass the negative loss. Curvature of any scale that float32 holds is measured, from 1e-30 to 1e30; eigenvalues
-      below 1e-6 of the largest in size are rounding.
+      The eigenvalues in decreasing order, shape `(k,)`. They approach the true ones from below. For the most negative
+      ones pass the negative loss. Any scale of curvature within float32 works, from 1e-30 to 1e30; eigenvalues smaller
+      than 1e-6 of the largest are rounding errors.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range, or parameters are complex.
@@ -71,19 +71,19 @@ def leading_eigenvalue(
     *,
     steps: int = 3,
 ) -> tuple[jax.Array, optax.Updates]:
-    r"""The largest eigenvalue of the Hessian, cheap enough to log: it goes on from the eigenvector of the last call.
+    r"""The largest eigenvalue of the Hessian, cheap enough to log: it starts from the eigenvector of the last call.
 
-    A few steps of Lanczos from a vector that is nearly right. While training moves the parameters the vector follows,
-    so the value is close after some calls and stays so. On an MLP of 85 000 weights, called every 40 steps, three
-    are within 10 % from the second call on and within 1 % later, for 7 gradients a call:
+    It takes a few Lanczos steps from a vector that is nearly right. As training changes the parameters, the vector
+    follows, so the value is accurate after a few calls and stays so. On an MLP with 85 000 weights, called every 40
+    steps, three Lanczos steps (7 gradients per call) are within 10 % from the second call on and within 1 % later:
 
         top, vector = leading_eigenvalue(loss_fn, params, vector)  # every 100 steps, say
 
     Args:
       loss_fn: `params -> loss`, a scalar, on a fixed batch if values of several calls are to be compared.
       params: where to take the Hessian; real, evaluated in float32 or better.
-      vector: the second result of the last call. Default: a random vector, as is one of zeros.
-      key: a PRNG key or an integer seed, for the start.
+      vector: the second result of the last call. Default, and for a vector of zeros: a random vector.
+      key: a PRNG key or an integer seed, for the random start.
       steps: Hessian-vector products, at least 2, each about two gradients; one copy of the parameters is kept for each.
 
     Returns:
@@ -169,7 +169,7 @@ def _lanczos(product: Callable[[jax.Array], Any], start: jax.Array, steps: int, 
         image, top = _scaled(product(basis[i]))
         rest = _orthogonalized(image, basis)
         length = jnp.linalg.norm(rest)
-        # The Krylov space is exhausted when nothing but rounding is left: go on with a new direction.
+        # If only rounding errors are left, the Krylov space is exhausted: continue with a new direction.
         ended = length <= 10 * jnp.finfo(dtype).eps * jnp.linalg.norm(image)
         following = jnp.where(ended, _orthogonalized(random_vector(i + 1), basis), rest)
         basis = basis.at[i + 1].set(following / jnp.linalg.norm(following))
@@ -182,20 +182,20 @@ def _lanczos(product: Callable[[jax.Array], Any], start: jax.Array, steps: int, 
 
 
 def _ritz(diagonal: jax.Array, off: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Eigenvalues, rising, and eigenvectors of the tridiagonal matrix; its scale is taken out and put back."""
+    """Eigenvalues, increasing, and eigenvectors of the tridiagonal matrix, which is rescaled for the computation."""
     matrix, top = _scaled(jnp.diag(diagonal) + jnp.diag(off, 1) + jnp.diag(off, -1))
     values, vectors = jnp.linalg.eigh(matrix)
     return top * values, vectors
 
 
 def _scaled(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`x` over its largest entry, and that entry: the square of a length of 1e-20 would be 0 in float32."""
+    """`x` divided by its largest entry, and that entry: the square of a norm of 1e-20 would be 0 in float32."""
     top = jnp.max(jnp.abs(x))
     return x / jnp.where(top > 0, top, 1), top
 
 
 def _orthogonalized(v: jax.Array, basis: jax.Array) -> jax.Array:
-    """`v` without its part in the span of the basis; twice, as once leaves rounding errors of its own."""
+    """`v` without its part in the span of the basis; done twice, because once leaves rounding errors."""
     for _ in range(2):
         v = v - basis.T @ (basis @ v)
     return v

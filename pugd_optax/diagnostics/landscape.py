@@ -23,8 +23,8 @@ def loss_line(
     Args:
       loss_fn: `params -> loss`, a scalar.
       params: $w$.
-      direction: $d$, a tree like the parameters: a gradient, the way to other parameters, or a random direction from
-        `filter_normalized_direction`.
+      direction: $d$, a tree like the parameters: a gradient, the difference to other parameters, or a random direction
+        from `filter_normalized_direction`.
       at: the values of $t$, shape `(n,)`.
 
     Returns:
@@ -38,7 +38,7 @@ def loss_line(
       >>> loss_line(lambda w: jnp.sum(w**2), jnp.array([1.0]), jnp.array([2.0]), jnp.array([-0.5, 0.0, 0.5]))
       Array([0., 1., 4.], dtype=float32)
     """
-    check_same("direction", direction, "params", params, _DIRECTION_MEND)
+    check_same("direction", direction, "params", params, _DIRECTION_FIX)
     return jax.lax.map(lambda t: loss_fn(offset(params, _times(t, direction))), jnp.asarray(at))
 
 
@@ -72,23 +72,24 @@ def loss_surface(
       Array([[ 0.,  1.,  4.],
              [10., 11., 14.]], dtype=float32)
     """
-    check_same("directions[0]", directions[0], "params", params, _DIRECTION_MEND)
+    check_same("directions[0]", directions[0], "params", params, _DIRECTION_FIX)
     row = lambda t: loss_line(loss_fn, offset(params, _times(t, directions[0])), directions[1], y)
     return jax.lax.map(row, jnp.asarray(x)).T
 
 
 def filter_normalized_direction(params: optax.Params, key: jax.Array | int = 0, *, axis: int = -1) -> optax.Updates:
-    r"""A random direction whose filters are as long as those of the parameters.
+    r"""A random direction whose filters have the same norms as those of the parameters.
 
     $$d_f \leftarrow \frac{\|w_f\|}{\|d_f\|}\, d_f, \qquad d \sim \mathcal{N}(0, I)$$
 
-    for every filter $f$ of every tensor of two or more axes. Tensors of fewer axes, biases and normalization layers, do
-    not move. Without this, nets that differ only in the scale of their layers look flat or sharp.
+    for every filter $f$ of every tensor with two or more axes. Tensors with fewer axes, such as biases and
+    normalization layers, get 0. Without this, networks that differ only in the scale of their layers look flatter or
+    sharper.
 
     Args:
       params: the parameters.
-      key: a PRNG key or an integer seed; two keys give two directions that are all but orthogonal.
-      axis: the axis that counts the filters: the last in Flax and Haiku.
+      key: a PRNG key or an integer seed; two keys give two nearly orthogonal directions.
+      axis: the axis that indexes the filters: the last one in Flax and Haiku.
 
     Returns:
       A tree like the parameters.
@@ -114,7 +115,7 @@ def filter_normalized_direction(params: optax.Params, key: jax.Array | int = 0, 
     return jax.tree.map(fit, draw(as_key(key), 0, params), params)
 
 
-_DIRECTION_MEND = "pass a tree like the parameters, such as filter_normalized_direction(params)"
+_DIRECTION_FIX = "pass a tree like the parameters, such as filter_normalized_direction(params)"
 
 
 def _times(t: jax.Array, direction: optax.Updates) -> optax.Updates:

@@ -1,4 +1,4 @@
-r"""A PAC-Bayes bound that holds at its confidence: the risk under the noise is estimated, and the estimate pays too."""
+r"""A PAC-Bayes bound that holds at its stated confidence, including the error of estimating the risk under noise."""
 
 from collections.abc import Callable
 
@@ -24,13 +24,13 @@ def perturbed_risk(
     r"""The mean error under Gaussian noise, $\hat{\mathbb{E}}_{\xi}\, L(w + \xi)$ with
     $\xi \sim \mathcal{N}(0, \tfrac{\rho^2}{d} I)$.
 
-    The draws are independent of each other, as `pac_bayes_bound` asks for; `average_sharpness` draws in pairs.
+    The draws are independent, as `pac_bayes_bound` requires; those of `average_sharpness` come in pairs.
 
     Args:
       error_fn: `params -> error`, a scalar in [0, 1], such as the share of training examples that are misclassified.
       params: $w$.
       radius: $\rho \ge 0$, the root mean square length of the noise over all parameters.
-      key: a PRNG key or an integer seed. Another one for every radius.
+      key: a PRNG key or an integer seed. Use a different one for every radius.
       samples: number of draws, each one evaluation of the error, at least 1.
 
     Returns:
@@ -77,23 +77,25 @@ def pac_bayes_bound(
     with $Q = \mathcal{N}(w, \sigma^2 I)$, $P = \mathcal{N}(w_0, \sigma^2 I)$ and $\sigma = \rho / \sqrt{d}$. The first
     inequality fails with probability $\delta$ over the draw of the $n$ examples, the second with probability $\delta'$
     over the $m$ draws of the noise, so both hold with $1 - \delta - \delta'$ at least, for all $k$ radii at once.
-    A larger radius costs empirical risk and pays in KL: flat minima can afford it.
+    A larger radius increases the empirical risk and lowers the KL term; flat minima allow larger radii.
 
     Args:
       risk: $\hat L$, the training risk under the noise in [0, 1], the mean of `samples` independent draws:
         `perturbed_risk(error_fn, params, radius, key, samples=samples)`. A number, or one for every radius.
       params: $w$.
-      prior: $w_0$, chosen before the examples were seen: the initial parameters. Shaped like the parameters.
+      prior: $w_0$, chosen before the examples were seen, such as the initial parameters; a tree like the parameters.
       radius: $\rho > 0$, a number, or the $k$ radii of a grid that was **fixed before** the examples were seen. The
-        bounds of a grid hold together, so the least of them is a bound; one picked radius passed by itself is none.
+        bounds of a grid hold simultaneously, so the smallest of them is a valid bound; passing only one picked radius
+        is not valid.
       num_examples: $n \ge 1$.
-      samples: $m \ge 1$, the draws behind each number of `risk`; None if it is exact, as in closed form.
+      samples: $m \ge 1$, the number of draws for each number of `risk`; None if it is exact, for example in closed
+        form.
       confidence: $1 - \delta$ in (0, 1).
       sampling_confidence: $1 - \delta'$ in (0, 1); the defaults are those of Dziugaite and Roy, .965 together.
 
     Returns:
-      The bounds as float64, in the shape of `radius`, at most 1, which says nothing; for networks at small radii that
-      is the usual case. It is computed on the host, outside jit.
+      The bounds as float64, in the shape of `radius`, at most 1. A bound of 1 says nothing, which is the usual case for
+      networks at small radii. It is computed on the host, outside of jit.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range, or prior and parameters differ in shape.
@@ -142,7 +144,7 @@ def _binary_kl(q: np.ndarray, p: np.ndarray) -> np.ndarray:
 
 
 def _times_log(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """`-a log(b / a)`, 0 where `a` is; by the difference where they are close, as the two terms of kl nearly cancel."""
+    """`-a log(b / a)`, or 0 if `a` is 0; from the difference if they are close, where the terms cancel."""
     logarithm = np.where(abs(b - a) < a / 2, np.log1p((b - a) / a), np.log(b / a))
     return np.where(a > 0, -a * logarithm, 0)
 

@@ -1,4 +1,4 @@
-r"""Which radius? What a perturbation changes, over radii: direction and length of the gradient, and the loss."""
+r"""Choosing a radius: how a perturbation changes the direction and norm of the gradient, and the loss."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -17,14 +17,14 @@ RADII = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 class RadiusCurve(NamedTuple):
-    r"""What `radius_curve` measured, means over the batches; `print` shows it as a table.
+    r"""The result of `radius_curve`, means over the batches; `print` shows it as a table.
 
     Attributes:
-      radii: the radii, rising, shape `(n,)` like all that follows.
+      radii: the radii, increasing; shape `(n,)`, as for the following arrays.
       cosine: $\cos(g, g^*)$.
       rise: $(L(w + \epsilon) - L(w)) / |L(w)|$, 0 where $L(w)$ is 0.
       grad_norm: $\|g^*\|$, the gradient norm at $w + \epsilon$.
-      suggested: the radius at which the cosine has fallen to the target; None if it does not within these radii.
+      suggested: the radius at which the cosine reaches the target; None if that is outside of these radii.
     """
 
     radii: np.ndarray
@@ -34,7 +34,7 @@ class RadiusCurve(NamedTuple):
     suggested: float | None
 
     def __str__(self) -> str:
-        """A table of the curve, and the suggestion below it."""
+        """A table of the curve with the suggestion below it."""
         rows = [f"{'radius':>8}  {'cos(g, g*)':>10}  {'rise':>9}  {'|g*|':>9}"]
         for radius, *values in zip(*self[:4], strict=True):
             rows.append("{:8.4g}  {:10.4f}  {:9.3g}  {:9.4g}".format(radius, *values))
@@ -52,26 +52,27 @@ def radius_curve(
     target: float = 0.8,
     **extra_args: Any,
 ) -> RadiusCurve:
-    r"""What a perturbation changes at every radius, and the radius that turns the gradient by a given angle.
+    r"""How a perturbation changes gradient and loss at every radius, and the radius that gives a chosen cosine.
 
-    At radii that are too small $g^*$ is $g$ and the second gradient is wasted; at those that are too large it has
-    nothing to do with the loss at $w$. The best radius differs by a hundred between methods and models, the cosine at
-    it much less. Measure after some training: at the start most losses are flat.
+    If the radius is too small, $g^*$ equals $g$ and the second gradient is wasted; if it is too large, $g^*$ has
+    nothing to do with the loss at $w$. The best radius differs by a factor of up to a hundred between methods and
+    models, the cosine at the best radius much less. Measure after some training, because at the start most losses are
+    flat.
 
     Args:
       method: `radius -> transformation`: `pugd_optax.sam`, `pugd_optax.pugd`, or
         `lambda radius: pugd_optax.gsam(radius, alpha=0.2)`. A method with memory shows its first step.
       loss_fn: `loss_fn(params, batch) -> loss`, a scalar.
       params: $w$.
-      batches: some batches, of the size that training takes; all of one shape, else each shape compiles.
+      batches: a few batches of the size used in training, all of the same shape (each shape is compiled).
       radii: the radii, above 0.
-      target: the cosine, in (0, 1), at which the suggested radius lies, where the curve first falls below it; linear in
-        between in the logarithm of the radius. Lower is bolder.
+      target: the cosine in (0, 1) of the suggested radius, where the curve first falls below it, interpolated linearly
+        in the logarithm of the radius. A lower target means a larger perturbation.
       extra_args: further arguments of `update`.
 
     Returns:
-      A `RadiusCurve`, float64. Each point costs two gradients a batch. What is measured is the gradient evaluation
-      farthest from $w$, the last step of an ascent of several, and the mean of two sides that are equally far.
+      A `RadiusCurve`, float64. Each point costs two gradients per batch. The gradient evaluation farthest from $w$ is
+      measured: the last step if the ascent has several, and the mean of both sides if two are equally far.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range, there is no batch, or the method evaluates no gradient
@@ -94,7 +95,7 @@ def radius_curve(
         raise TypeError(f"method is a {name}: expected a function, radius -> transformation. Fix: pugd_optax.sam.")
     radii, batches = _checked(radii, target), list(batches)
     if not batches:
-        raise ValueError("batches is empty: the curve is measured on at least one. Fix: batches=[batch].")
+        raise ValueError("batches is empty: the curve needs at least one. Fix: batches=[batch].")
     seen: list[np.ndarray] = []
     measure = jax.jit(_measurement(method, loss_fn, seen.append, extra_args))
     points = np.array([[_farthest(measure, seen, params, batch, r) for batch in batches] for r in radii])
@@ -108,7 +109,7 @@ def _measurement(
     record: Callable[[np.ndarray], None],
     extra_args: dict[str, Any],
 ) -> Callable[..., optax.Updates]:
-    """`(params, batch, radius) -> u`; every gradient evaluation on the way records the four numbers of `_seen`."""
+    """`(params, batch, radius) -> u`; every gradient evaluation inside records the four numbers of `_seen`."""
 
     def callback(numbers: Any) -> np.ndarray:
         record(np.asarray(numbers, np.float64))
@@ -133,7 +134,7 @@ def _measurement(
 
 
 def _seen(params, p, loss, star_loss, g, g_star) -> jax.Array:
-    """Distance from w, cosine, relative rise and gradient norm of one evaluation."""
+    """Distance from w, cosine, relative increase of the loss and gradient norm of one evaluation."""
     distance = norm(jax.tree.map(lambda a, b: widen(a) - widen(b), p, params))
     rise = jnp.where(loss == 0, 0, (star_loss - loss) / jnp.abs(jnp.where(loss == 0, 1, loss)))
     return jnp.stack([x.astype(jnp.float32) for x in (distance, cosine(g, g_star), rise, norm(g_star))])
@@ -154,7 +155,7 @@ def _farthest(measure: Callable[..., Any], seen: list[np.ndarray], params: optax
 
 
 def _crossing(position: np.ndarray, values: np.ndarray, target: float) -> float | None:
-    """Where values first fall below the target, by linear interpolation; given as exp of the position."""
+    """The radius at which values first fall below the target, by linear interpolation in its logarithm."""
     below = np.flatnonzero(values < target)
     if not below.size or not below[0]:
         return None

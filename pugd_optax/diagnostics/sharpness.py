@@ -1,4 +1,4 @@
-r"""How much the loss rises around the parameters."""
+r"""How much the loss increases around the parameters."""
 
 import math
 from collections.abc import Callable
@@ -31,23 +31,23 @@ def sharpness(
     *,
     ascent: optax.GradientTransformation | None = None,
 ) -> jax.Array:
-    r"""The gap that SAM sees: how much the loss rises along the gradient.
+    r"""The gap used by SAM: how much the loss increases along the gradient.
 
     $$L(w + \rho\, g / \|g\|) - L(w)$$
 
-    To first order this is the worst rise in the ball; it is a lower bound of it. It costs a gradient and a loss, so it
-    can be logged every hundred steps at next to no cost.
+    To first order this is the largest increase in the ball, of which it is a lower bound. It costs one gradient and one
+    loss evaluation, so logging it every hundred steps costs almost nothing.
 
     Args:
       loss_fn: `params -> loss`, a scalar.
       params: $w$.
-      radius: $\rho \ge 0$. A rise below about 1e-7 of the loss, or a step below 1e-7 of each parameter, is rounding in
-        float32.
+      radius: $\rho \ge 0$. In float32, an increase below about 1e-7 of the loss, or a step below 1e-7 of each
+        parameter, is lost in rounding.
       ascent: another direction in place of `pugd_optax.normalize()`, for example
         `optax.chain(scale_by_abs_params(), normalize())` for PUGD's.
 
     Returns:
-      A scalar; 0 where the gradient is 0, or its norm or the square of it leaves float32 (below 1e-19, above 1e19).
+      A scalar; 0 if the gradient is 0, or its norm or squared norm is outside of float32 (below 1e-19, above 1e19).
 
     Raises:
       ValueError: if `radius` is negative.
@@ -76,25 +76,25 @@ def average_sharpness(
     *,
     samples: int = 100,
 ) -> jax.Array:
-    r"""How much the loss rises on average in a random direction.
+    r"""How much the loss increases on average in a random direction.
 
     $$\mathbb{E}_\xi\, L(w + \xi) - L(w), \qquad \xi \sim \mathcal{N}\big(0, \tfrac{\rho^2}{d} I\big)$$
 
     so that the root mean square length of $\xi$ is $\rho$, whatever the number $d$ of parameters. To second order it is
-    $\frac{\rho^2}{2d} \operatorname{tr} H$, usually far below `sharpness` at the same radius. Noise comes in pairs
-    $\pm\xi$, in which the slope cancels: away from a minimum it is most of the variance.
+    $\frac{\rho^2}{2d} \operatorname{tr} H$, usually far below `sharpness` at the same radius. Noise is drawn in pairs
+    $\pm\xi$, for which the linear term cancels; away from a minimum this term is most of the variance.
 
     Args:
       loss_fn: `params -> loss`, a scalar.
       params: $w$.
-      radius: $\rho \ge 0$. A rise below about 1e-7 of the loss, and noise $\rho / \sqrt{d}$ below 1e-7 of a
-        parameter, are rounding in float32: take a larger radius, or float64.
+      radius: $\rho \ge 0$. In float32, an increase below about 1e-7 of the loss, or noise $\rho / \sqrt{d}$ below 1e-7
+        of a parameter, is lost in rounding: use a larger radius, or float64.
       key: a PRNG key or an integer seed.
       samples: number of evaluations of the loss at perturbed parameters, at least 2 and even.
 
     Returns:
-      A scalar, unbiased, with a standard error that falls as one over the root of `samples`. The halves of
-      a pair are not independent, so `pac_bayes_bound` takes draws of `perturbed_risk` instead.
+      A scalar, unbiased, with a standard error proportional to 1 / sqrt(`samples`). The halves of a pair are not
+      independent, so `pac_bayes_bound` needs draws of `perturbed_risk` instead.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range.

@@ -1,14 +1,15 @@
-r"""Logits with an edited backward pass: the forward value stays, the gradient that flows through changes by class.
+r"""Logits with an edited backward pass: the forward value is unchanged, the gradient is changed by class.
 
 Two kinds of edit act on $g_i$, the gradient of the loss with respect to the logits $u_i$ of example i:
 
-- one number a class, the signed relative bound $t_c = s_c \epsilon_c$: `multiplicative` or `additive`;
-- two offsets a class, `offsets(a, b)`: the perturbation of cross-entropy's gradient has a closed form, of which logit
-  adjustment, LDAM, LPL and bounded targets are members.
+- one number per class, the signed relative bound $t_c = s_c \epsilon_c$: `multiplicative` or `additive`;
+- two offsets per class, `offsets(a, b)`: a closed form for perturbations of cross-entropy's gradient, which includes
+  logit adjustment, LDAM, LPL and bounded targets.
 
-Both are relative, so a loss that sums instead of averaging, or that is scaled by a thousand, is edited the same way.
-Three forms of one thing: `perturb` stands between a model and any loss, in reverse mode; `linear_surrogate` changes the
-loss instead and works in forward mode too; `pugd_optax.lpg` is the Optax transformation.
+Both are relative, so a loss that sums instead of averaging, or that is scaled by a thousand, is edited in the same way.
+There are three forms of the same thing: `perturb` goes between a model and any loss and works in reverse mode;
+`linear_surrogate` changes the loss instead and also works in forward mode; `pugd_optax.lpg` is the Optax
+transformation.
 """
 
 from pugd_optax.logits.edits import (

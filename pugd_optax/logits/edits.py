@@ -1,4 +1,4 @@
-"""Edits of the logit gradient by one number a class."""
+"""Edits of the logit gradient with one number per class."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,12 +20,12 @@ def multiplicative(
 
     $$\tilde g_i = (1 + t_{y_i})\, g_i$$
 
-    the gradient of a class-weighted loss. Soft labels weigh by their shares, $1 + \sum_c y_{ic} t_c$.
+    This is the gradient of a class-weighted loss. For soft labels the factor is $1 + \sum_c y_{ic} t_c$.
 
     Args:
       cotangent: $g$, (..., classes).
       labels: (...) integer class indices, or (..., classes) soft labels in [0, 1].
-      strength: $t$, (classes,); below -1 it counts as -1, past which the gradient would change sign.
+      strength: $t$, (classes,); values below -1 count as -1, because the gradient would change sign.
       axis_name: not used; no example depends on another.
 
     Returns:
@@ -48,13 +48,13 @@ def additive(cotangent: jax.Array, labels: Any, strength: jax.Array, *, axis_nam
 
     $$\tilde g_i = g_i + t_{y_i}\, \bar g_{y_i}, \qquad \bar g_c = \frac{\sum_i y_{ic}\, g_i}{\sum_i y_{ic}}$$
 
-    Per class, it sums to what `multiplicative` sums to; but well-fitted examples are pushed as far as the others.
-    Holds an array of classes x classes. Soft labels share the push.
+    Per class, the sum is the same as that of `multiplicative`, but well-fitted examples are changed as much as the
+    others. Needs an array of classes x classes. For soft labels the change is shared between the classes.
 
     Args:
       cotangent: $g$, (..., classes).
       labels: (...) integer class indices, or (..., classes) soft labels in [0, 1].
-      strength: $t$, (classes,); below -1 it counts as -1, past which the mean gradient would change sign.
+      strength: $t$, (classes,); values below -1 count as -1, because the mean gradient would change sign.
       axis_name: a mesh axis over which the batch is split; the sums are then taken over all devices.
 
     Returns:
@@ -78,11 +78,12 @@ def additive(cotangent: jax.Array, labels: Any, strength: jax.Array, *, axis_nam
 
 
 def renormalize(strength: jax.Array, labels: Any, logits: jax.Array, *, axis_name: str | None = None) -> jax.Array:
-    r"""Rescale the weights $1 + t_c$ so that those of the batch sum to the number of its examples.
+    r"""Rescale the weights $1 + t_c$ so that those of a batch sum to its number of examples.
 
     $$1 + t'_c = (1 + t_c)\, \frac{\sum_c n_c}{\sum_c n_c (1 + t_c)}$$
 
-    Only the relative weight of the classes is left; without it, a change of the total acts like another learning rate.
+    Only the relative weights of the classes then matter; otherwise a change of the total acts like another learning
+    rate.
 
     Args:
       strength: $t$, (classes,).

@@ -1,9 +1,9 @@
-r"""Two offsets a class, one equation: class-level perturbations of the logit gradient with a closed form.
+r"""Two offsets per class: class-level perturbations of the logit gradient in closed form.
 
 $$\tilde g_i = \mathrm{softmax}(u_i + a_{y_i}) - \mathrm{softmax}(u_i + b_{y_i})$$
 
-$a_c$ and $b_c$ are rows of numbers over classes, one row for each label. $a$ moves the prediction, $b$ the target: with
-$b_{cc} = 0$ and $b_{ck} = -\infty$ elsewhere the second softmax is the one-hot label. Members of the family:
+$a_c$ and $b_c$ are rows of numbers over classes, one row for each label. $a$ shifts the prediction, $b$ the target.
+With $b_{cc} = 0$ and $b_{ck} = -\infty$ elsewhere the second softmax is the one-hot label. Special cases:
 
 | $a$ | $b$ | |
 |---|---|---|
@@ -11,7 +11,7 @@ $b_{cc} = 0$ and $b_{ck} = -\infty$ elsewhere the second softmax is the one-hot 
 | $\tau \log \pi$ | $-\infty$ | logit adjustment |
 | $a_{cc} = -m_c$ | $-\infty$ | LDAM at scale 1 |
 | $\delta_c$ | $-\infty$ | LPL |
-| 0 | in $[-B, 0]$ | bounded targets: a label is believed as far as its class is confused with others |
+| 0 | in $[-B, 0]$ | bounded targets: a label is trusted less if its class is confused with others |
 """
 
 from typing import Any, NamedTuple
@@ -25,7 +25,7 @@ from pugd_optax._norms import widen
 
 
 class Offsets(NamedTuple):
-    """Two offsets a class, as `offsets` makes them.
+    """Two offsets per class, created by `offsets`.
 
     Attributes:
       a: (classes,) or (classes, classes), added to the logits of the prediction; None for 0.
@@ -37,13 +37,13 @@ class Offsets(NamedTuple):
 
 
 def offsets(a: Any = None, b: Any = None) -> Offsets:
-    r"""The strength of a perturbation by two offsets, for `perturb` and `linear_surrogate`.
+    r"""A perturbation by two offsets, to be passed as `strength` to `perturb` and `linear_surrogate`.
 
     $$\tilde g_i = g_i + r_i\, \delta_i, \qquad
       \delta_i = [\mathrm{softmax}(u_i + a_y) - \mathrm{softmax}(u_i)] + [e_y - \mathrm{softmax}(u_i + b_y)]$$
 
-    $r_i$ is the weight that the loss gives to the example, read off its gradient: $1/n$ for the mean cross-entropy of
-    n examples, so that $\tilde g_i = \frac1n [\mathrm{softmax}(u_i + a_y) - \mathrm{softmax}(u_i + b_y)]$, and
+    $r_i$ is the weight that the loss gives to the example, computed from its gradient: $1/n$ for the mean cross-entropy
+    of n examples, so that $\tilde g_i = \frac1n [\mathrm{softmax}(u_i + a_y) - \mathrm{softmax}(u_i + b_y)]$, and
     $p_y^q / n$ for the mean of `pugd_optax.losses.gce`. So the reduction and the scale of the loss do not matter.
 
     Args:
@@ -55,10 +55,10 @@ def offsets(a: Any = None, b: Any = None) -> Offsets:
       `Offsets`.
 
     Raises:
-      ValueError, TypeError: if shapes do not fit, or a `b` that can be read is above 0, or not 0 on the diagonal.
+      ValueError, TypeError: if shapes do not fit, or an untraced `b` is above 0 or not 0 on the diagonal.
 
     Example:
-      A label of class 0 is believed up to a factor $e^2$, one of class 1 fully:
+      Labels of class 0 are trusted up to odds of $e^2$, labels of class 1 fully:
 
       >>> import jax, jax.numpy as jnp, optax
       >>> from pugd_optax import logits
@@ -76,7 +76,8 @@ def offsets(a: Any = None, b: Any = None) -> Offsets:
       $b = -B$ off the diagonal and $a = 0$ it is $\tanh(B / 4)$, so the bound B is the strength; $B \to \infty$ is
       cross-entropy, and B = 0 no gradient at all.
 
-      Offsets are in units of the softmax: where a loss scales logits by 30, as LDAM does, perturb the scaled ones.
+      Offsets are added to the logits inside the softmax: if a loss scales logits by 30, as LDAM does, perturb the
+      scaled logits.
     """
     a, b = (None if x is None else jnp.asarray(x) for x in (a, b))
     for name, x, shapes in (("a", a, "(classes,) or (classes, classes)"), ("b", b, "(classes, classes)")):
@@ -102,7 +103,7 @@ def offsets(a: Any = None, b: Any = None) -> Offsets:
 
 
 def perturb_by_offsets(cotangent: jax.Array, logits: jax.Array, members: jax.Array, strength: Offsets) -> jax.Array:
-    r"""$g + r\, \delta$; `members` are soft labels, all 0 for a row that belongs to no class and stays as it is."""
+    r"""$g + r\, \delta$; `members` are soft labels, all 0 for a row that belongs to no class and is not changed."""
     for name, x in strength._asdict().items():
         if x is not None and x.shape[-1] != logits.shape[-1]:
             raise ValueError(
@@ -112,7 +113,7 @@ def perturb_by_offsets(cotangent: jax.Array, logits: jax.Array, members: jax.Arr
     u, g = widen(logits), widen(cotangent)
     y = members.astype(u.dtype)
     p = jax.nn.softmax(u)
-    # Over the other classes, where p - y keeps its digits when p_y is near 1; all of them for soft labels.
+    # Over the other classes, where p - y is precise even if p_y is near 1; over all classes for soft labels.
     slope = jnp.where(y == 1, 0, p - y)
     size = jnp.sum(slope * slope, -1, keepdims=True)
     fits = size < 1e-30
@@ -121,7 +122,7 @@ def perturb_by_offsets(cotangent: jax.Array, logits: jax.Array, members: jax.Arr
 
 
 def largest_pull(strength: Offsets, num_classes: int) -> jax.Array:
-    r"""The largest gradient that one example of each class can exert, as a share of cross-entropy's.
+    r"""The largest gradient that one example of each class can have, relative to that of cross-entropy.
 
     $$\sup_u \tfrac12 \|\tilde g\|_1 \le \tanh(\mathrm{osc}(a_c - b_c) / 4)$$
 
@@ -146,7 +147,7 @@ def largest_pull(strength: Offsets, num_classes: int) -> jax.Array:
 
 
 def _delta(u: jax.Array, p: jax.Array, y: jax.Array, strength: Offsets) -> jax.Array:
-    r"""$\delta$, linear in the labels: for soft ones the mean over the classes by their shares."""
+    r"""$\delta$, linear in the labels: for soft labels the mean over the classes, weighted by their shares."""
     total = jnp.zeros_like(p)
     if strength.a is not None:
         total += _moved(u, y, strength.a.astype(u.dtype)) - y.sum(-1, keepdims=True) * p
@@ -162,6 +163,6 @@ def _moved(u: jax.Array, y: jax.Array, rows: jax.Array) -> jax.Array:
     raised = jnp.exp(rows - rows.max(-1, keepdims=True))
     e = jnp.exp(u - u.max(-1, keepdims=True))
     norms = jnp.matmul(e, raised.T, precision="highest")
-    # Where all that a row of -inf leaves of a softmax underflows, the label is what is left.
+    # If a row of -inf leaves only entries of the softmax that underflow, the label itself is used.
     share = jnp.where(norms > 0, y / jnp.where(norms > 0, norms, 1), 0)
     return e * jnp.matmul(share, raised, precision="highest") + jnp.where(norms > 0, 0, y)

@@ -1,4 +1,4 @@
-r"""Where an edit of the logit gradient goes: between a model and any loss, or into the loss."""
+r"""Applying an edit of the logit gradient: between a model and any loss, or inside the loss."""
 
 import functools
 from collections.abc import Callable
@@ -16,7 +16,7 @@ LogitLoss = Callable[[jax.Array], jax.Array]
 """`logits -> scalar loss`, bound to the labels of one batch."""
 
 Strength = jax.Array | Offsets
-"""One signed bound a class, for an edit; or the two offsets of each class."""
+"""One signed bound per class, for an edit; or two offsets per class."""
 
 
 def perturb(
@@ -28,27 +28,26 @@ def perturb(
     where: Any = None,
     axis_name: str | None = None,
 ) -> jax.Array:
-    r"""The logits themselves, with a backward pass that edits the gradient by class. Goes in front of any loss.
+    r"""The logits, with a backward pass that edits the gradient by class. Use it in front of any loss.
 
     Args:
       logits: $u$, (..., classes).
       labels: (...) integer class indices, or (..., classes) soft labels in [0, 1].
-      strength: $t$, (classes,), see `pugd_optax.classes.strength`; or `offsets(a, b)`. Held fixed: no gradient flows
-        into it.
-      edit: `multiplicative` (the default) or `additive`; none with offsets, which are an edit of their own.
-      where: (...) bool, False for rows that are left as they are, such as padding; their labels may be any.
+      strength: $t$, (classes,), see `pugd_optax.classes.strength`; or `offsets(a, b)`. No gradient flows into it.
+      edit: `multiplicative` (the default) or `additive`; not given with offsets, which are an edit themselves.
+      where: (...) bool, False for rows that are not changed, such as padding; their labels do not matter.
       axis_name: a mesh axis over which the batch is split, for `additive`.
 
     Returns:
-      `logits`, bit for bit.
+      `logits`, unchanged.
 
     Raises:
-      ValueError, TypeError: if labels or `where` do not fit the logits or labels are out of range. Labels under jit
-        cannot be read: there, one out of range leaves the gradient of its row as it is.
+      ValueError, TypeError: if labels or `where` do not fit the logits or labels are out of range. Under jit labels
+        cannot be checked: with a label out of range, the gradient of its row is not changed.
 
     Example:
-      The caller keeps state, loss and optimizer; `strength` is one and the same for every gradient of the step, so
-      this goes with methods that evaluate the gradient again.
+      The caller keeps state, loss and optimizer. `strength` is the same for every gradient of a step, so this works
+      with methods that evaluate a second gradient.
 
       >>> import jax, jax.numpy as jnp, optax, pugd_optax
       >>> from pugd_optax import classes, logits
@@ -72,8 +71,8 @@ def perturb(
       0.312
 
     Notes:
-      Works on the whole batch: not inside a `vmap` over examples. Forward mode (`jvp`, forward-over-reverse
-      Hessian-vector products) is refused by `jax.custom_vjp`; there, use `linear_surrogate`.
+      Works on the whole batch, so do not use it inside a `vmap` over examples. `jax.custom_vjp` does not support
+      forward mode (`jvp`, forward-over-reverse Hessian-vector products); use `linear_surrogate` for that.
     """
     members = membership(labels, logits, where)
     return _identity(edit_of(strength, edit, axis_name), logits, members, strength)
@@ -88,7 +87,7 @@ def linear_surrogate(
     where: Any = None,
     axis_name: str | None = None,
 ) -> LogitLoss:
-    r"""A loss of the same value whose first derivative is edited by class, in forward and in reverse mode.
+    r"""A loss with the same value whose first derivative is edited by class, in forward and in reverse mode.
 
     $$\tilde\ell(u) = \ell(u) + \langle \delta, u \rangle - \mathrm{stop}\langle \delta, u \rangle, \qquad
       \delta = \mathrm{stop}(\tilde g - g), \qquad g = \nabla_u \ell(u)$$
@@ -97,8 +96,8 @@ def linear_surrogate(
       logit_loss: $\ell$, `logits -> scalar`, bound to the labels of the batch.
       labels: (...) integer class indices, or (..., classes) soft labels in [0, 1].
       strength: $t$, (classes,), or `offsets(a, b)`; held fixed.
-      edit: `multiplicative` (the default) or `additive`; none with offsets.
-      where: (...) bool, False for rows that are left as they are, such as padding.
+      edit: `multiplicative` (the default) or `additive`; not given with offsets.
+      where: (...) bool, False for rows that are not changed, such as padding.
       axis_name: a mesh axis over which the batch is split, for `additive`.
 
     Returns:
@@ -112,10 +111,10 @@ def linear_surrogate(
       [[-0.75, 0.75], [0.25, -0.25]]
 
     Notes:
-      Second derivatives are those of the plain loss: $\delta$ is a constant. One gradient with respect to the logits
-      more; for a loss on logits that is next to nothing.
+      Second derivatives are those of the plain loss, because $\delta$ is a constant. It costs one more gradient with
+      respect to the logits, which is almost nothing for a loss on logits.
 
-      Inside `shard_map` the loss may be that of the device or an average over the mesh.
+      Inside `shard_map` the loss may be that of one device or an average over the mesh.
     """
     edited = edit_of(strength, edit, axis_name)
 
@@ -132,7 +131,7 @@ def linear_surrogate(
 
 
 def edit_of(strength: Strength, edit: Edit | None, axis_name: str | None = None) -> Callable[..., jax.Array]:
-    """`(cotangent, logits, members, strength) -> cotangent`, whichever of the two kinds the strength is of."""
+    """`(cotangent, logits, members, strength) -> cotangent`, for both kinds of strength."""
     if not isinstance(strength, Offsets):
         return functools.partial(_by_class, multiplicative if edit is None else edit, axis_name)
     if edit is not None:
@@ -146,13 +145,13 @@ def _by_class(edit, axis_name, cotangent, logits, members, strength):
 
 
 def _sum_like(value: jax.Array, local: jax.Array) -> jax.Array:
-    """`local`, summed over the mesh axes over which `value` does not vary: a loss averaged over devices is one."""
+    """`local`, summed over the mesh axes over which `value` does not vary, as for a loss averaged over devices."""
     axes = _axes(local) - _axes(value)
     return jax.lax.psum(local, tuple(axes)) if axes else local
 
 
 def _axes(x: jax.Array) -> frozenset[str]:
-    """The mesh axes over which a value differs, as far as `shard_map` keeps track."""
+    """The mesh axes over which a value varies, as far as `shard_map` tracks it."""
     aval = jax.typeof(x)
     return aval.manual_axis_type.varying if hasattr(aval, "manual_axis_type") else getattr(aval, "vma", frozenset())
 
@@ -164,7 +163,7 @@ def _identity(edit: Callable[..., jax.Array], logits: jax.Array, members: jax.Ar
 
 
 def _identity_fwd(edit, logits, members, strength):
-    # An edit by class does not need the logits, so they are not kept for it.
+    # An edit by class does not need the logits, so they are not saved.
     kept = logits if edit is perturb_by_offsets else None
     return logits, (kept, members, strength)
 

@@ -1,13 +1,13 @@
-r"""Losses Optax lacks: for long-tailed and for noisy labels.
+r"""Losses that Optax lacks, for long-tailed data and for noisy labels.
 
-Losses of logits and integer labels, one number an example and no reduction, as in `optax.losses`. For focal loss
-use Optax's: `optax.sigmoid_focal_loss(logits, jax.nn.one_hot(labels, classes), alpha=0.25, gamma=2.0).sum(-1)`; for
-label smoothing `optax.smooth_labels`. All of these are losses of logits, so `pugd_optax.lpg` takes their mean as
+They take logits and integer labels and return one number per example without reduction, as in `optax.losses`. For focal
+loss use Optax's: `optax.sigmoid_focal_loss(logits, jax.nn.one_hot(labels, classes), alpha=0.25, gamma=2.0).sum(-1)`;
+for label smoothing `optax.smooth_labels`. All of these are losses of logits, so `pugd_optax.lpg` takes their mean as
 `logit_loss`.
 
-A label out of range raises where it can be read. Under jit it cannot: there it makes loss and gradient NaN, to be seen.
-Padding needs a class that exists, and its losses left out after:
-`jnp.where(real, gce(logits, jnp.where(real, labels, 0)), 0)`.
+A label out of range raises an error. Under jit it cannot be checked: there it makes the loss and the gradient NaN, so
+that it is noticed. For padding, use an existing class and remove its losses afterwards: `jnp.where(real, gce(logits,
+jnp.where(real, labels, 0)), 0)`.
 """
 
 from pugd_optax.losses.long_tail import (

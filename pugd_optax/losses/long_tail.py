@@ -1,4 +1,4 @@
-"""Losses and weights for long tails, by the class counts of the training set."""
+"""Losses and weights for long tails, based on the class counts of the training set."""
 
 from typing import Any
 
@@ -90,12 +90,12 @@ def adjust_logits(logits: jax.Array, counts: Any, tau: float = 1.0) -> jax.Array
 
 
 def ldam(logits: jax.Array, labels: Any, counts: Any, max_margin: float = 0.5, scale: float = 30.0) -> jax.Array:
-    r"""Label-distribution-aware margins: the rarer the true class, the wider its margin.
+    r"""Label-distribution-aware margins: the rarer the true class, the larger its margin.
 
     $$\mathrm{CE}\big(s\,(u - m_y\, e_y),\, y\big), \qquad m_c = m_{\max} \Big(\frac{n_c}{\min_k n_k}\Big)^{-1/4}$$
 
     Args:
-      logits: $u$, (..., classes): cosines, of normalised features and a normalised last layer.
+      logits: $u$, (..., classes): cosines, from normalised features and a normalised last layer.
       labels: (...) integer class indices. One out of range raises, or gives NaN under jit.
       counts: (classes,) numbers above 0, the class counts of the training set.
       max_margin: $m_{\max} \ge 0$, the margin of the rarest class.
@@ -155,12 +155,12 @@ def class_balanced_weights(counts: Any, beta: float = 0.9999) -> jax.Array:
 
 
 def drw_weights(counts: Any, step: jax.typing.ArrayLike, start: int, beta: float = 0.9999) -> jax.Array:
-    r"""Deferred re-weighting: equal weights before a step, class-balanced ones from it on.
+    r"""Deferred re-weighting: equal weights up to a step, class-balanced weights from then on.
 
     Args:
       counts: (classes,) numbers above 0, the class counts of the training set.
-      step: the step now; may be traced.
-      start: first step with class-balanced weights; the paper takes .8 of the training.
+      step: the current step; may be traced.
+      start: first step with class-balanced weights; the paper uses 0.8 of the training.
       beta: as in `class_balanced_weights`.
 
     Returns:
@@ -181,7 +181,7 @@ def drw_weights(counts: Any, step: jax.typing.ArrayLike, start: int, beta: float
 
 
 def weighted_mean(losses: jax.Array, weights: jax.Array) -> jax.Array:
-    r"""The mean of losses by weight, $\sum_i v_i \ell_i / \sum_i v_i$: how class weights are meant by their authors.
+    r"""The weighted mean of losses, $\sum_i v_i \ell_i / \sum_i v_i$, as the authors of class weights intend.
 
     `(weights * losses).mean()` divides by the number of examples instead. On a long tail most examples have small
     weights, so its gradient is smaller at the same learning rate: 5.8 times with `class_balanced_weights` on CIFAR-10
@@ -189,7 +189,7 @@ def weighted_mean(losses: jax.Array, weights: jax.Array) -> jax.Array:
 
     Args:
       losses: (...) losses.
-      weights: (...) weights $v_i \ge 0$, those of the labels: `class_balanced_weights(counts)[labels]`.
+      weights: (...) weights $v_i \ge 0$, one for each label: `class_balanced_weights(counts)[labels]`.
 
     Returns:
       A scalar; 0 where all weights are 0.
@@ -216,5 +216,5 @@ def weighted_mean(losses: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def _along_classes(x: np.ndarray, logits: jax.Array) -> jax.Array:
-    """One number a class, in the dtype of the logits and ready to be added to them."""
+    """One number per class, in the dtype of the logits and ready to be added to them."""
     return jnp.asarray(x, logits.dtype).reshape((1,) * (logits.ndim - 1) + (-1,))

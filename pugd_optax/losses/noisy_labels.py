@@ -1,4 +1,4 @@
-"""Losses that a wrong label moves less than cross-entropy."""
+"""Losses that are less affected by wrong labels than cross-entropy."""
 
 from typing import Any
 
@@ -49,7 +49,7 @@ def sce(logits: jax.Array, labels: Any, alpha: float = 0.1, beta: float = 1.0, f
       labels: (...) integer class indices. One out of range raises, or gives NaN under jit.
       alpha: $\alpha \ge 0$, .1 for CIFAR-10 and 6 for CIFAR-100 in the paper.
       beta: $\beta \ge 0$, 1 for CIFAR-10 and .1 for CIFAR-100.
-      floor: $A$ in (0, 1], what stands for the 0 in $\log 0$ of the labels.
+      floor: $A$ in (0, 1], replaces the 0 in the $\log 0$ of the labels.
 
     Returns:
       (...) losses.
@@ -89,7 +89,7 @@ def forward_correction(logits: jax.Array, labels: Any, transitions: Any) -> jax.
       (...) losses. With the identity as $T$ it is cross-entropy.
 
     Raises:
-      ValueError, TypeError: if logits, labels and $T$ do not fit, or rows of a $T$ that can be read do not sum to 1.
+      ValueError, TypeError: if logits, labels and $T$ do not fit, or rows of an untraced $T$ do not sum to 1.
 
     Example:
       >>> import jax.numpy as jnp

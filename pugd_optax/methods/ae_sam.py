@@ -1,4 +1,4 @@
-"""AE-SAM: SAM where the gradient is large for its time."""
+"""AE-SAM: SAM on steps whose gradient is larger than usual."""
 
 import optax
 
@@ -19,25 +19,25 @@ def ae_sam(
     mask: Mask | None = None,
     report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""AE-SAM: an adaptive policy spends SAM's second gradient where the loss is steep.
+    r"""AE-SAM: an adaptive policy uses SAM's second gradient only where the loss is steep.
 
     $$u = \begin{cases} \nabla L(w + \rho\, g / \|g\|) & \text{if } \|g\|^2 \ge \mu_t + c_t \sigma_t \\
       g & \text{otherwise} \end{cases}$$
 
     with running mean $\mu_t$ and standard deviation $\sigma_t$ of $\|g\|^2$ (see `pugd_optax.timing.large_gradient`)
-    and $c_t$ running linearly from `start` to `stop`. $1 +$ the share of active steps in gradient evaluations: at
-    $c = 0$ about half of the steps, more below and fewer above. For another method by the same policy, pass the gate as
-    its `when=`.
+    and $c_t$ changing linearly from `start` to `stop`. A step costs on average 1 + the fraction of active steps in
+    gradient evaluations: about half of the steps are active at $c = 0$, more below and fewer above. To use this policy
+    with another method, pass the gate as its `when=`.
 
     Args:
-      total_steps: the number of steps in which $c_t$ runs its course, at least 1.
+      total_steps: the number of steps over which $c_t$ changes, at least 1.
       radius: $\rho \ge 0$; a number or a schedule.
       start: $c_0$, in standard deviations.
-      stop: $c_T$, in standard deviations; held after `total_steps`.
+      stop: $c_T$, in standard deviations; kept after `total_steps`.
       decay: $\delta$ in [0, 1), the memory of the running moments.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm of the perturbation is
-        over these alone, that of the policy over all. Default: all.
-      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+        over these only, the norm used by the policy is over all. Default: all.
+      report: also store norms, cosine and distance of active steps in the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -55,8 +55,8 @@ def ae_sam(
       https://arxiv.org/abs/2304.14647
 
     Notes:
-      The linear course is the paper's. The bounds and the direction, rare at first and frequent at the end, where SAM
-      is known to pay most, are our choice: check them against the paper before you compare with its tables.
+      The linear change is the paper's. The bounds and the direction (rare at first, frequent at the end, where SAM is
+      known to help most) are our choice: check them against the paper before you compare with its tables.
     """
     check_count("total_steps", total_steps, low=1, static=True)
     check_number("start", start)

@@ -23,17 +23,17 @@ def amp(
     $$\delta_0 = 0, \qquad \delta_{k+1} = \Pi\big(\delta_k + \zeta\, \nabla L(w + \delta_k)\big), \qquad
       u = \nabla L(w + \delta_N)$$
 
-    where $\Pi$ shortens each **tensor** to a norm of at most `epsilon`. A short gradient is not stretched, unlike in
-    SAM. `steps + 1` gradient evaluations a step.
+    where $\Pi$ scales each **tensor** down to a norm of at most `epsilon`. Unlike in SAM, a small gradient is not
+    scaled up. `steps + 1` gradient evaluations per step.
 
     Args:
       epsilon: radius of each tensor's ball, at least 0; a number or a schedule.
       step_size: $\zeta > 0$, the inner learning rate; a number or a schedule.
       steps: $N \ge 1$, the number of ascent steps.
-      when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
+      when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
-        over these alone. Default: all.
-      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+        over these only. Default: all.
+      report: also store norms, cosine and distance of active steps in the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see

@@ -16,9 +16,10 @@ class AntiPGDState(NamedTuple):
 
     Attributes:
       step: counts every call, int32.
-      sigma: the scale of the noise that the parameters carry, float32: what is added is what is taken back, whatever
-        becomes of the argument.
-      residual: for each parameter below float32, what rounding has kept from it, float32; one 0 for the others.
+      sigma: the scale of the noise that is currently in the parameters, float32, so that exactly this noise is
+        subtracted even if the argument changes.
+      residual: for each parameter with a dtype below float32, the part of its updates lost to rounding, float32; a
+        single 0 for the others.
     """
 
     step: jax.Array
@@ -27,28 +28,29 @@ class AntiPGDState(NamedTuple):
 
 
 def anti_pgd(sigma: optax.ScalarOrSchedule = 0.01, key: jax.Array | int = 0) -> optax.GradientTransformationExtraArgs:
-    r"""Anticorrelated perturbed gradient descent: every step takes the last noise back and adds a new one.
+    r"""Anticorrelated perturbed gradient descent: every step subtracts the last noise and adds new noise.
 
     $$w_{t+1} = w_t + \Delta_t + (\sigma_{t+1} \xi_{t+1} - \sigma_t \xi_t), \qquad \xi_t \sim \mathcal{N}(0, I)$$
 
     It goes **last** in the chain, after the base optimizer: $\Delta_t$ is the finished update, and the noise is not
-    scaled by the learning rate. The loss is regularised by $\frac{\sigma^2}{2} \operatorname{tr} H$. No gradient is
-    evaluated again.
+    scaled by the learning rate. The loss is regularised by $\frac{\sigma^2}{2} \operatorname{tr} H$. There is no second
+    gradient evaluation.
 
     With a plain SGD step it is `pugd_optax.noise_injection` in the variable $z_t = w_t - \sigma_t \xi_t$:
     $z_{t+1} = z_t - \eta \nabla L(z_t + \sigma_t \xi_t)$, with the same key and the same noise. The two differ in
     which iterate is kept.
 
     Args:
-      sigma: $\sigma \ge 0$, the standard deviation on each parameter; a number or a schedule. The parameters carry
-        one noise vector at all times; a schedule that ends at 0 takes the last one back.
+      sigma: $\sigma \ge 0$, the standard deviation on each parameter; a number or a schedule. The parameters always
+        contain one noise vector; a schedule that ends at 0 removes the last one.
       key: a PRNG key or an integer seed. The noise of step t is drawn from `fold_in(key, t)`, once when it is added and
-        again when it is taken back, so no copy of it is kept. Two noise methods in one chain need two keys: those of
+        again when it is subtracted, so no copy of it is kept. Two noise methods in one chain need two keys: those of
         one key draw the same numbers.
 
     Returns:
-      An `optax.GradientTransformationExtraArgs`. Wrap it in `optax.masked` to perturb a subset. Below float32 it needs
-      `params` and keeps a float32 copy of their shape: rounding would leave a part of each noise behind for good.
+      An `optax.GradientTransformationExtraArgs`. Wrap it in `optax.masked` to perturb a subset. For parameters below
+      float32 it needs `params` and keeps a float32 tree of their shape; otherwise rounding would leave a part of every
+      noise vector in the parameters.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range.
@@ -63,14 +65,14 @@ def anti_pgd(sigma: optax.ScalarOrSchedule = 0.01, key: jax.Array | int = 0) -> 
       https://arxiv.org/abs/2202.02831
 
     Notes:
-      The first step takes back $\xi_0$, which nobody has added: the iterates are those of a start at $z_0 = w_0 -
+      The first step subtracts $\xi_0$ although it was never added: the iterates are those of a start at $z_0 = w_0 -
       \sigma_0 \xi_0$.
     """
     check_number("sigma", sigma, low=0, schedule=True)
     key = as_key(key)
 
     def scale(step: jax.Array) -> jax.Array:
-        # A copy: an array given as sigma must not be donated with the state.
+        # A copy, because an array passed as sigma must not be donated with the state.
         return jnp.array(sigma(step) if callable(sigma) else sigma, jnp.float32)
 
     def init(params: optax.Params) -> AntiPGDState:
@@ -99,7 +101,7 @@ def _is_short(w: jax.typing.ArrayLike) -> bool:
 
 
 def _pay(u: jax.Array, wanted: jax.Array, residual: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The update, and what `optax.apply_updates` will lose of it: owed to the next one, or the noise would drift."""
+    """The update, and the part that `optax.apply_updates` will lose to rounding, which the next update makes up for."""
     if not _is_short(w):
         return wanted.astype(u.dtype), residual
     wide, wanted = widen(w), wanted + residual
@@ -109,6 +111,6 @@ def _pay(u: jax.Array, wanted: jax.Array, residual: jax.Array, w: jax.Array) -> 
 
 
 def _rounded(x: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:
-    """`x` with the bits of a shorter dtype; a cast there and back again may be left out by XLA."""
+    """`x` rounded to the bits of a shorter dtype; XLA may remove a cast there and back."""
     bits = jnp.finfo(dtype)
     return jax.lax.reduce_precision(x, bits.nexp, bits.nmant)

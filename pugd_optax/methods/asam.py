@@ -23,19 +23,19 @@ def asam(
 
     $$T = |w| + \eta, \qquad \epsilon = \rho\,\frac{T^2 \odot g}{\| T \odot g \|}, \qquad u = \nabla L(w + \epsilon)$$
 
-    Two gradient evaluations a step. Rescaling a layer leaves the loss in the ball unchanged, so one radius suits
+    Two gradient evaluations per step. Rescaling a layer leaves the loss in the ball unchanged, so one radius suits
     layers of every size. The length of $\epsilon$ itself is not $\rho$; that of $\epsilon / T$ is.
 
     Args:
       radius: $\rho \ge 0$ (0.5 for CIFAR-10 and 1.0 for CIFAR-100 in the paper); a number or a schedule.
-      eta: $\eta \ge 0$, so that a parameter that is 0 can move.
+      eta: $\eta \ge 0$; above 0, parameters that are 0 can move too.
       scaled: the parameters that get $T$, a tree of bools or a function of the parameters; the others get $T = 1$. By
-        default all are scaled. The authors scale weights only, `lambda p: jax.tree.map(lambda w: w.ndim > 1, p)` does
-        nearly that; the best radius is then about four times smaller.
-      when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
+        default all are scaled. The authors scale weights only; `lambda p: jax.tree.map(lambda w: w.ndim > 1, p)` does
+        nearly that, and the best radius is then about four times smaller.
+      when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
-        over these alone. Default: all.
-      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+        over these only. Default: all.
+      report: also store norms, cosine and distance of active steps in the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see

@@ -31,17 +31,17 @@ def esam(
     $$\epsilon = \frac{\rho}{\beta}\, m \odot \frac{g}{\|g\|}, \quad m_i \sim \mathrm{Bernoulli}(\beta), \qquad
       u = \nabla L(w + \epsilon)$$
 
-    The mean of $\epsilon$ is SAM's, its length about $\rho / \sqrt{\beta}$. Two gradient evaluations a step;
+    The mean of $\epsilon$ is that of SAM, its norm about $\rho / \sqrt{\beta}$. Two gradient evaluations per step;
     $\beta = 1$ is SAM.
 
     Args:
       radius: $\rho \ge 0$; a number or a schedule.
       beta: $\beta$ in (0, 1], the probability.
       key: a PRNG key or an integer seed; the subset of step t is drawn from `fold_in(key, t)`.
-      when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
-      mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm is over these alone.
+      when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
+      mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm is over these only.
         Default: all.
-      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+      report: also store norms, cosine and distance of active steps in the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -59,12 +59,13 @@ def esam(
       https://arxiv.org/abs/2110.03141
 
     Notes:
-      The paper's formula, weight by weight. The authors' code, https://github.com/dydjw9/Efficient_SAM, keeps or drops
-      whole tensors and takes the norm over those kept.
+      This is the paper's formula, for every single weight. The authors' code, https://github.com/dydjw9/Efficient_SAM,
+      keeps or drops whole tensors and takes the norm over those kept.
 
-      The subset alone saves no time under XLA. The paper's other half, the second gradient on those examples only whose
-      loss the perturbation raised most, does: it belongs into `grad_fn`, which alone knows the batch. The page "Methods
-      in a few lines" of the documentation writes it, `--second-batch raised:0.5` of the trainer is it.
+      The subset of weights alone saves no time under XLA. The other half of the paper does: the second gradient uses
+      only the examples whose loss the perturbation increased most. It belongs in `grad_fn`, because only that knows the
+      batch. The page "Methods in a few lines" of the documentation shows how; in the trainer it is `--second-batch
+      raised:0.5`.
     """
     check_number("beta", beta, low=0, high=1)
     if isinstance(beta, int | float) and beta == 0:

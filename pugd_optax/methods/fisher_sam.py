@@ -27,16 +27,16 @@ def fisher_sam(
     $$\epsilon = \rho\,\frac{F^{-1} g}{\sqrt{\langle g, F^{-1} g \rangle}}, \qquad
       F^{-1} = \frac{1}{1 + \eta\, g^2}, \qquad u = \nabla L(w + \epsilon)$$
 
-    all elementwise, with the squared gradient of the batch for the Fisher information. Two gradient evaluations a step.
+    all elementwise, with the squared gradient of the batch as Fisher information. Two gradient evaluations per step.
     $\eta = 0$ is SAM; entries of $g$ far below $1 / \sqrt\eta$ are moved as by SAM.
 
     Args:
       radius: $\rho \ge 0$; a number or a schedule.
       eta: $\eta \ge 0$, the weight of the Fisher information.
-      when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
+      when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
-        over these alone. Default: all.
-      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+        over these only. Default: all.
+      report: also store norms, cosine and distance of active steps in the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -46,25 +46,17 @@ def fisher_sam(
       ValueError, TypeError: if an argument is out of its range.
 
     Example:
-      >>> import jax, jax.numpy as jnp, optax, pugd_optax
-      >>> loss = lambda w: jnp.sum(w**2)
-      >>> tx = optax.chain(pugd_optax.fisher_sam(radius=0.05), optax.sgd(0.1))
-      >>> w = jnp.array([1.0, 2.0])
-      >>> state = tx.init(w)
-      >>> for _ in range(10):
-      ...     updates, state = tx.update(jax.grad(loss)(w), state, w, grad_fn=jax.grad(loss))
-      ...     w = optax.apply_updates(w, updates)
-      >>> print(f"{loss(w):.3f}")
-      0.040
+      >>> import optax, pugd_optax
+      >>> tx = optax.chain(pugd_optax.fisher_sam(radius=0.05), optax.sgd(0.1, momentum=0.9))
 
     References:
       Kim, Li, Hu and Hospedales, Fisher SAM: Information Geometry and Sharpness Aware Minimisation, ICML 2022,
       https://arxiv.org/abs/2206.04920
 
     Notes:
-      The formula was checked against an implementation of others,
-      https://github.com/johnjaejunlee95/torch-unified-SAM-optimization, which takes $\rho = 0.1$ and $\eta = 1$; the
-      paper's own text beyond its abstract was not at hand, and no code of its authors is public.
+      The formula was checked against a third-party implementation,
+      https://github.com/johnjaejunlee95/torch-unified-SAM-optimization, which uses $\rho = 0.1$ and $\eta = 1$. Of the
+      paper only the abstract was available, and its authors have published no code.
     """
     check_number("eta", eta, low=0)
 

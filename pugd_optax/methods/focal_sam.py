@@ -23,24 +23,24 @@ def focal_sam(
     mask: Mask | None = None,
     report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Focal SAM: every class is flattened, rare ones more.
+    r"""Focal SAM: sharpness is reduced for every class, more for rare ones.
 
     $$c_k = \lambda (1 - \pi_k)^\gamma, \qquad L_c = \tfrac1n \sum_i c_{y_i} \ell_i, \qquad
       \epsilon = \rho\,\frac{\nabla L_c(w)}{\|\nabla L_c(w)\|}, \qquad
       u = \nabla (L - L_c)(w) + \nabla L_c(w + \epsilon)$$
 
-    with $\pi_k$ the share of class $k$ in the training set. Three gradient evaluations a step. $\gamma = 0$,
+    with $\pi_k$ the share of class $k$ in the training set. Three gradient evaluations per step. $\gamma = 0$,
     $\lambda = 1$ is SAM.
 
     Args:
       counts: (classes,) numbers above 0, the class counts of the training set.
-      radius: $\rho \ge 0$; a number or a schedule. The authors' script takes 0.2.
-      gamma: $\gamma \ge 0$, how strongly frequent classes are left out; 1 in the authors' script.
+      radius: $\rho \ge 0$; a number or a schedule. The authors' script uses 0.2.
+      gamma: $\gamma \ge 0$, how strongly frequent classes are down-weighted; 1 in the authors' script.
       strength: $\lambda \ge 0$, the weight of sharpness; 0.5 in the authors' script.
-      when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
+      when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
-        over these alone. Default: all.
-      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+        over these only. Default: all.
+      report: also store norms, cosine and distance of active steps in the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs` with

@@ -1,4 +1,4 @@
-"""Friendly SAM: SAM along what the batch adds to the running mean of the gradient."""
+"""Friendly SAM: SAM along the difference between the batch gradient and its running mean."""
 
 from typing import Any, NamedTuple
 
@@ -20,8 +20,8 @@ class FriendlySAMState(NamedTuple):
     """State of `friendly_sam`.
 
     Attributes:
-      mean: running mean of the gradients, moved on every step, active or not. A gradient that is not finite leaves it
-        as it is.
+      mean: running mean of the gradients, updated on every step, active or not. Gradients that are not finite are
+        skipped.
       started: whether a finite gradient has entered it.
       reevaluate: state of the re-evaluation.
     """
@@ -46,19 +46,20 @@ def friendly_sam(
     $$d = g - \sigma\, m, \qquad \epsilon = \rho\,\frac{d}{\|d\|}, \qquad u = \nabla L(w + \epsilon), \qquad
       m \leftarrow \lambda m + (1 - \lambda)\, g$$
 
-    $m$ estimates the gradient of the full data; the ascent uses it before this step's gradient enters it, and the first
-    gradient starts it. Two gradient evaluations a step, and one copy of the parameters more. $\sigma = 0$ is SAM.
+    $m$ estimates the gradient of the full data. The ascent uses it before it is updated with this step's gradient; it
+    starts at the first gradient. Two gradient evaluations per step, and one more copy of the parameters. $\sigma = 0$
+    is SAM.
 
     Args:
       radius: $\rho \ge 0$; a number or a schedule.
-      sigma: $\sigma$, how much of the running mean is taken away.
-      decay: $\lambda$ in [0, 1]; 0.9 is the default of the authors' class, their runs take 0.95.
-      adaptive: whether the ball scales with the parameters, as that of `pugd_optax.asam` with $\eta = 0$:
+      sigma: $\sigma$, how much of the running mean is subtracted.
+      decay: $\lambda$ in [0, 1]; 0.9 is the default of the authors' class, their runs use 0.95.
+      adaptive: whether the ball scales with the parameters, as in `pugd_optax.asam` with $\eta = 0$:
         $\epsilon = \rho\, w^2 \odot d / \|w \odot d\|$.
-      when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
-      mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm is over these alone.
+      when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
+      mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm is over these only.
         Default: all.
-      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+      report: also store norms, cosine and distance of active steps in the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see

@@ -1,4 +1,4 @@
-"""Functional SAM: SAM on the function that a network computes, not on its logits' statistics."""
+"""Functional SAM: SAM that perturbs the Jacobian of the network, but not the gradient of the loss at the logits."""
 
 from typing import Any
 
@@ -26,14 +26,14 @@ def functional_sam(
 
     with the logits $u(w)$ and their Jacobian $J$. SAM's gradient changes along two paths, through $J$ and through the
     gradient at the logits; in language models the second dominates and lowers a sharpness that does not matter. Two
-    gradient evaluations a step, and a forward pass more where the compiler does not merge it with the caller's.
+    gradient evaluations per step, and one more forward pass if the compiler does not merge it with the caller's.
 
     Args:
       radius: $\rho \ge 0$; a number or a schedule.
-      when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
+      when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
-        over these alone. Default: all.
-      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+        over these only. Default: all.
+      report: also store norms, cosine and distance of active steps in the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs` with
@@ -66,12 +66,12 @@ def functional_sam(
       2025, https://arxiv.org/abs/2502.02407
 
     Notes:
-      The formula was checked against a summary by others, https://junaidaliop.github.io/zij/math/functionalsam/, and
-      the paper's abstract; its authors' code is not public. Their second proposal, an ascent preconditioned by
-      the second moments of Adam, is not built.
+      The formula was checked against a third-party summary, https://junaidaliop.github.io/zij/math/functionalsam/, and
+      the paper's abstract; the authors' code is not public. Their second proposal, an ascent preconditioned by the
+      second moments of Adam, is not implemented.
 
-      Terms of the loss that are not a function of the logits are in the ascent and lost in $u$: put weight decay in the
-      optimizer.
+      Terms of the loss that are not a function of the logits affect the ascent but are missing in $u$: put weight decay
+      in the optimizer.
     """
     inner = sam(radius, when=when, mask=mask, report=report)
 

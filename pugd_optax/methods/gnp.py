@@ -23,16 +23,16 @@ def gnp(
 
     $$\epsilon = r\,\frac{g}{\|g\|}, \qquad u = (1 - \alpha)\, g + \alpha\, g^*, \qquad \alpha = \lambda / r$$
 
-    Two gradient evaluations a step. $\alpha = 1$ is SAM, $\alpha = 0$ plain training.
+    Two gradient evaluations per step. $\alpha = 1$ is SAM, $\alpha = 0$ plain training.
 
     Args:
       radius: $r \ge 0$, the step of the finite difference; a number or a schedule.
       alpha: $\alpha$, the share of the new gradient; a number or a schedule. The strength of the penalty is
         $\lambda = \alpha r$.
-      when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
+      when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
-        over these alone. Default: all.
-      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+        over these only. Default: all.
+      report: also store norms, cosine and distance of active steps in the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see

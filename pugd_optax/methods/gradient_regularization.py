@@ -36,25 +36,25 @@ def gradient_regularization(
     | `central` | $g + \frac{\gamma}{2h} \big(\nabla L(w + h g) - \nabla L(w - h g)\big)$ | $O(h^2)$ | 3 |
     | `exact` | $g + \gamma H g$ | 0 | 1 and a Hessian-vector product |
 
-    At $\gamma = h$ the forward scheme is SAM with an unnormalised ascent, $u = \nabla L(w + h g)$. The penalty of the
-    norm itself, $L + \lambda \|\nabla L\|$, is `pugd_optax.gnp(radius=r, alpha=lambda / r)`: there the step has the
-    fixed length $r$, here the length $h \|g\|$.
+    At $\gamma = h$ the forward scheme is SAM with an unnormalised ascent, $u = \nabla L(w + h g)$. To penalise the norm
+    itself, $L + \lambda \|\nabla L\|$, use `pugd_optax.gnp(radius=r, alpha=lambda / r)`: there the finite difference
+    has the fixed length $r$, here the length $h \|g\|$.
 
     Args:
-      strength: $\gamma \ge 0$ (the paper tries 0.0001 to 0.1); a number or a schedule, as a warm-up
+      strength: $\gamma \ge 0$ (the paper tries 0.0001 to 0.1); a number or a schedule, for example a warm-up
         `optax.linear_schedule(0.0, 0.1, transition_steps=1000)`.
-      step: $h > 0$ (the paper tries 0.01 to 0.5 and finds large forward steps best); a number or a schedule. A
-        schedule that is 0 leaves the penalty out. Not used by `exact`.
+      step: $h > 0$ (the paper tries 0.01 to 0.5 and finds large forward steps best); a number or a schedule. Where a
+        schedule is 0, there is no penalty. Not used by `exact`.
       scheme: `"forward"`, `"backward"`, `"central"` or `"exact"`.
-      when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
+      when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
       mask: the parameters to perturb, a tree of bools or a function of the parameters. The penalty is then the squared
-        gradient norm of these alone; its gradient still reaches all. Default: all.
-      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+        gradient norm of these only, but its gradient affects all parameters. Default: all.
+      report: also store norms, cosine and distance of active steps in the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
-      `pugd_optax.reevaluate`. In its state the radius is $h$ (0 for `exact`), and where two sides or the Hessian are
-      evaluated, $g^*$ is half the difference of the two or $H g$.
+      `pugd_optax.reevaluate`. In its state the radius is $h$ (0 for `exact`). With `central` or `exact`, $g^*$ is half
+      the difference of the two sides or $H g$.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range.
@@ -68,9 +68,9 @@ def gradient_regularization(
       Finite-Difference Computation and Implicit Bias, ICML 2023, https://arxiv.org/abs/2210.02720
 
     Notes:
-      Put clipping after this, not before: from a clipped $g$ the difference keeps a part that is along $g$ and as large
-      as $\frac{\gamma}{h}$ times what was cut off. With adaptive base optimizers a warm-up of `strength` or `step`
-      keeps the penalty out of their early second moments.
+      Put clipping after this, not before: if $g$ was clipped, the difference contains a component along $g$ that is
+      $\frac{\gamma}{h}$ times the part that was cut off. With adaptive base optimizers, a warm-up of `strength` or
+      `step` keeps the penalty out of their early second moments.
     """
     if scheme not in get_args(Scheme):
         raise ValueError(f"scheme={scheme!r}: expected one of {', '.join(get_args(Scheme))}.")

@@ -20,23 +20,23 @@ def gsam(
     mask: Mask | None = None,
     report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Surrogate gap guided SAM: descend the perturbed loss, and narrow its gap to the loss itself.
+    r"""Surrogate gap guided SAM: descend the perturbed loss, and reduce its gap to the unperturbed loss.
 
     $$\epsilon = \rho\,\frac{g}{\|g\|}, \qquad u = g^* - \alpha\, g_\perp, \qquad
       g_\perp = g - \frac{\langle g, g^* \rangle}{\|g^*\|^2}\, g^*$$
 
-    Two gradient evaluations a step. Moving against $-g_\perp$ raises the loss at $w$ without changing, to first order,
+    Two gradient evaluations per step. To first order, moving against $-g_\perp$ raises the loss at $w$ without changing
     the loss at $w + \epsilon$: it closes the gap. $\alpha = 0$ is SAM.
 
     Args:
       radius: $\rho \ge 0$; a number or a schedule. The paper lets it follow the learning rate linearly.
       alpha: $\alpha \ge 0$, the strength of the gap term; a number or a schedule.
-      adaptive: whether the ball scales with the parameters, as that of `pugd_optax.asam` with $\eta = 0$:
+      adaptive: whether the ball scales with the parameters, as in `pugd_optax.asam` with $\eta = 0$:
         $\epsilon = \rho\, w^2 \odot g / \|w \odot g\|$.
-      when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
+      when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
-        over these alone. Default: all.
-      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+        over these only. Default: all.
+      report: also store norms, cosine and distance of active steps in the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see

@@ -1,4 +1,4 @@
-"""ImbSAM: SAM on the tail classes alone."""
+"""ImbSAM: SAM on the tail classes only."""
 
 from typing import Any
 
@@ -22,22 +22,22 @@ def imb_sam(
     mask: Mask | None = None,
     report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Imbalanced SAM: the loss of classes with few examples is flattened, that of the others is descended.
+    r"""Imbalanced SAM: SAM on the loss of classes with few examples, plain training on the others.
 
     $$L = L_{head} + L_{tail}, \qquad \epsilon = \rho\,\frac{\nabla L_{tail}(w)}{\|\nabla L_{tail}(w)\|}, \qquad
       u = \nabla L_{head}(w) + \nabla L_{tail}(w + \epsilon)$$
 
-    The tail are the classes with fewer than $\eta$ training examples. Three gradient evaluations a step. With all
-    classes in the tail it is SAM.
+    The tail classes are those with fewer than $\eta$ training examples. Three gradient evaluations per step. If all
+    classes are tail classes it is SAM.
 
     Args:
       counts: (classes,) numbers above 0, the class counts of the training set.
       radius: $\rho \ge 0$; a number or a schedule.
-      eta: $\eta$, from how many examples on a class is no tail class. 20 is the authors', for CIFAR-100-LT.
-      when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
+      eta: $\eta$; a class with fewer examples is a tail class. The authors use 20 for CIFAR-100-LT.
+      when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
-        over these alone. Default: all.
-      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+        over these only. Default: all.
+      report: also store norms, cosine and distance of active steps in the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs` with

@@ -23,29 +23,29 @@ def layerwise_noise(
     when: When = None,
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Layer-wise noise injection: perturb one parameter tensor a step, take the gradient there.
+    r"""Layer-wise noise injection: perturb one parameter tensor per step and take the gradient there.
 
     $$\epsilon^{(i)} = \sigma\,\xi \;\text{ for } i = t \bmod M, \quad 0 \text{ otherwise}, \qquad
       u = \nabla L(w + \epsilon)$$
 
-    with $\xi \sim \mathcal{N}(0, I)$ and $M$ tensors: each kernel, each bias and each gain is one. Averaged over a
-    cycle it regularises by $\frac{\sigma^2}{2M} \operatorname{tr} H$; noise of two layers never multiplies, so the
-    variance stays bounded as the network grows wide. **One** gradient evaluation a step, as in
-    `pugd_optax.noise_injection`.
+    with $\xi \sim \mathcal{N}(0, I)$ and $M$ tensors: each kernel, each bias and each gain is one tensor. Averaged over
+    a cycle it regularises by $\frac{\sigma^2}{2M} \operatorname{tr} H$. Only one layer is noisy at a time, so noise of
+    two layers is never multiplied and the variance stays bounded as the width grows. **One** gradient evaluation per
+    step, as in `pugd_optax.noise_injection`.
 
     Args:
       sigma: $\sigma \ge 0$ (0.03 for a ResNet-18 in the authors' code), the standard deviation on each perturbed
-        parameter; a number or a schedule. `noise_injection` spends the same energy a cycle at $\sigma / \sqrt{M}$.
+        parameter; a number or a schedule. `noise_injection` adds the same total noise per cycle at $\sigma / \sqrt{M}$.
       key: a PRNG key or an integer seed; the noise of step t is drawn from `fold_in(key, t)`. Two noise methods in one
-        chain need two keys: those of one key draw the same numbers.
-      order: `"cyclic"`, in the order of `jax.tree.leaves`, or `"random"`, each step by itself.
-      when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on. The cycle counts every
-        step, so a gate of period M would meet the same tensor again and again; take `"random"` then.
-      mask: the tensors to go round, a tree of bools or a function of the parameters. Default: all.
+        chain need different keys: with the same key they draw the same numbers.
+      order: `"cyclic"`, in the order of `jax.tree.leaves`, or `"random"`, independently at each step.
+      when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged. The
+        cycle counts every step, so a gate of period M would always perturb the same tensor; use `"random"` then.
+      mask: the tensors to perturb in turn, a tree of bools or a function of the parameters. Default: all.
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
-      `pugd_optax.reevaluate`. `grads` gives the tree alone. The radius in its state is $\sigma$.
+      `pugd_optax.reevaluate`. `grads` only gives the tree structure. The radius in its state is $\sigma$.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range, or `mask` selects nothing.

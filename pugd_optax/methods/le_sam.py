@@ -1,4 +1,4 @@
-"""LE-SAM: a radius that gives every step the same rise of the loss."""
+"""LE-SAM: a radius such that every step increases the loss by the same amount."""
 
 import jax.numpy as jnp
 import optax
@@ -21,22 +21,22 @@ def le_sam(
     mask: Mask | None = None,
     report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Loss-equated SAM: the perturbation whose linearised loss rises by a fixed budget.
+    r"""Loss-equated SAM: the perturbation that increases the linearised loss by a fixed amount.
 
     $$\epsilon = \min\left(\frac{\sigma_t}{\|g\|},\ \rho_{max}\right) \frac{g}{\|g\|}, \qquad
       u = \nabla L(w + \epsilon)$$
 
-    Two gradient evaluations a step. $\langle g, \epsilon \rangle = \sigma_t$ wherever the ceiling does not bind: the
-    smaller the gradient, the further the look. $\sigma \to \infty$ is SAM.
+    Two gradient evaluations per step. $\langle g, \epsilon \rangle = \sigma_t$ unless the maximum $\rho_{max}$ is
+    reached: the smaller the gradient, the larger the perturbation. $\sigma \to \infty$ is SAM.
 
     Args:
       radius: $\rho_{max} \ge 0$, the largest length of $\epsilon$, the `radius` in the state; a number or a schedule.
-      sigma: $\sigma_t \ge 0$, the budget, in units of the loss; a number or a schedule of the step count. The authors
-        warm it up over 10 epochs and let it fall to 0 along half a cosine from epoch 160 on.
-      when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
+      sigma: $\sigma_t \ge 0$, the increase, in units of the loss; a number or a schedule of the step count. The authors
+        warm it up over 10 epochs and decay it to 0 along half a cosine from epoch 160 on.
+      when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
-        over these alone. Default: all.
-      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+        over these only. Default: all.
+      report: also store norms, cosine and distance of active steps in the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -46,16 +46,8 @@ def le_sam(
       ValueError, TypeError: if an argument is out of its range.
 
     Example:
-      >>> import jax, jax.numpy as jnp, optax, pugd_optax
-      >>> loss = lambda w: jnp.sum(w**2)
-      >>> tx = optax.chain(pugd_optax.le_sam(radius=0.05), optax.sgd(0.1))
-      >>> w = jnp.array([1.0, 2.0])
-      >>> state = tx.init(w)
-      >>> for _ in range(10):
-      ...     updates, state = tx.update(jax.grad(loss)(w), state, w, grad_fn=jax.grad(loss))
-      ...     w = optax.apply_updates(w, updates)
-      >>> print(f"{loss(w):.3f}")
-      0.038
+      >>> import optax, pugd_optax
+      >>> tx = optax.chain(pugd_optax.le_sam(radius=0.05), optax.sgd(0.1, momentum=0.9))
 
     References:
       Wang, Liu, Xie and Gao, Fix the Loss, Not the Radius: Rethinking the Adversarial Perturbation of Sharpness-Aware
@@ -63,7 +55,7 @@ def le_sam(
 
     Notes:
       The formula was checked against the authors' code, https://github.com/smithgun2005/LE-SAM-ICML2026, whose script
-      takes $\sigma = 0.35$ and $\rho_{max} = 0.3$; its README lifts the ceiling to 999.
+      uses $\sigma = 0.35$ and $\rho_{max} = 0.3$; its README sets $\rho_{max}$ to 999.
     """
     check_number("sigma", sigma, low=0, schedule=True)
 

@@ -1,4 +1,4 @@
-"""LookSAM: SAM every k steps, its sharpness direction reused in between."""
+"""LookSAM: SAM every k steps, with its sharpness direction reused in between."""
 
 import functools
 from typing import Any, NamedTuple
@@ -23,9 +23,9 @@ class LookSAMState(NamedTuple):
 
     Attributes:
       direction: $g_v$; 0 before the first active step.
-      length: $\|g_v\|$; 0 where there is no direction to reuse: before the first active step, after one whose
-        gradients were not finite, and where $g^*$ is parallel to $g$ up to rounding errors. With `per_tensor` a tree,
-        one length for each tensor.
+      length: $\|g_v\|$; 0 if there is no direction to reuse: before the first active step, after an active step with
+        gradients that are not finite, and if $g^*$ is parallel to $g$ up to rounding errors. With `per_tensor` a tree,
+        one norm for each tensor.
     """
 
     direction: optax.Updates
@@ -43,26 +43,26 @@ def looksam(
     mask: Mask | None = None,
     report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""LookSAM: SAM every few steps; in between, the part of its gradient that points to flatness is reused.
+    r"""LookSAM: SAM every few steps; in between, the part of its gradient that leads to flat regions is reused.
 
     $$u = \begin{cases} g^*, \quad g_v \leftarrow g^* - \frac{\langle g^*, g\rangle}{\|g\|^2}\, g & \text{active} \\
       g + \alpha \frac{\|g\|}{\|g_v\|}\, g_v & \text{otherwise} \end{cases}$$
 
     with $\epsilon = \rho\, g / \|g\|$. The part of $g^*$ along $g$ changes quickly, the part $g_v$ orthogonal to it
-    slowly. $1 + 1/k$ gradient evaluations a step, and one copy of the parameters more.
+    slowly. $1 + 1/k$ gradient evaluations per step, and one more copy of the parameters.
 
     Args:
       radius: $\rho \ge 0$; a number or a schedule.
       alpha: $\alpha \ge 0$, the weight of the reused direction; a number or a schedule.
       every: $k \ge 1$, the period of SAM steps.
-      per_tensor: take the two cases of $u$ tensor by tensor, with lengths and inner products of their own, as
-        pytorch_optimizer does, instead of over all parameters as the formula reads. The ascent is global in both.
-      adaptive: whether the ball scales with the parameters, as that of `pugd_optax.asam` with $\eta = 0$:
+      per_tensor: compute both cases of $u$ for every tensor separately, with its own norms and inner products, as
+        pytorch_optimizer does, instead of over all parameters as in the formula. The ascent is global in either case.
+      adaptive: whether the ball scales with the parameters, as in `pugd_optax.asam` with $\eta = 0$:
         $\epsilon = \rho\, w^2 \odot g / \|w \odot g\|$.
       when: another gate (see `pugd_optax.timing`) in place of `timing.every(every)`.
-      mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm is over these alone.
+      mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm is over these only.
         Default: all.
-      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+      report: also store norms, cosine and distance of active steps in the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -95,7 +95,7 @@ def looksam(
         at = jnp.asarray(alpha(step) if callable(alpha) else alpha)
 
         def add(g: optax.Updates, direction: optax.Updates, length: jax.Array) -> optax.Updates:
-            share = finite_or(0, at * norms.of(g) * inverse(length))  # a gradient too long to measure stays as it is
+            share = finite_or(0, at * norms.of(g) * inverse(length))  # a gradient whose norm overflows stays as it is
             return weighted_sum(1.0, g, share, direction)
 
         return over(add, g, state.direction, state.length)
@@ -115,7 +115,7 @@ def looksam(
 
 
 def _orthogonal(axis_name: AxisName, g: optax.Updates, g_star: optax.Updates) -> tuple[optax.Updates, jax.Array]:
-    """The part of `g_star` orthogonal to `g`, and its length; 0 where that is not finite or a rounding error."""
+    """The part of `g_star` orthogonal to `g`, and its norm; 0 if that is not finite or only a rounding error."""
     norms = Norms(g, g_star, axis_name)
     along = finite_or(0, norms.dot * inverse(norms.g) * inverse(norms.g))
     direction = weighted_sum(1.0, g_star, -along, g)
@@ -125,9 +125,9 @@ def _orthogonal(axis_name: AxisName, g: optax.Updates, g_star: optax.Updates) ->
 
 
 def _resolution(tree: optax.Updates) -> float:
-    """Length of rounding errors in units of a gradient: half an eps for the entries of each of the two, three for sums.
+    """Relative size of rounding errors: half an eps for the entries of each gradient, and three eps for the sums.
 
-    Sums are taken in float32 or better, so 1 eps in half precision and 4 in float32.
+    Sums are computed in float32 or better, so it is 1 eps in half precision and 4 in float32.
     """
     eps = lambda x: float(jnp.finfo(x.dtype).eps)
     return max((eps(x) + 3 * eps(widen(x)) for x in jax.tree.leaves(tree)), default=0.0)

@@ -25,37 +25,38 @@ def lpl(
     warmup_steps: int = 0,
     axis_name: str | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Learning to perturb logits: one vector a class is added to the logits before the loss.
+    r"""Learning to perturb logits: one vector per class is added to the logits before the loss.
 
     $$\delta_c \leftarrow \delta_c + s_c\, \alpha\, \mathrm{mean}_{i \in c}
       \big(\mathrm{softmax}(u_i + \delta_c) - y_i\big) \quad \lfloor \epsilon_c / \alpha \rfloor \text{ times}, \qquad
       \tilde g = \nabla_w\, \mathrm{mean}_i\, \ell\big(u_i + \mathrm{stop}(\delta_{y_i})\big)$$
 
-    Amplified classes ($s_c = +1$) climb their cross-entropy, dampened ones descend it; $\epsilon_c = \epsilon +
-    \Delta\epsilon\, x_c$, with sign and extent from a rule as in `pugd_optax.lpg`. The bound acts through the number of
-    steps. One gradient evaluation: the gradient that comes in is not used, and the steps touch the logits alone.
+    For amplified classes ($s_c = +1$) the steps ascend the cross-entropy, for dampened ones they descend it.
+    $\epsilon_c = \epsilon + \Delta\epsilon\, x_c$, with sign and extent from a rule as in `pugd_optax.lpg`. The bound
+    determines the number of steps. One gradient evaluation: the incoming gradient is not used, and the steps involve
+    only the logits.
 
     Args:
       num_classes: number of classes, at least 2.
       eps: $\epsilon \ge 0$, in units of logits; a number or a schedule.
-      d_eps: $\Delta\epsilon \ge 0$, what an extent of 1 adds; a number or a schedule.
+      d_eps: $\Delta\epsilon \ge 0$, added at extent 1; a number or a schedule.
       step_size: $\alpha > 0$.
       rule: sign and extent of each class: `pugd_optax.classes.balanced(relative=True)` (the default), in which the
-        class farthest from the mean confidence on its side has the extent 1, or `long_tail(counts)`.
-      inner: a method that evaluates the gradient again, as `pugd_optax.pugd()`: it sees the same frozen $\delta$.
-      decay: of the running confidences, in [0, 1]. Default: 1 - 1 / num_classes. 0 is the paper's per-batch mean, over
-        the classes seen so far.
-      warmup_steps: number of first steps without a perturbation.
+        class farthest from the mean confidence on its side has extent 1, or `long_tail(counts)`.
+      inner: a method with a second gradient, such as `pugd_optax.pugd()`: both gradients use the same frozen $\delta$.
+      decay: decay of the running confidences, in [0, 1]. Default: 1 - 1 / num_classes. 0 is the paper's per-batch mean,
+        over the classes seen so far.
+      warmup_steps: number of steps without a perturbation at the start.
       axis_name: inside `shard_map` or `pmap`, the mesh axis over which the batch is split; one small all-reduce for
         each of the $\lfloor \epsilon_c / \alpha \rfloor$ steps. The gradient is not averaged.
 
     Returns:
-      An `optax.GradientTransformationExtraArgs` whose `update` is that of `pugd_optax.lpg`. `logit_loss` is given the
+      An `optax.GradientTransformationExtraArgs` whose `update` is that of `pugd_optax.lpg`. `logit_loss` receives the
       perturbed logits.
 
     Raises:
-      ValueError, TypeError: as `pugd_optax.lpg`; under jit, a label out of range makes the gradient of the default loss
-        NaN here too.
+      ValueError, TypeError: as `pugd_optax.lpg`; here too, a label out of range under jit makes the gradient of the
+        default loss NaN.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, pugd_optax
@@ -79,10 +80,10 @@ def lpl(
       https://arxiv.org/abs/2209.05668
 
     Notes:
-      Written after the paper's equations. The authors' code differs: it divides the class gradients by norms of the
-      wrong axis, steps twice an iteration, and lets classes that are not in the batch pull the mean confidence down.
+      Written from the paper's equations. The authors' code differs: it divides the class gradients by norms over the
+      wrong axis, makes two steps per iteration, and lets classes that are not in the batch lower the mean confidence.
 
-      Holds an array of classes x classes. Terms of the loss that are not a function of the logits are lost.
+      Needs an array of classes x classes. Terms of the loss that are not a function of the logits are lost.
     """
     for name, value in (("eps", eps), ("d_eps", d_eps)):
         check_number(name, value, low=0, schedule=True)
@@ -113,12 +114,13 @@ def class_ascent(
     *,
     axis_name: str | None = None,
 ) -> jax.Array:
-    r"""Climb (or descend) the cross-entropy of each class in the logits that all its examples share.
+    r"""Ascend (or descend) the cross-entropy of each class by a shift of the logits shared by all its examples.
 
     Args:
       logits: (..., classes).
       labels: (...) integer class indices, or (..., classes) soft labels in [0, 1].
-      strength: (classes,), sign the direction, size the bound: class c takes $\lfloor |t_c| / \alpha \rfloor$ steps.
+      strength: (classes,); the sign is the direction and the size the bound: class c makes $\lfloor |t_c| / \alpha
+        \rfloor$ steps.
       step_size: $\alpha > 0$.
       axis_name: a mesh axis over which the batch is split.
 
@@ -131,7 +133,7 @@ def class_ascent(
     total = lambda x: x if axis_name is None else jax.lax.psum(x, axis_name)
     n = total(members.sum(0))
     share = members / jnp.where(n > 0, n, 1)[None, :]
-    # A hundredth of a step of slack: 0.45 / 0.15 is below 3 in float32 and means three steps.
+    # A tolerance of a hundredth of a step: 0.45 / 0.15 is below 3 in float32, but means three steps.
     steps = jnp.floor(jnp.abs(strength) / size + 0.01)
 
     def climb(k, delta):
@@ -140,6 +142,6 @@ def class_ascent(
         active = (k < steps) & (n > 0)
         return delta + jnp.where(active, jnp.sign(strength) * size, 0)[:, None] * jnp.where(active[:, None], mean, 0)
 
-    # A zero of the type that `climb` returns: inside shard_map, one that varies over the mesh as the batch does.
+    # A zero of the type that `climb` returns: inside shard_map, it varies over the mesh as the batch does.
     start = jnp.where(jnp.zeros((), bool), climb(0, jnp.zeros((num_classes, num_classes), jnp.float32)), 0)
     return jax.lax.fori_loop(0, jnp.max(steps).astype(jnp.int32), climb, start)

@@ -1,4 +1,4 @@
-"""Momentum-SAM: perturb along the momentum, at the price of one gradient."""
+"""Momentum-SAM: perturb along the momentum, at the cost of one gradient."""
 
 import functools
 from typing import NamedTuple
@@ -18,7 +18,7 @@ from pugd_optax.timing import When
 
 
 class MomentumSAMState(NamedTuple):
-    """State of the ascent of `momentum_sam`: `momentum`, the decaying sum of its outputs, of their finite entries."""
+    """State of the ascent of `momentum_sam`: `momentum`, the decaying sum of the finite entries of its outputs."""
 
     momentum: optax.Updates
 
@@ -30,19 +30,20 @@ def momentum_sam(
     when: When = None,
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Momentum-SAM: the gradient at a point that momentum, not a first gradient, has chosen.
+    r"""Momentum-SAM: the gradient at a point chosen by the momentum instead of a first gradient.
 
     $$\epsilon = -\rho\,\frac{v}{\|v\|}, \qquad u = \nabla L(w + \epsilon), \qquad v \leftarrow \mu v + u$$
 
-    **One** gradient evaluation a step: the gradient at $w$ is never read, so under jit it is dead code. Along the last
-    steps the gradient has changed sign, so $-v$ is an ascent direction of the loss of the coming batches; the buffer
-    is this transformation's own, one copy of the parameters, whatever momentum the base optimizer has.
+    **One** gradient evaluation per step: the gradient at $w$ is not used, so under jit it is never computed. Along the
+    last steps the gradient has changed sign, so $-v$ is an ascent direction for the loss of the next batches. The
+    buffer belongs to this transformation and takes one copy of the parameters, whatever momentum the base optimizer
+    has.
 
     Args:
-      radius: $\rho \ge 0$; a number or a schedule. 0.3 is ours, from small networks; see the notes.
-      decay: $\mu$ in [0, 1); take the momentum of the base optimizer.
-      when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
-      mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm is over these alone.
+      radius: $\rho \ge 0$; a number or a schedule. 0.3 is our choice, from small networks; see the notes.
+      decay: $\mu$ in [0, 1); use the momentum of the base optimizer.
+      when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
+      mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm is over these only.
         Default: all.
 
     Returns:
@@ -61,9 +62,9 @@ def momentum_sam(
       https://arxiv.org/abs/2401.12033
 
     Notes:
-      Every command in the authors' repository, https://github.com/MarlonBecker/MSAM, takes $\rho = 3$, for SGD and for
-      AdamW. Their direction is the buffer of the base optimizer, with weight decay in it, and for AdamW its first
-      moment; the one here is of the gradients alone. The page "Methods in a few lines" of the documentation perturbs
+      Every command in the authors' repository, https://github.com/MarlonBecker/MSAM, uses $\rho = 3$, for SGD and for
+      AdamW. Their direction is the buffer of the base optimizer, which includes weight decay, and for AdamW its first
+      moment; the buffer here is of the gradients only. The page "Methods in a few lines" of the documentation perturbs
       along the buffer of the base optimizer instead.
     """
     check_number("decay", decay, low=0, below=1)

@@ -24,22 +24,22 @@ def multi_step_sam(
     mask: Mask | None = None,
     report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""SAM with several ascent steps, each of an equal share of the radius.
+    r"""SAM with several ascent steps, each an equal part of the radius.
 
     $$\epsilon_0 = 0, \qquad
       \epsilon_{k+1} = \epsilon_k + \frac{\rho}{N}\,\frac{\nabla L(w + \epsilon_k)}{\|\nabla L(w + \epsilon_k)\|},
       \qquad u = \nabla L(w + \epsilon_N)$$
 
-    so that $\|\epsilon_N\| \le \rho$, with equality where the gradient does not turn. $N + 1$ gradient evaluations a
-    step; $N = 1$ is SAM. `pugd_optax.amp` is the projected, unnormalised ascent instead.
+    so that $\|\epsilon_N\| \le \rho$, with equality if the direction of the gradient does not change. $N + 1$ gradient
+    evaluations per step; $N = 1$ is SAM. `pugd_optax.amp` is the projected, unnormalised ascent instead.
 
     Args:
       radius: $\rho \ge 0$; a number or a schedule.
       steps: $N \ge 1$, the number of ascent steps.
-      when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
-      mask: the parameters to perturb, a tree of bools or a function of the parameters; the norms are over these alone.
+      when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
+      mask: the parameters to perturb, a tree of bools or a function of the parameters; the norms are over these only.
         Default: all.
-      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+      report: also store norms, cosine and distance of active steps in the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -64,7 +64,7 @@ def multi_step_sam(
 
 
 def _climb(ascent: optax.GradientTransformation, steps: int) -> optax.GradientTransformationExtraArgs:
-    """The mean direction of `steps` ascents, each taken where the last one led."""
+    """The mean direction of `steps` ascent steps, each evaluated where the last one ended."""
 
     def update(updates, state, params=None, *, radius: Any = 0.0, grad_fn: Any = None, **extra_args: Any):
         climb = lambda g: ascent.update(g, ascent.init(updates), params, **extra_args)[0]

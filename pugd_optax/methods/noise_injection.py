@@ -19,25 +19,25 @@ def noise_injection(
     when: When = None,
     mask: Mask | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Noise injection: perturb every parameter at random, take the gradient there.
+    r"""Noise injection: perturb every parameter at random and take the gradient there.
 
     $$\epsilon = \sigma\,\xi, \quad \xi \sim \mathcal{N}(0, I), \qquad u = \nabla L(w + \epsilon), \qquad
       \mathbb{E}\,u = \nabla\Big(L + \frac{\sigma^2}{2} \operatorname{tr} H\Big) + O(\sigma^4)$$
 
-    **One** gradient evaluation a step: the gradient at $w$ is never read, so under jit it is dead code. With a gate
-    that is not a Python bool it is read on idle steps, and evaluated on all.
+    **One** gradient evaluation per step: the gradient at $w$ is not used, so under jit it is never computed. With a
+    gate that is not a Python bool it is used on idle steps, and computed on all steps.
 
     Args:
       sigma: $\sigma \ge 0$, the standard deviation on each parameter; a number or a schedule. $\|\epsilon\|$ is about
-        $\sigma$ times the root of the number of parameters, so wide networks need small values.
+        $\sigma$ times the square root of the number of parameters, so wide networks need small values.
       key: a PRNG key or an integer seed; the noise of step t is drawn from `fold_in(key, t)`. Two noise methods in one
-        chain need two keys: those of one key draw the same numbers.
-      when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
+        chain need different keys: with the same key they draw the same numbers.
+      when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
       mask: the parameters to perturb, a tree of bools or a function of the parameters. Default: all.
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
-      `pugd_optax.reevaluate`. `grads` gives the tree alone. The radius in its state is $\sigma$.
+      `pugd_optax.reevaluate`. `grads` only gives the tree structure. The radius in its state is $\sigma$.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range.
@@ -51,12 +51,12 @@ def noise_injection(
       2023, https://arxiv.org/abs/2206.04613
 
     Notes:
-      In wide networks the noise of two layers multiplies, and its variance swamps the regularisation:
-      `pugd_optax.layerwise_noise` perturbs one tensor a step. The same energy a cycle, spread over all M tensors at
-      once, is $\sigma / \sqrt{M}$ here.
+      In wide networks the noise of different layers is multiplied, and its variance dominates the regularisation;
+      `pugd_optax.layerwise_noise` therefore perturbs one tensor per step. The same total noise per cycle, spread over
+      all M tensors at once, is $\sigma / \sqrt{M}$ here.
 
-      Random numbers are not free: on a CPU, one for every parameter takes about as long as the gradient of a dense
-      network at batch size 128. It weighs less the larger the batch.
+      Random numbers are not free: on a CPU, drawing one for every parameter takes about as long as the gradient of a
+      dense network at batch size 128. The larger the batch, the smaller its relative cost.
     """
     check_number("sigma", sigma, low=0, schedule=True)
     return reevaluate(restrict(gaussian(key), mask), replace, radius=sigma, when=when)

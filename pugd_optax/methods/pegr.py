@@ -22,24 +22,24 @@ def pegr(
     group_size: int = 1,
     when: When = None,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Per-example gradient regularisation: descend on the loss plus the mean squared gradient norm of its examples.
+    r"""Per-example gradient regularisation: descend the loss plus the mean squared gradient norm of the examples.
 
     $$u = \nabla \Big( \frac1n \sum_i \ell_i + \frac{\lambda}{2n} \sum_i \|\nabla \ell_i\|^2 \Big)
         = g + \frac{\lambda}{n} \sum_i H_i g_i$$
 
-    Besides the norm of the gradient the penalty holds its variance over the examples, so what only one example has
-    to teach is learnt less than what they share. Loss and penalty are differentiated together, from `losses_fn`. With
-    the exact penalty about twice the work of a gradient for dense layers, three times for convolutions and for the
-    estimator.
+    Besides the norm of the gradient, the penalty contains its variance over the examples, so features of single
+    examples are learned less than features that examples share. Loss and penalty are differentiated together, from
+    `losses_fn`. The exact penalty costs about twice as much as a gradient for dense layers and three times for
+    convolutions; the estimator costs three times as much.
 
     Args:
-      strength: $\lambda \ge 0$; a number or a schedule. It has the scale of the loss over a squared gradient norm: 0.01
-        to 0.1 is a first guess for cross-entropy. Where it is 0 the gradient comes back as it is.
+      strength: $\lambda \ge 0$; a number or a schedule. Its unit is the loss divided by a squared gradient norm: 0.01
+        to 0.1 is a first guess for cross-entropy. At 0 the gradient is returned unchanged.
       penalty: the evaluator (`pugd_optax.per_example`): `ghost`, exact (default); `signs(key)`, unbiased on any model;
         or `reference`, exact and slow.
-      group_size: $b$, the micro-batches that stand for the examples; it divides the batch. 1 is PEGR, the whole batch
-        is gradient regularisation, $g + \lambda H g$.
-      when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
+      group_size: $b$, the size of micro-batches used in place of examples; it must divide the batch. 1 is PEGR, the
+        whole batch is gradient regularisation, $g + \lambda H g$.
+      when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
 
     Returns:
       An `optax.GradientTransformationExtraArgs` with
@@ -73,13 +73,13 @@ def pegr(
       https://arxiv.org/abs/2303.17940
 
     Notes:
-      On active steps the gradient is computed from `losses_fn`, not taken from `grads`: under jit the caller's own
-      backward pass is then dead code and costs nothing, and whatever `grads` holds besides the gradient of the mean of
+      On active steps the gradient is computed from `losses_fn`, not taken from `grads`. Under jit the caller's own
+      backward pass is then never computed and costs nothing. Anything in `grads` other than the gradient of the mean of
       `losses_fn` (weight decay, an edit by a transformation before this one) is lost. Decay and clip after it.
 
-      A strength that is a schedule or traced keeps that backward pass alive, because it may be 0.
+      If the strength is a schedule or traced, that backward pass is computed, because the strength may be 0.
 
-      One ReLU layer with a fixed second one gets no help from the penalty: it has no curvature along a pattern.
+      For one ReLU layer with a fixed second layer the penalty does not help: there is no curvature along a pattern.
     """
     check_number("strength", strength, low=0, schedule=True)
     check_count("group_size", group_size, low=1, static=True)
@@ -109,7 +109,7 @@ _NO_LOSSES = (
 
 
 def _unless_zero(strength: Any) -> Combine:
-    """The regularised gradient; where the strength is 0, the gradient as it came."""
+    """The regularised gradient, or the unchanged gradient if the strength is 0."""
 
     def combine(g: optax.Updates, g_star: optax.Updates, step: jax.typing.ArrayLike = 0) -> optax.Updates:
         zero = jnp.asarray(strength(step) if callable(strength) else strength) == 0

@@ -25,13 +25,13 @@ def perturbed_gradient_descent(
     $$w_{t+1} = w_t + \Delta_t + \sigma_t\, \xi_t, \qquad \xi_t \sim \mathcal{N}(0, I)$$
 
     It goes **last** in the chain, after the base optimizer: $\Delta_t$ is the finished update, and the noise is not
-    scaled by the learning rate. No gradient is evaluated again. Noise that is added and never taken back performs a
+    scaled by the learning rate. There is no second gradient evaluation. Noise that is never subtracted again performs a
     random walk and does not prefer flat regions; `pugd_optax.anti_pgd` does.
 
     Args:
       sigma: $\sigma \ge 0$, the standard deviation on each parameter; a number or a schedule.
       key: a PRNG key or an integer seed; the noise of step t is drawn from `fold_in(key, t)`. Two noise methods in one
-        chain need two keys: those of one key draw the same numbers.
+        chain need different keys: with the same key they draw the same numbers.
 
     Returns:
       An `optax.GradientTransformationExtraArgs`. Wrap it in `optax.masked` to perturb a subset.

@@ -16,7 +16,7 @@ from pugd_optax.schedules import Radius
 from pugd_optax.timing import When
 
 Idle = Literal["unit", "raw", "reuse"]
-"""What the steps that are not active put out."""
+"""The output of inactive steps."""
 
 
 def pugd(
@@ -28,26 +28,26 @@ def pugd(
     mask: Mask | None = None,
     report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Perturbed unit gradient descent: the unit vector along the old gradient plus the perturbed one.
+    r"""Perturbed unit gradient descent: the unit vector along the sum of the old and the perturbed gradient.
 
     $$\epsilon = r\,\frac{|w| \odot g}{\big\| |w| \odot g \big\|}, \qquad g^* = \nabla L(w + \epsilon), \qquad
       u = \frac{s\,g + g^*}{\| s\,g + g^* \|}$$
 
-    The norms are global: biases and normalisation layers are perturbed too, unless `mask` leaves them out, and a
-    parameter that is exactly 0 is not moved. Two gradient evaluations a step. $|u| = 1$ always, so the learning rate
-    is the length of a step before momentum; weight decay comes after, in the base optimizer.
+    The norms are global: biases and normalisation layers are perturbed too, unless `mask` excludes them. A parameter
+    that is exactly 0 is not perturbed. Two gradient evaluations per step. $|u| = 1$ always, so the learning rate is the
+    length of a step before momentum; weight decay follows in the base optimizer.
 
     Args:
       radius: $r \ge 0$ (1 in the paper), the length of the perturbation; a number or a schedule. Keep it below about 3.
       scale: $s \ge 0$, the weight of the old gradient (1 in the paper): a number, a schedule, `"norm_ratio"` or
         `"cosine"` (see `pugd_optax.unit_sum`). $s \to \infty$ is normalised gradient descent.
       when: the gate (see `pugd_optax.timing`). Default: every step.
-      idle: the output of steps that are not active: `"unit"`, $g/\|g\|$, so that the step size does not jump; `"raw"`,
-        $g$ itself; or `"reuse"`, the unit vector along $g + \|g\|\, v$, where $v$ is the part of the last active output
-        orthogonal to its $g$: what the second gradient turned the first one by. That keeps a copy of the parameters.
+      idle: the output of inactive steps: `"unit"`, $g/\|g\|$, so that the step size does not jump; `"raw"`, $g$ itself;
+        or `"reuse"`, the unit vector along $g + \|g\|\, v$, where $v$ is the part of the last active output orthogonal
+        to its $g$, that is, the rotation caused by the second gradient. `"reuse"` stores a copy of the parameters.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
-        over these alone. Default: all.
-      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+        over these only. Default: all.
+      report: also store norms, cosine and distance of active steps in the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -65,8 +65,9 @@ def pugd(
       https://arxiv.org/abs/2110.00199
 
     Notes:
-      The authors' code reaches $g + g^*$ by not zeroing gradients between the two passes, and updates BatchNorm
-      statistics in both; here, `grad_fn` decides, and `pugd_optax.value_and_grad` keeps those of the first pass.
+      The authors' code computes $g + g^*$ by not zeroing gradients between the two passes, and updates BatchNorm
+      statistics in both. Here `grad_fn` decides about the statistics, and `pugd_optax.value_and_grad` keeps those of
+      the first pass.
     """
     if idle not in get_args(Idle):
         raise ValueError(f"idle={idle!r}: expected 'unit', 'raw' or 'reuse'.")

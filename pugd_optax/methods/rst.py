@@ -18,21 +18,22 @@ def rst(
     mask: Mask | None = None,
     report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Randomized sharpness-aware training: a coin decides on each step between SAM and plain training.
+    r"""Randomized sharpness-aware training: each step is randomly either SAM or plain training.
 
     $$u = \begin{cases} \nabla L(w + \rho\, g / \|g\|) & \text{with probability } p_t \\ g & \text{otherwise}
       \end{cases}$$
 
-    $1 + p$ gradient evaluations a step. $p = 1$ is SAM. For another method by the same coin, pass
-    `when=pugd_optax.timing.bernoulli(p, key)` to it; the paper's G-RST is `pugd_optax.gnp` so timed.
+    $1 + p$ gradient evaluations per step. $p = 1$ is SAM. For another method on random steps, pass
+    `when=pugd_optax.timing.bernoulli(p, key)` to it; the paper's G-RST is `pugd_optax.gnp` with this gate.
 
     Args:
-      probability: $p_t$ in [0, 1]; a number or a schedule. The paper tries constant, piecewise, linear and cosine ones.
+      probability: $p_t$ in [0, 1]; a number or a schedule. The paper tries constant, piecewise, linear and cosine
+        schedules.
       radius: $\rho \ge 0$; a number or a schedule.
-      key: a PRNG key or an integer seed; the coin of step t is drawn from `fold_in(key, t)`.
-      mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm is over these alone.
+      key: a PRNG key or an integer seed; the decision of step t is drawn from `fold_in(key, t)`.
+      mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm is over these only.
         Default: all.
-      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+      report: also store norms, cosine and distance of active steps in the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see

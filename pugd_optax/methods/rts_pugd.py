@@ -1,4 +1,4 @@
-"""RTS-PUGD: PUGD with a radius, a timing and a scale of its own."""
+"""RTS-PUGD: PUGD with schedules for radius, timing and scale."""
 
 import math
 
@@ -22,13 +22,14 @@ def rts_pugd(
     mask: Mask | None = None,
     report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""PUGD under Radius-Timing-Scale control: three knobs on one step counter.
+    r"""PUGD under Radius-Timing-Scale control: three schedules of one step counter.
 
     $$\epsilon_t = r(t)\,\frac{|w| \odot g}{\| |w| \odot g \|}, \qquad
       u_t = \begin{cases} \dfrac{s(t)\,g + g^*}{\| s(t)\,g + g^* \|} & \text{if } \mathrm{when}(t) \\ g &
       \text{otherwise} \end{cases}$$
 
-    Gradient evaluations a step: 1 + the share of active steps. All three knobs count every step, active or not.
+    Gradient evaluations per step: 1 + the fraction of active steps. All three schedules count every step, active or
+    not.
 
     Args:
       total_steps: $T \ge 1$, the length of training in steps.
@@ -36,14 +37,14 @@ def rts_pugd(
         mean of 1, PUGD's constant.
       scale: $s(t)$: a number, a schedule, `"norm_ratio"` or `"cosine"`. Default: 1, PUGD's.
       when: the gate (see `pugd_optax.timing`). Default: `timing.after(T // 10)`.
-      idle: the output of steps that are not active: `"raw"`, $g$ itself, as the author does, `"unit"` or `"reuse"`.
+      idle: the output of inactive steps: `"raw"`, $g$ itself, as in the author's code, `"unit"` or `"reuse"`.
       mask: the parameters to perturb, a tree of bools or a function of the parameters. Default: all.
-      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+      report: also store norms, cosine and distance of active steps in the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
-      `pugd_optax.reevaluate`. Pass `active=` as a Python bool, from the gate evaluated ahead, to compile two steps
-      that each cost what they use.
+      `pugd_optax.reevaluate`. Evaluate the gate beforehand and pass `active=` as a Python bool to compile two steps,
+      one with and one without the second gradient.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range.

@@ -17,19 +17,19 @@ def sam(
     mask: Mask | None = None,
     report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Sharpness-aware minimization: the gradient at the worst point of a small ball.
+    r"""Sharpness-aware minimization: the gradient at the point with the highest loss in a small ball, to first order.
 
     $$\epsilon = \rho\,\frac{g}{\|g\|}, \qquad u = g^* = \nabla L(w + \epsilon)$$
 
-    Two gradient evaluations a step. Only the ascent is normalised, so learning rates of the base optimizer carry over.
+    Two gradient evaluations per step. Only the ascent is normalised, so the base optimizer can keep its learning rate.
 
     Args:
       radius: $\rho \ge 0$, the radius of the ball (0.05 for CIFAR-10 and 0.1 for CIFAR-100 in the paper); a number or a
         schedule.
-      when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
-      mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm is over these alone.
+      when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
+      mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm is over these only.
         Default: all.
-      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+      report: also store norms, cosine and distance of active steps in the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see

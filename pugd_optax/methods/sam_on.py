@@ -20,17 +20,17 @@ def sam_on(
 
     $$\epsilon_N = \rho\,\frac{g_N}{\|g_N\|}, \qquad \epsilon = 0 \text{ elsewhere}, \qquad u = \nabla L(w + \epsilon)$$
 
-    where $N$ are the parameters of normalization layers. The norm is over **$N$ alone**, so all of $\rho$ is spent on
-    them: often less than a thousandth of the parameters. $u$ covers all parameters. Two gradient evaluations a step.
+    where $N$ are the parameters of normalization layers. The norm is over **$N$ only**, so all of $\rho$ is used for
+    them, often less than a thousandth of the parameters. $u$ covers all parameters. Two gradient evaluations per step.
 
     Args:
-      radius: $\rho \ge 0$; a number or a schedule. Best values are larger than SAM's; 0.5,
-        half of what a gain starts at, is our choice.
-      when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
-      mask: the parameters to perturb, a tree of bools or a function of the parameters. Default: every
-        one named `scale`, `gamma` or `gain`, and its siblings named `bias`, `offset` or `beta`: the normalization
-        layers of Flax, Haiku and Keras.
-      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+      radius: $\rho \ge 0$; a number or a schedule. The best values are larger than SAM's; 0.5, half of the initial
+        value of a gain, is our choice.
+      when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
+      mask: the parameters to perturb, a tree of bools or a function of the parameters. Default: every parameter named
+        `scale`, `gamma` or `gain`, and its siblings named `bias`, `offset` or `beta`: the normalization layers of Flax,
+        Haiku and Keras.
+      report: also store norms, cosine and distance of active steps in the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -62,7 +62,7 @@ _GAINS, _SHIFTS = ("scale", "gamma", "gain"), ("bias", "offset", "beta")
 
 
 def _norm_layers(params: optax.Params):
-    """True for the gains, and for the shifts beside one."""
+    """True for the gains, and for the shifts next to a gain."""
     leaves, structure = jax.tree_util.tree_flatten_with_path(params)
     names = [_names(path) for path, _ in leaves]
     layers = {name[:-1] for name in names if name and name[-1] in _GAINS}
@@ -77,6 +77,6 @@ def _norm_layers(params: optax.Params):
 
 
 def _names(path: jax.tree_util.KeyPath) -> tuple[str, ...]:
-    """The path as names, without the `value` that a boxed variable puts at its end."""
+    """The path as names, without the `value` at the end of a boxed variable."""
     names = tuple(jax.tree_util.keystr((key,), simple=True) for key in path)
     return names[:-1] if names[-1:] == ("value",) else names

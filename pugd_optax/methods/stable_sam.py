@@ -1,4 +1,4 @@
-"""StableSAM: SAM whose gradient keeps the length of the plain one."""
+"""StableSAM: SAM whose gradient keeps the norm of the plain gradient."""
 
 import optax
 
@@ -17,19 +17,19 @@ def stable_sam(
     mask: Mask | None = None,
     report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""StableSAM: the direction of SAM's gradient, the length of the plain one.
+    r"""StableSAM: the direction of SAM's gradient with the norm of the plain gradient.
 
     $$\epsilon = \rho\,\frac{g}{\|g\|}, \qquad u = \frac{\|g\|}{\|g^*\|}\, g^*$$
 
-    Two gradient evaluations a step. Near a minimum $g^*$ stays of the order of $\rho$ times the curvature while $g$
+    Two gradient evaluations per step. Near a minimum $g^*$ stays of the order of $\rho$ times the curvature while $g$
     goes to zero, and SAM oscillates unless the learning rate is small; here the step shrinks with $g$.
 
     Args:
       radius: $\rho \ge 0$; a number or a schedule.
-      when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
+      when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm in $\epsilon$ is over
-        these alone, those in $u$ over all. Default: all.
-      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+        these only, those in $u$ over all. Default: all.
+      report: also store norms, cosine and distance of active steps in the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see

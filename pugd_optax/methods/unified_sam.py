@@ -25,17 +25,17 @@ def unified_sam(
 
     $$\epsilon = \rho \left(1 - \lambda + \frac{\lambda}{\|g\|}\right) g, \qquad u = \nabla L(w + \epsilon)$$
 
-    Two gradient evaluations a step. $\lambda = 1$ is SAM, $\lambda = 0$ unnormalised SAM, whose perturbation fades with
-    the gradient.
+    Two gradient evaluations per step. $\lambda = 1$ is SAM, $\lambda = 0$ unnormalised SAM, whose perturbation shrinks
+    with the gradient.
 
     Args:
       radius: $\rho \ge 0$; a number or a schedule.
       share: $\lambda$ in [0, 1], the share of the unit vector; a number or a schedule of the step count. The paper's
-        runs take constants, $1/t$ and $1 - 1/t$.
-      when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
+        runs use constants, $1/t$ and $1 - 1/t$.
+      when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
-        over these alone. Default: all.
-      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+        over these only. Default: all.
+      report: also store norms, cosine and distance of active steps in the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -45,16 +45,8 @@ def unified_sam(
       ValueError, TypeError: if an argument is out of its range.
 
     Example:
-      >>> import jax, jax.numpy as jnp, optax, pugd_optax
-      >>> loss = lambda w: jnp.sum(w**2)
-      >>> tx = optax.chain(pugd_optax.unified_sam(radius=0.05), optax.sgd(0.1))
-      >>> w = jnp.array([1.0, 2.0])
-      >>> state = tx.init(w)
-      >>> for _ in range(10):
-      ...     updates, state = tx.update(jax.grad(loss)(w), state, w, grad_fn=jax.grad(loss))
-      ...     w = optax.apply_updates(w, updates)
-      >>> print(f"{loss(w):.3f}")
-      0.036
+      >>> import optax, pugd_optax
+      >>> tx = optax.chain(pugd_optax.unified_sam(radius=0.05), optax.sgd(0.1, momentum=0.9))
 
     References:
       Oikonomou and Loizou, Sharpness-Aware Minimization: General Analysis and Improved Rates, ICLR 2025,

@@ -25,23 +25,23 @@ def vasso(
     mask: Mask | None = None,
     report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Variance-suppressed sharpness-aware optimization: the ascent follows a running mean, not one noisy batch.
+    r"""Variance-suppressed sharpness-aware optimization: the ascent follows a running mean instead of one noisy batch.
 
     $$d \leftarrow (1 - \theta)\, d + \theta\, g, \qquad \epsilon = \rho\,\frac{d}{\|d\|}, \qquad
       u = \nabla L(w + \epsilon)$$
 
-    The first gradient starts $d$, which moves on active steps. Two gradient evaluations a step, and one copy of the
-    parameters more. $\theta = 1$ is SAM.
+    $d$ starts at the first gradient and is updated on active steps. Two gradient evaluations per step, and one more
+    copy of the parameters. $\theta = 1$ is SAM.
 
     Args:
       radius: $\rho \ge 0$; a number or a schedule.
       theta: $\theta$ in [0, 1], the weight of the new gradient.
-      adaptive: whether the ball scales with the parameters, as that of `pugd_optax.asam` with $\eta = 0$:
+      adaptive: whether the ball scales with the parameters, as in `pugd_optax.asam` with $\eta = 0$:
         $\epsilon = \rho\, w^2 \odot d / \|w \odot d\|$.
-      when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
+      when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
-        over these alone. Default: all.
-      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+        over these only. Default: all.
+      report: also store norms, cosine and distance of active steps in the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -51,16 +51,8 @@ def vasso(
       ValueError, TypeError: if an argument is out of its range.
 
     Example:
-      >>> import jax, jax.numpy as jnp, optax, pugd_optax
-      >>> loss = lambda w: jnp.sum(w**2)
-      >>> tx = optax.chain(pugd_optax.vasso(radius=0.05), optax.sgd(0.1))
-      >>> w = jnp.array([1.0, 2.0])
-      >>> state = tx.init(w)
-      >>> for _ in range(10):
-      ...     updates, state = tx.update(jax.grad(loss)(w), state, w, grad_fn=jax.grad(loss))
-      ...     w = optax.apply_updates(w, updates)
-      >>> print(f"{loss(w):.3f}")
-      0.038
+      >>> import optax, pugd_optax
+      >>> tx = optax.chain(pugd_optax.vasso(radius=0.05), optax.sgd(0.1, momentum=0.9))
 
     References:
       Li and Giannakis, Enhancing Sharpness-Aware Optimization Through Variance Suppression, NeurIPS 2023,

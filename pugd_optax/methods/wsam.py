@@ -21,22 +21,22 @@ def wsam(
     mask: Mask | None = None,
     report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""Weighted SAM: sharpness as a regulariser with a weight of its own.
+    r"""Weighted SAM: sharpness as a regulariser with its own weight.
 
     $$\epsilon = \rho\,\frac{g}{\|g\|}, \qquad u = g + \frac{\gamma}{1 - \gamma}\,(g^* - g)$$
 
-    Two gradient evaluations a step. $\gamma = 0$ is plain training, $\gamma = 1/2$ SAM; beyond, the new gradient is
-    extrapolated: 0.9 takes $9 g^* - 8 g$.
+    Two gradient evaluations per step. $\gamma = 0$ is plain training, $\gamma = 1/2$ SAM; above that, the new gradient
+    is extrapolated: 0.9 gives $9 g^* - 8 g$.
 
     Args:
       radius: $\rho \ge 0$; a number or a schedule.
       gamma: $\gamma \in [0, 1)$, useful from 0.8 to 0.95 in the paper; a number or a schedule.
-      adaptive: whether the ball scales with the parameters, as that of `pugd_optax.asam` with $\eta = 0$:
+      adaptive: whether the ball scales with the parameters, as in `pugd_optax.asam` with $\eta = 0$:
         $\epsilon = \rho\, w^2 \odot g / \|w \odot g\|$.
-      when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
+      when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
-        over these alone. Default: all.
-      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+        over these only. Default: all.
+      report: also store norms, cosine and distance of active steps in the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -54,9 +54,9 @@ def wsam(
       https://arxiv.org/abs/2305.15817
 
     Notes:
-      This is the coupled form. The paper's other form, its authors' default, sends only $g$ through the base optimizer
-      and adds the sharpness term after it. It needs the base optimizer and its rate, so it is two transformations whose
-      updates are added: the page "Methods in a few lines" of the documentation has it.
+      This is the coupled form. The paper's other form, its authors' default, passes only $g$ through the base optimizer
+      and adds the sharpness term afterwards. It needs the base optimizer and its learning rate, so it takes two
+      transformations whose updates are added: see the page "Methods in a few lines" of the documentation.
     """
     check_number("gamma", gamma, low=0, below=1, schedule=True)
     weight = (lambda step: gamma(step) / (1 - gamma(step))) if callable(gamma) else gamma / (1 - gamma)

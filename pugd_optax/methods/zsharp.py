@@ -1,4 +1,4 @@
-"""ZSharp: SAM along the entries of the gradient that stand out of their tensor."""
+"""ZSharp: SAM along the entries of the gradient with the largest z-scores in their tensor."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from pugd_optax.schedules import Radius
 from pugd_optax.timing import When
 
 HALVINGS = 32
-"""Of the interval in which the threshold lies: passes over the scores, each of which counts."""
+"""How often the interval that contains the threshold is halved; each time is a pass over the scores."""
 
 
 def zsharp(
@@ -28,22 +28,23 @@ def zsharp(
     mask: Mask | None = None,
     report: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
-    r"""ZSharp: only the entries of the gradient with the largest z-scores perturb.
+    r"""ZSharp: the perturbation uses only the entries of the gradient with the largest z-scores.
 
     $$z = \frac{g - \mathrm{mean}(g)}{\mathrm{std}(g)} \text{ tensor by tensor}, \qquad
       \tilde g = \mathbb 1\big[\,|z| > q\,\big] \odot g, \qquad
       \epsilon = \rho\,\frac{\tilde g}{\|\tilde g\|}, \qquad u = \nabla L(w + \epsilon)$$
 
-    with $q$ the given quantile of $|z|$ over all tensors. Where nothing stands out, $\tilde g = g$. Two gradient
-    evaluations a step, and 32 passes over the gradient that find $q$ without sorting it: dear beside a small batch.
+    with $q$ the given quantile of $|z|$ over all tensors. If no entry is selected, $\tilde g = g$. Two gradient
+    evaluations per step, and 32 passes over the gradient to find $q$ without sorting, which is expensive for small
+    batches.
 
     Args:
       radius: $\rho \ge 0$; a number or a schedule.
-      quantile: in [0, 1): 0.95 keeps the twentieth of the entries that stands out most.
-      when: the gate (see `pugd_optax.timing`). Default: every step. Other steps pass $g$ on.
+      quantile: in [0, 1): 0.95 keeps the 5 % of the entries with the largest |z|.
+      when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
-        over these alone. Default: all.
-      report: put norms, cosine and distance of the active steps into the state (see `pugd_optax.reevaluate`).
+        over these only. Default: all.
+      report: also store norms, cosine and distance of active steps in the state (see `pugd_optax.reevaluate`).
 
     Returns:
       An `optax.GradientTransformationExtraArgs`; `update` needs `params` and `grad_fn` (or `value_fn`), see
@@ -53,26 +54,18 @@ def zsharp(
       ValueError, TypeError: if an argument is out of its range.
 
     Example:
-      >>> import jax, jax.numpy as jnp, optax, pugd_optax
-      >>> loss = lambda w: jnp.sum(w**2)
-      >>> tx = optax.chain(pugd_optax.zsharp(quantile=0.0), optax.sgd(0.1))
-      >>> w = jnp.array([1.0, 2.0])
-      >>> state = tx.init(w)
-      >>> for _ in range(10):
-      ...     updates, state = tx.update(jax.grad(loss)(w), state, w, grad_fn=jax.grad(loss))
-      ...     w = optax.apply_updates(w, updates)
-      >>> print(f"{loss(w):.3f}")
-      0.040
+      >>> import optax, pugd_optax
+      >>> tx = optax.chain(pugd_optax.zsharp(radius=0.05), optax.sgd(0.1, momentum=0.9))
 
     References:
       Yun, Sharpness-Aware Minimization with Z-Score Gradient Filtering for Neural Networks,
       https://arxiv.org/abs/2505.02369
 
     Notes:
-      The formula was checked against a reproduction by others, https://github.com/bangyen/zsharp, and the paper's
-      abstract, which agree on z-scores by layer; that the threshold is taken over all layers, and that the plain
-      gradient serves where all is filtered, is what the reproduction reads in the paper. A layer is a tensor here.
-      A tensor of one entry has no z-score and is never kept.
+      The formula was checked against a third-party reproduction, https://github.com/bangyen/zsharp, and the paper's
+      abstract, which agree on z-scores per layer. That the threshold is taken over all layers, and that the plain
+      gradient is used if everything is filtered out, comes from the reproduction. A layer is a tensor here. A tensor
+      with one entry has no z-score and is never kept.
     """
     check_number("quantile", quantile, low=0, below=1)
 
@@ -93,13 +86,13 @@ def zsharp(
 
 
 def _scores(g: jax.Array, axis_name: AxisName) -> jax.Array:
-    """|z|, and 0 where the tensor has no spread."""
+    """|z|, or 0 if all entries of the tensor are equal."""
     away = jnp.abs(g - average(g, axis_name))
     return away * safe_ratio(jnp.ones((), away.dtype), jnp.sqrt(average(away * away, axis_name)))
 
 
 def _bar(scores: Any, keep: jax.Array, axis_name: AxisName) -> jax.Array:
-    """The least number that at most `keep` of the scores exceed, to 32 halvings."""
+    """The smallest number exceeded by at most `keep` of the scores, up to 32 halvings."""
 
     def halve(_, bounds):
         low, high = bounds

@@ -1,8 +1,8 @@
-r"""Timing: when to evaluate the gradient again.
+r"""Timing: when to evaluate the second gradient.
 
-A gate is a function `step -> bool`, or a `Gate`, a pair of functions, when it must remember. `reevaluate` and every
-method built on it take one as `when=`. Gates without memory are pure functions of the step count, so a trainer can
-evaluate them ahead, `jax.vmap(gate)(jnp.arange(steps))`, and pass `active=` as a Python bool.
+A gate is a function `step -> bool`, or a `Gate` of several functions if it needs memory. `reevaluate` and every method
+built on it take a gate as `when=`. Gates without memory are pure functions of the step count, so a trainer can evaluate
+them beforehand, `jax.vmap(gate)(jnp.arange(steps))`, and pass `active=` as a Python bool.
 """
 
 from pugd_optax.timing.feedback import turning as turning

@@ -1,4 +1,4 @@
-"""A gate that follows what the active steps measure."""
+"""A gate that depends on measurements of the active steps."""
 
 from typing import NamedTuple
 
@@ -18,20 +18,20 @@ class TurningState(NamedTuple):
 
 
 def turning(below: float = 0.99, *, probe: int = 20, decay: float = 0.5) -> Gate:
-    r"""Active while the perturbation changes anything: while it turns the gradient.
+    r"""Active as long as the perturbation changes the direction of the gradient.
 
     $$m < c \quad\text{or}\quad t \bmod k = 0, \qquad m \leftarrow \delta m + (1 - \delta) \cos(g, g^*)$$
 
-    with the mean $m$ taken over active steps. Where the two gradients agree the second one is not worth its price;
-    every k-th step looks whether they still do.
+    where the mean $m$ is over active steps. If the two gradients agree, the second one is not worth its cost; every
+    k-th step checks whether they still agree.
 
     Args:
       below: $c$ in [-1, 1]. At a small radius the cosine stays near 1: `pugd_optax.diagnostics.radius_curve` shows it.
-      probe: $k \ge 1$, steps between two looks.
+      probe: $k \ge 1$, steps between two checks.
       decay: $\delta$ in [0, 1); the mean starts at the first cosine.
 
     Returns:
-      A gate. A gradient that is 0 or not finite leaves the mean as it is.
+      A gate. A gradient that is 0 or not finite does not change the mean.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range.

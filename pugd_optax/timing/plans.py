@@ -12,7 +12,7 @@ from pugd_optax.noise import as_key
 
 
 def after(step: int) -> Callable[[jax.typing.ArrayLike], jax.Array]:
-    """Active from a step on: plain training first, perturbed training later.
+    """Active from a given step on: plain training first, perturbed training later.
 
     Args:
       step: first active step, at least 0.
@@ -43,7 +43,7 @@ def between(start: int, stop: int) -> Callable[[jax.typing.ArrayLike], jax.Array
       A gate.
 
     Raises:
-      ValueError, TypeError: if a step is no whole number, or the gate can never be active.
+      ValueError, TypeError: if a step is not an integer, or the gate can never be active.
 
     Example:
       >>> [bool(between(1, 3)(t)) for t in range(4)]
@@ -76,12 +76,12 @@ def every(k: int, *, offset: int = 0) -> Callable[[jax.typing.ArrayLike], jax.Ar
 
 
 def bernoulli(p: optax.ScalarOrSchedule, key: jax.Array | int = 0) -> Callable[[jax.typing.ArrayLike], jax.Array]:
-    """Active at random, each step by itself with probability `p`, as randomized sharpness-aware training (RST) does.
+    """Active at random, independently at each step with probability `p`, as in randomized sharpness-aware training.
 
     Args:
       p: probability in [0, 1]; a number or a schedule.
-      key: a PRNG key or an integer seed. The coin of step t is drawn from `fold_in(key, t)`, so a resumed run draws the
-        same coins.
+      key: a PRNG key or an integer seed. The decision of step t is drawn from `fold_in(key, t)`, so a resumed run makes
+        the same decisions.
 
     Returns:
       A gate.
@@ -108,22 +108,22 @@ def bernoulli(p: optax.ScalarOrSchedule, key: jax.Array | int = 0) -> Callable[[
 
 
 def tail(schedule: optax.Schedule, share: float, steps: int) -> Callable[[jax.typing.ArrayLike], jax.Array]:
-    r"""Active in the last `share` of the decay of a learning rate: late SAM for any schedule.
+    r"""Active in the last part of the decay of a learning rate: late SAM for any schedule.
 
-    From the first step on after which the learning rate $\eta$ stays close to its end,
+    Active from the first step on after which the learning rate $\eta$ stays close to its final value,
 
     $$\eta_t - \eta_{T-1} \le s\, (\max_{t < T} \eta_t - \eta_{T-1})$$
 
-    So a warm-up and all restarts but the last are left out, and of a schedule that falls by steps the last of them is
-    active. A cosine to 0 passes `share` = .1 after 79.5 % of training, a straight line after 90 %.
+    So a warm-up and all restarts but the last are inactive, and of a piecewise constant schedule the last piece is
+    active. A cosine to 0 reaches `share` = .1 after 79.5 % of training, a straight line after 90 %.
 
     Args:
-      schedule: the learning rate by step, as the base optimizer takes it.
-      share: $s$ in (0, 1], the part of the decay that is still to come.
+      schedule: the learning-rate schedule of the base optimizer.
+      share: $s$ in (0, 1], the remaining part of the decay.
       steps: $T \ge 1$, the length of training.
 
     Returns:
-      A gate, `after(step)` of a step found here and now: a trainer may plan it ahead.
+      A gate, `after(step)` with a step computed immediately, so that a trainer can evaluate it beforehand.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range, or the gate can never be active, because the learning

@@ -1,4 +1,4 @@
-"""Gates with memory: they watch gradients or losses, and decide by what they saw."""
+"""Gates with memory, which decide from the gradients or losses so far."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from pugd_optax.timing.gate import Gate
 
 
 class LowVarianceState(NamedTuple):
-    """Memory of `low_variance`: latest gradient norms, early mean and squares, best accuracy, and the trigger."""
+    """Memory of `low_variance`: latest gradient norms, early mean and squares, best accuracy, and whether it fired."""
 
     window: jax.Array
     early_mean: jax.Array
@@ -22,28 +22,30 @@ class LowVarianceState(NamedTuple):
 
 
 def low_variance(warmup: int = 1000, *, ratio: float = 0.2, window: int = 10, every: int = 1) -> Gate:
-    r"""Active for good once the gradient norm has become steady.
+    r"""Permanently active once the gradient norm has become steady.
 
-    Before each step $t > w$ that `every` divides, the norms seen so far are checked, and it fires if
+    Before each step $t > w$ that is a multiple of `every`, the norms so far are checked, and the gate fires if
 
     $$\mathrm{Var}(\|g_{t-k}\|, \dots, \|g_{t-1}\|) < \gamma\, \mathrm{Var}(\|g_0\|, \dots, \|g_{w-1}\|)$$
 
-    A check at every step fires by chance sooner or later, even on norms that are stationary; the author checks once an
-    epoch, and at a new best validation accuracy only. So his rule is `every` = one epoch, with the extra argument
+    With a check at every step the gate fires by chance sooner or later, even if the norms are stationary. The author
+    checks once per epoch, and only at a new best validation accuracy. His rule is `every` = one epoch, with the extra
+    argument
 
         tx.update(grads, state, params, grad_fn=grad_fn, val_accuracy=val_accuracy)
 
-    which holds the latest measured accuracy. Where it is given, a check counts only if it exceeds all earlier ones.
+    which is the latest measured accuracy. If it is given, a check counts only if this accuracy exceeds all earlier
+    ones.
 
     Args:
-      warmup: $w \ge 2$, the number of first steps that set the reference. The author takes a tenth of training and one
-        epoch more.
-      ratio: $\gamma > 0$. The draft names .2; the author's stored runs go from .002 to .25.
-      window: $k \ge 2$, the number of latest steps compared with it.
+      warmup: $w \ge 2$, the number of steps at the start that set the reference. The author uses a tenth of training
+        plus one epoch.
+      ratio: $\gamma > 0$. The draft gives .2; the author's stored runs use .002 to .25.
+      window: $k \ge 2$, the number of latest steps compared with the reference.
       every: steps between two checks, at least 1.
 
     Returns:
-      A gate. It reads the gradient norm once a step; one that is not finite counts as the one before it.
+      A gate. It computes the gradient norm once per step; a norm that is not finite is replaced by the previous one.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range.
@@ -59,9 +61,9 @@ def low_variance(warmup: int = 1000, *, ratio: float = 0.2, window: int = 10, ev
       [False, False, False, False, False, False, True]
 
     References:
-      The variance trigger of https://github.com/eeyzs1/CV_RTS. Two accidents of its loop are not copied: it waits until
-      more epochs have passed than the window has steps, and never fires if the last epoch of the reference is no new
-      best.
+      The variance trigger of https://github.com/eeyzs1/CV_RTS. Two peculiarities of its loop are not copied: it waits
+      until more epochs have passed than the window has steps, and it never fires if the last epoch of the reference is
+      not a new best.
     """
     check_count("warmup", warmup, low=2)
     check_number("ratio", ratio, low=0)
@@ -91,7 +93,7 @@ def low_variance(warmup: int = 1000, *, ratio: float = 0.2, window: int = 10, ev
 def _remember(
     state: LowVarianceState, length: jax.Array, step: jax.Array, warmup: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Window, early mean and early squared deviations with one norm more."""
+    """Window, early mean and early squared deviations, updated with one more norm."""
     window = state.window.size
     length = length.astype(jnp.float32)
     length = jnp.where(jnp.isfinite(length), length, state.window[(step - 1) % window])
@@ -102,7 +104,7 @@ def _remember(
 
 
 class LargeGradientState(NamedTuple):
-    """Memory of `large_gradient`: running mean and variance of the squared gradient norm, and whether one was read."""
+    """Memory of `large_gradient`: running mean and variance of the squared norm, and whether they have started."""
 
     mean: jax.Array
     variance: jax.Array
@@ -110,20 +112,20 @@ class LargeGradientState(NamedTuple):
 
 
 def large_gradient(threshold: optax.ScalarOrSchedule = 0.0, *, decay: float = 0.9) -> Gate:
-    r"""Active where the gradient is large for its time, as AE-SAM decides.
+    r"""Active if the gradient norm is large compared with its running mean, as in AE-SAM.
 
     $$\|g_t\|^2 \ge \mu_t + c_t \sigma_t, \qquad
       \mu_t = \delta \mu_{t-1} + (1-\delta)\|g_t\|^2, \quad
       \sigma_t^2 = \delta \sigma_{t-1}^2 + (1-\delta)(\|g_t\|^2 - \mu_t)^2$$
 
     Args:
-      threshold: $c_t$, a number or a schedule; the paper lets it run linearly between two bounds, for which
-        `optax.linear_schedule(1.0, -1.0, steps)` serves. Higher means rarer.
+      threshold: $c_t$, a number or a schedule; in the paper it changes linearly between two bounds, as
+        `optax.linear_schedule(1.0, -1.0, steps)` does. A higher threshold means fewer active steps.
       decay: $\delta$ in [0, 1).
 
     Returns:
-      A gate. It reads the gradient norm once a step, and forgets one whose squared deviation is not finite. The means
-      start at the first squared norm that is finite, with variance 0, so that step is active whatever $c_t$.
+      A gate. It computes the gradient norm once per step, and skips a norm whose squared deviation is not finite. The
+      means start at the first finite squared norm, with variance 0, so that step is active for any $c_t$.
 
     Raises:
       ValueError: if `decay` is outside [0, 1).
@@ -164,7 +166,7 @@ def large_gradient(threshold: optax.ScalarOrSchedule = 0.0, *, decay: float = 0.
 
 
 class GeneralizationGapState(NamedTuple):
-    """Memory of `generalization_gap`: sum and number of the early gaps, and the trigger."""
+    """Memory of `generalization_gap`: sum and number of the early gaps, and whether it fired."""
 
     early_sum: jax.Array
     early_count: jax.Array
@@ -174,24 +176,24 @@ class GeneralizationGapState(NamedTuple):
 def generalization_gap(
     warmup: int = 1000, *, factor: float = 3.0, every: int = 100, reference_every: int | None = None
 ) -> Gate:
-    r"""Active for good once the loss on held-out data has left the training loss.
+    r"""Permanently active once the loss on held-out data has moved away from the training loss.
 
-    The gap $|L_{val} - L_{train}|$ is read from the extra arguments `train_loss` and `val_loss`: up to step `warmup` at
-    every step that `reference_every` divides, for a reference, their mean; later at every step that `every` divides,
-    where a gap above `factor` times the reference fires.
+    The gap $|L_{val} - L_{train}|$ is computed from the extra arguments `train_loss` and `val_loss`. Up to step
+    `warmup` it is read at every multiple of `reference_every`, and the mean of these gaps is the reference. Later it is
+    read at every multiple of `every`, and the gate fires if it exceeds `factor` times the reference.
 
         tx.update(grads, state, params, grad_fn=grad_fn, train_loss=train_loss, val_loss=val_loss)
 
-    Both are scalars at the clean parameters, the latest that were measured; between two readings any value will do. A
-    reading that is not finite is left out, and so is step 0, before which nothing was measured.
+    Both are scalars at the unperturbed parameters, the latest ones measured; at steps at which the gap is not read, any
+    value will do. Gaps that are not finite are skipped, and so is step 0, before which nothing was measured.
 
     Args:
-      warmup: last step whose reading can be part of the reference, at least `reference_every`; the author takes a tenth
-        of training.
-      factor: how many times the reference counts as a gap. The draft names 2 and its author's stored runs take 2 to 4;
-        his newest notebook has .01 (with `every` 10 epochs), which fires at the first check.
-      every: steps between two checks, at least 1; the author's stored runs take 3 epochs.
-      reference_every: steps between two readings of the reference. Default: `every`. The author takes every epoch.
+      warmup: last step that can be part of the reference, at least `reference_every`; the author uses a tenth of
+        training.
+      factor: the multiple of the reference above which the gate fires. The draft gives 2 and its author's stored runs
+        use 2 to 4; his newest notebook has .01 (with `every` 10 epochs), which fires at the first check.
+      every: steps between two checks, at least 1; the author's stored runs use 3 epochs.
+      reference_every: steps between two readings for the reference. Default: `every`. The author uses one epoch.
 
     Returns:
       A gate.
@@ -211,8 +213,8 @@ def generalization_gap(
       [False, False, False, False, True, True]
 
     References:
-      The generalisation-gap trigger of https://github.com/eeyzs1/CV_RTS. Two accidents of its loop are not copied: it
-      skips a check right after the warm-up, and its newest version starts the sum of the reference at -1.
+      The generalisation-gap trigger of https://github.com/eeyzs1/CV_RTS. Two peculiarities of its loop are not copied:
+      it skips a check right after the warm-up, and its newest version starts the sum of the reference at -1.
     """
     period = every if reference_every is None else reference_every
     check_count("warmup", warmup, low=1)

@@ -7,7 +7,6 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import pytest
 
@@ -51,10 +50,6 @@ def plain(tree: Any) -> Any:
 
 def assert_tree_close(a: Any, b: Any, rtol: float = 1e-5) -> None:
     chex.assert_trees_all_close(plain(a), plain(b), rtol=rtol, atol=1e-6)
-
-
-def all_finite(tree: Any) -> bool:
-    return all(bool(np.isfinite(np.asarray(x)).all()) for x in jax.tree.leaves(tree))
 
 
 @functools.cache

@@ -1,11 +1,12 @@
 """Zeros and numbers that are not finite, in the gradients, parameters and batches of every method."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.contract.given import all_finite, every_method, gradient, plain, updater
+from tests.contract.given import every_method, gradient, plain, updater
 from tests.problems import classifier, examples
 
 
@@ -14,7 +15,7 @@ def test_zero_gradients_stay_finite(name):
     tx, update = updater(name)
     u, state = update(classifier(), tx.init(classifier()), examples(scale=0.0))
     u, state = update(classifier(), state, examples(scale=0.0))
-    assert all_finite((u, plain(state)))
+    chex.assert_tree_all_finite((u, plain(state)))
 
 
 @every_method
@@ -22,7 +23,7 @@ def test_zero_parameters_stay_finite(name):
     tx, update = updater(name)
     params = jax.tree.map(jnp.zeros_like, classifier())
     u, state = update(params, tx.init(params), examples())
-    assert all_finite((u, plain(state)))
+    chex.assert_tree_all_finite((u, plain(state)))
 
 
 @every_method
@@ -34,7 +35,7 @@ def test_a_broken_batch_is_not_remembered(name, bad):
     _, state = update(params, state, examples(scale=bad))
     for _ in range(3):
         u, state = update(params, state, examples())
-        assert all_finite(u)
+        chex.assert_tree_all_finite(u)
 
 
 @every_method
@@ -47,4 +48,4 @@ def test_no_new_nan(name, bad):
     u, state = update(params, tx.init(params), data, grads)
     jax.tree.map(lambda x, g: np.testing.assert_array_less(np.isnan(x), np.isnan(g) + 0.5), u, grads)
     v, _ = update(params, state, data)
-    assert all_finite(v)
+    chex.assert_tree_all_finite(v)

@@ -13,21 +13,21 @@ from tests.problems import classifier, examples, extra_args
 
 
 @gated_method
-def test_missing_parameters_show_the_mend(name):
+def test_missing_parameters_show_the_fix(name):
     tx, params, extra = build(name), classifier(), extra_args(examples())
     with pytest.raises(ValueError, match=r"params is None.*tx\.update\(grads, state, params"):
         tx.update(params, tx.init(params), **extra)
 
 
 @gated_method
-def test_missing_gradient_function_shows_the_mend(name):
+def test_missing_gradient_function_shows_the_fix(name):
     tx, params = build(name), classifier()
     with pytest.raises(ValueError, match=r"needs \w+_fn=.*Fix: tx\.update\(grads, state, params, \w+_fn="):
         tx.update(params, tx.init(params), params)
 
 
 @gated_method
-def test_masked_leaves_show_the_mend(name):
+def test_masked_leaves_show_the_fix(name):
     params, extra = classifier(), extra_args(examples())
     tx = optax.masked(build(name), {"dense": True, "gain": False})
     with pytest.raises(ValueError, match=r"MaskedNode.*Fix: put it in front"):

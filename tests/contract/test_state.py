@@ -1,10 +1,10 @@
 """The state of every method: plain arrays that are donated, mapped, scanned, saved and traced once."""
 
+import chex
 import jax
 import optax
 
 from tests.contract.given import (
-    all_finite,
     assert_tree_close,
     assert_tree_equal,
     build,
@@ -43,7 +43,7 @@ def test_parameters_and_state_can_be_donated(name):
     state = tx.init(params)
     for _ in range(2):
         params, state, _ = step(params, state, examples())
-    assert all_finite(params)
+    chex.assert_tree_all_finite(params)
 
 
 @every_method
@@ -99,4 +99,4 @@ def test_one_trace_for_many_steps(name):
     params, state = classifier(), tx.init(classifier())
     for seed in range(4):
         params, state, _ = step(params, state, examples(seed=seed))
-    assert all_finite(params)
+    chex.assert_tree_all_finite(params)

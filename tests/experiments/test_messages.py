@@ -51,9 +51,9 @@ CASES = [
     Case(command("train --first-seed -1"), "--first-seed", "-1", "expected a whole number from 0"),
     Case(command("train --distributed"), "--distributed", "folder", "--out FOLDER"),
     Case(command("train --preset sma"), "preset", "'sma'", "Known:"),
-    Case(command("sweep --method sgd --label x"), "--label", "a sweep names its rows", "itself"),
+    Case(command("sweep --method sgd --label x"), "--label", "a sweep labels its rows", "automatically"),
     Case(command("claims gr.bais"), "claim", "'gr.bais'", "did you mean 'gr.bias'?"),
-    Case(command("claims report --out nowhere"), "--out", "nowhere", "run `claims all` first"),
+    Case(command("claims report --out nowhere"), "--out", "nowhere", "run `claims all`"),
     Case(settings("--method pudg"), "method", "'pudg'", "did you mean 'pugd'?"),
     Case(settings("--method pugd --method.radias 1"), "option", "'radias'", "did you mean 'radius'?"),
     Case(settings("--method lpg --method.axis_name -1e400"), "axis_name", "-inf", "leave it out"),
@@ -93,9 +93,9 @@ CASES = [
     Case(settings("--noise symmetric:2"), "--noise", "symmetric:2", "a number in [0, 1]"),
     Case(settings("--imbalance exp:0.5"), "--imbalance", "exp:0.5", "a number >= 1"),
     Case(settings("--cutout -1"), "--cutout", "-1", "expected numbers >= 0"),
-    Case(settings("--train-size 5000"), "5000 training", "10 validation", "asked of"),
+    Case(settings("--train-size 5000"), "5000 training", "10 validation", "requested of"),
     Case(settings("--batch 100"), "--batch", "100", "larger than the 40 training examples"),
-    Case(settings("--devices 99"), "--devices", "99", "there are"),
+    Case(settings("--devices 99"), "--devices", "99: only", "available"),
     Case(settings("--devices 3"), "--batch", "10", "--devices 2, or another batch"),
     Case(settings("--accumulate 3"), "--accumulate", "3", "does not divide the 10 examples"),
     Case(settings("--method pegr --method.strength 0.1 --flooding flood:0.1"), "--flooding", "flood:0.1", "use iflood"),
@@ -103,9 +103,7 @@ CASES = [
     Case(settings("--dataset mnsit"), "data set", "'mnsit'", "did you mean 'mnist'?"),
     Case(settings("--dataset mnist --data-dir nowhere"), "nowhere", "no such file", "nor "),
     Case(settings("--lr true"), "--lr", "True: neither a number nor a schedule", "such as cosine:0.1:0.0"),
-    Case(
-        settings("--method SAM"), "method", "'SAM'", "did you mean 'sam'? It is written --method sam [--method.radius"
-    ),
+    Case(settings("--method SAM"), "method", "'SAM'", "did you mean 'sam'? Usage: --method sam [--method.radius"),
     Case(settings("--method pegr"), "--method pegr", "needs strength", "--method.strength STRENGTH"),
     Case(settings("--noise symmetric"), "--noise", "needs share", "expected symmetric:share"),
     Case(settings("--reweight drw"), "--reweight", "needs start", "expected drw:start[:beta=0.9999]"),
@@ -120,7 +118,7 @@ def elsewhere(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.argument}-{case.value}")
-def test_message_names_option_value_and_mend(case, tmp_path):
+def test_message_names_option_value_and_fix(case, tmp_path):
     assert meet(case, UsageError).path.startswith("experiments/")
     assert not list(tmp_path.iterdir()), "something was written before the mistake was found"
 

@@ -86,5 +86,5 @@ FRAMEWORKS = [
         "Fix: loss, grads, state = pugd_optax.nnx.value_and_grad(loss_fn, tx)(model, state, *args)",
     ),
     Case(lambda: train_state(), "grad_fn", "needs", "pugd_optax.linen.TrainState"),
-    Case(lambda: train_state(grad_fn=lambda p: p, parms=W), "parms", "no field", "Fix: params="),
+    Case(lambda: train_state(grad_fn=lambda p: p, parms=W), "parms", "not a field", "Fix: params="),
 ]

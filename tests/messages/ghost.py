@@ -43,7 +43,7 @@ GHOST = [
     Case(
         lambda: ghost(lambda w: w[LABELS, LABELS] ** 2, jnp.eye(3)),
         "params['w']",
-        "a gather that is no lookup of rows",
+        "a gather that is not a lookup of rows",
         SIGNS,
     ),
     Case(lambda: ghost(lambda z: jnp.sum(z**2, axis=1), jnp.ones((4, 3))), "params['w']", "an entry for every", SIGNS),

@@ -1,5 +1,6 @@
 """Anti-PGD against its formula, as noise injection in another variable, and in the widening valley of the paper."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,7 +36,7 @@ def test_equals_noise_before_the_gradient_in_the_variable_less_the_noise(x64):
         w = optax.apply_updates(w, updates)
         u, before_state = before.update(grad_fn(z), before_state, z, grad_fn=grad_fn)
         z = jax.tree.map(lambda x, g: x - lr * g, z, u)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12), shifted(w, t + 1), z)
+        chex.assert_trees_all_close(shifted(w, t + 1), z, rtol=1e-10, atol=1e-12)
 
 
 def test_finds_the_wide_part_of_a_valley_that_pgd_leaves_for_the_narrow_one():

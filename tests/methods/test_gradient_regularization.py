@@ -3,6 +3,7 @@
 import functools
 import itertools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,7 +65,7 @@ def test_strength_equal_to_step_is_sam_with_an_unnormalised_ascent(x64):
     tx = gradient_regularization(0.3, 0.3)
     u, _ = tx.update(g, tx.init(params), params, grad_fn=lambda p: grad_fn(p, batch(0)))
     at = jax.tree.map(lambda w, x: w + 0.3 * x, params, g)
-    jax.tree.map(np.testing.assert_array_equal, u, grad_fn(at, batch(0)))
+    chex.assert_trees_all_equal(u, grad_fn(at, batch(0)))
 
 
 def error(scheme, h):
@@ -107,7 +108,7 @@ def test_mask_penalises_the_gradient_of_the_selected_parameters(x64, scheme):
     objective = lambda p: loss(p, batch(0)) + 0.5 * GAMMA * jnp.sum(grad_fn(p)["w"] ** 2)
     tx = gradient_regularization(GAMMA, 2.0**-12, scheme, mask={"b": False, "w": True})
     u, expected = output(tx, grad_fn)(start()), jax.jit(jax.grad(objective))(start())
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-4), u, expected)
+    chex.assert_trees_all_close(u, expected, rtol=1e-2, atol=1e-4)
     assert np.linalg.norm(u["b"] - jax.jit(grad_fn)(start())["b"]) > 1e-3
 
 
@@ -117,7 +118,7 @@ def test_gnp_penalises_the_norm_itself(x64):
     objective = lambda p: loss(p, batch(0)) + strength * optax.tree.norm(grad_fn(p))
     tx = gnp(radius=radius, alpha=strength / radius)
     u, expected = output(tx, grad_fn)(start()), jax.jit(jax.grad(objective))(start())
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3), u, expected)
+    chex.assert_trees_all_close(u, expected, rtol=1e-3)
 
 
 @pytest.mark.parametrize("scheme", FORMULAS)
@@ -134,7 +135,7 @@ def test_value_fn_stands_for_grad_fn(x64):
         tx = gradient_regularization(GAMMA, H, scheme)
         u, _ = tx.update(g, tx.init(params), params, value_fn=value_fn)
         v, _ = tx.update(g, tx.init(params), params, grad_fn=jax.grad(value_fn))
-        jax.tree.map(np.testing.assert_array_equal, u, v)
+        chex.assert_trees_all_equal(u, v)
 
 
 @pytest.mark.parametrize(

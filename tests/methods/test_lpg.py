@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -225,7 +226,7 @@ def test_one_hot_soft_labels_are_the_indices():
     one_hot = np.eye(CLASSES, dtype=np.float32)[Y[0]]
     update = lambda y: jax.jit(lambda w: tx.update(w, tx.init(w), w, logits_fn=lambda w: x @ w, labels=y))(w)
     a, b = map(update, (Y[0], one_hot))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), a, b)
+    chex.assert_trees_all_close(a, b, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", [pugd_optax.lpg, pugd_optax.lpl])
@@ -245,7 +246,7 @@ def test_a_label_out_of_range_under_jit_is_seen_unless_the_loss_leaves_it_out(me
     default, left_out, state = update(padded, jnp.arange(4))
     assert np.isnan(default).all()
     expected = update(y, jnp.arange(3))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), (left_out, state), expected[1:])
+    chex.assert_trees_all_close((left_out, state), expected[1:], rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import itertools
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,7 +84,7 @@ def test_a_shared_forward_pass_costs_one_gradient_with_normalisation_layers(inne
     assert flops(compiled(tx)) <= 1.03 * flops(compiled(inner))
     update = jax.jit(lambda p: tx.update(p, tx.init(p), p, logits_fn=logits_fn, labels=y))
     shared, separate = compiled(tx)(params, tx.init(params))[0], update(params)[0]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6), shared, separate)
+    chex.assert_trees_all_close(shared, separate, rtol=1e-3, atol=1e-6)
 
 
 def test_a_step_with_an_inner_method_costs_what_that_method_costs():

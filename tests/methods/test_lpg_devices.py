@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,4 +69,4 @@ def test_value_and_grad_over_devices():
     split = gradient(pugd_optax.value_and_grad(loss_fn, pugd_optax.lpg(CLASSES, axis_name="data"), axis_name="data"))
     sharded = jax.jit(jax.shard_map(split, mesh=mesh, in_specs=(P(), P("data"), P("data")), out_specs=P()))(w, x, y)
     whole = jax.jit(gradient(pugd_optax.value_and_grad(loss_fn, pugd_optax.lpg(CLASSES))))(w, x, y)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), sharded, whole)
+    chex.assert_trees_all_close(sharded, whole, rtol=1e-4, atol=1e-6)

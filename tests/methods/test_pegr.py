@@ -114,7 +114,7 @@ def test_bad_arguments(given, message):
         pugd_optax.pegr(**given)
 
 
-def test_missing_losses_show_the_mend():
+def test_missing_losses_show_the_fix():
     tx, w = pugd_optax.pegr(0.1), jnp.ones(4)
     with pytest.raises(ValueError, match=r"losses_fn=.*Fix: tx\.update\(grads, state, params, losses_fn="):
         tx.update(w, tx.init(w), w)

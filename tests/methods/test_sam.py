@@ -1,5 +1,6 @@
 """SAM against its formula and against Optax's own."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,4 +53,4 @@ def test_radius_zero_is_plain_training_to_the_bit():
     params = start(jnp.float32)
     grad = jax.jit(lambda p: jax.grad(loss)(p, jax.tree.map(jnp.float32, batch(0))))
     u, _ = sam(0.0).update(grad(params), sam(0.0).init(params), params, grad_fn=grad)
-    jax.tree.map(np.testing.assert_array_equal, u, grad(params))
+    chex.assert_trees_all_equal(u, grad(params))

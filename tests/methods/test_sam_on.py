@@ -1,5 +1,6 @@
 """SAM-ON: which parameters it finds in real models, and the norm that is theirs alone."""
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -64,7 +65,7 @@ def test_is_sam_with_a_mask():
         u, _ = tx.update(grad_fn(params), tx.init(params), params, grad_fn=grad_fn)
         other = sam(0.5, mask=mask)
         v, _ = other.update(grad_fn(params), other.init(params), params, grad_fn=grad_fn)
-        jax.tree.map(np.testing.assert_array_equal, u, v)
+        chex.assert_trees_all_equal(u, v)
 
 
 def test_refuses_a_model_without_normalization_layers():

@@ -3,7 +3,7 @@
 **Statement.** The abstract of LPG, https://arxiv.org/abs/2605.29494: a PAC-Bayes analysis connects the bounds of the
 perturbation with the generalisation. Its theorem could not be read; `diagnostics.class_bound` is our derivation.
 
-**Setting.** 500 of scikit-learn's digits to train on, 797 for the test; MLP 64-32-10 with ReLU, learning rate 0.02,
+**Setting.** 500 of scikit-learn's digits for training, 797 for the test; MLP 64-32-10 with ReLU, learning rate 0.02,
 momentum 0.9, batch 50, 40 epochs, cosine. The logit gradients of one class, of five or of all are multiplied by 1 + s,
 s from -0.9 to 0.9. Before training the bound knows s, the class counts, the sum of the learning rates and, measured on
 the way after each epoch, the largest norm of the Jacobian of the logits. The risk is the error rate under Gaussian
@@ -13,9 +13,9 @@ of `diagnostics.pac_bayes_bound` from the distance that the weights have really 
 **Hyperparameters.** Nothing was tuned.
 
 **Success criteria.** Paper: in every run the bound is above the test risk; over the strengths, the rank correlation of
-the bound with the measured gap (one a seed) is above 0, of interest from 0.3. Extra: the bound is below 1 in some run;
-that of the real distance is below 0.9, the risk of a guess, and its rank correlation with the gap above 0, of interest
-from 0.3.
+the bound with the measured gap (one per seed) is above 0, of interest from 0.3. Extra: the bound is below 1 in some
+run; that of the real distance is below 0.9, the risk of a guess, and its rank correlation with the gap above 0, of
+interest from 0.3.
 """
 
 import itertools

@@ -3,15 +3,15 @@
 **Statement.** The abstract of LPG, https://arxiv.org/abs/2605.29494: amplified gradients of a class act as positive
 augmentation, which enhances learning; dampened ones as negative augmentation, which suppresses overfitting.
 
-**Setting.** Fashion-MNIST at 14 x 14, 1000 images to train on, MLP 196-64-64-10 with ReLU, momentum 0.9, batch 100, 30
+**Setting.** Fashion-MNIST at 14 x 14, 1000 images for training, MLP 196-64-64-10 with ReLU, momentum 0.9, batch 100, 30
 epochs, cosine learning rate, last epoch. The logit gradients of one class at a time are multiplied by 1 + s, s from
 -0.9 to 0.9, for the whole training (`lpg` with a fixed sign); each of the ten classes in turn. Measured of that class:
 training accuracy, test accuracy (recall), the gap of the two, the gap of the cross-entropy, and F1, which counts
 examples of other classes that are taken for it too.
 
 **Hyperparameters.** Learning rate and weight decay are plain SGD's best by accuracy on 2000 validation images, 5 seeds
-with images of their own; the strengths of the verdict, +-0.6, were fixed beforehand. Verdict: other seeds, images from
-the other half of the training set.
+with separate images; the strengths of the verdict, +-0.6, were fixed in advance. Verdict: other seeds, images from the
+other half of the training set.
 
 **Success criteria.** Differences to s = 0, paired by seed, mean over the ten classes. Paper: at s = 0.6 the class's
 test accuracy is higher, of interest from 1 point; at s = -0.6 the gap of its accuracy is smaller, of interest from 1

@@ -1,6 +1,6 @@
-"""What the studies of LPG share: settings, variants, columns and panels.
+"""Common parts of the studies of LPG: settings, variants, columns and panels.
 
-Small: an MLP on subsets of Fashion-MNIST, MNIST and CIFAR-10, a ResNet-8 on digits. Paper: the settings in use for
+Small: an MLP on subsets of Fashion-MNIST, MNIST and CIFAR-10, a ResNet-8 on digits. Paper: the usual settings for
 long-tailed and noisy CIFAR-10.
 """
 
@@ -25,18 +25,18 @@ CIFAR10 = dataclasses.replace(
     _QUIET, dataset="cifar10", model="resnet32", norm="batch", epochs=200, val_size=5000, weight_decay=2e-4
 )
 AXES = (rates(0.003, 0.01, 0.03, 0.1, 0.3), decays(1e-4, 1e-3, 1e-2))
-"""The grid of every variant on the small networks; the others have the learning rate and decay of their setting."""
+"""The grid of every variant on the small networks; other networks use the learning rate and decay of their setting."""
 PARTS = {"head": slice(0, 3), "medium": slice(3, 7), "tail": slice(7, 10)}
-"""Of ten classes in the order of falling count."""
+"""Positions among ten classes in order of decreasing count."""
 
 
 def small(name: str, base: Config) -> Setting:
-    """A setting on the data of small networks."""
+    """A setting for the data of the small networks."""
     return Setting(name, base, AXES, optional=base.dataset != "digits")
 
 
 def lpg(config: Config, **options: Any) -> Variant:
-    """LPG by a rule of one number a class, with its strength."""
+    """LPG by a rule with one number per class, with its strength."""
     return Variant(method(config, "lpg", **options), (option("eps", 0.1, 0.2, 0.4, below=0.9),))
 
 
@@ -46,7 +46,7 @@ def bounded(config: Config) -> Variant:
 
 
 def of_loss(config: Config, template: str, name: str, *values: float, below: float = math.inf) -> Variant:
-    """Another loss, with a hyperparameter of its own."""
+    """Another loss, with its own hyperparameter."""
     return Variant(config, (field("loss", *values, name=name, template=template, below=below),))
 
 
@@ -80,5 +80,5 @@ def class_panel(outcome: Outcome, *labels: str) -> Panel:
 
 
 def order(outcome: Outcome) -> str:
-    """The variants by falling mean."""
+    """The variants in order of decreasing mean."""
     return " > ".join(sorted(outcome.variants, key=lambda label: -interval(outcome[label].accuracy).mean))

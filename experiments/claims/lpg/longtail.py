@@ -2,21 +2,21 @@
 
 **Statement.** The abstract of LPG, https://arxiv.org/abs/2605.29494: perturbing logit gradients by class improves
 long-tailed learning; amplified classes are augmented positively, dampened ones negatively. Our LPG is a derivation from
-that abstract; none of the paper's numbers is claimed for it.
+that abstract; none of the paper's numbers are claimed for it.
 
 **Setting.** Fashion-MNIST subsampled exponentially, the largest class 100 or 10 times the smallest (about 2500 and 4000
 images), MLP, 30 epochs, batch 128, cosine learning rate. The test set is balanced, so accuracy is balanced accuracy;
 head, medium and tail are the 3, 4 and 3 classes by falling count. LPG with `long_tail`: the four largest classes are
 dampened, the others amplified. Renormalised: the same with the total weight of a batch unchanged, so that the learning
-rate does not change. Other remedies at the same cost of one gradient a step: LPL, class-balanced weights, logit
+rate does not change. Other remedies at the same cost of one gradient per step: LPL, class-balanced weights, logit
 adjustment, LDAM (margins in logits, because the head has no normalisation); at three: ImbSAM (tail: fewer than 100
 examples) and Focal SAM.
 
-**Hyperparameters.** Learning rate and weight decay of each variant, and a hyperparameter of its own (strength, beta,
-bound, tau, margin, radius).
+**Hyperparameters.** Learning rate and weight decay of each variant, and its own hyperparameter (strength, beta, bound,
+tau, margin, radius).
 
 **Success criteria.** In each setting: LPG's balanced accuracy is above that of plain training, and so is its accuracy
-on the tail. Besides: so is that of renormalised LPG; and LPG is within one point of class-balanced weights.
+on the tail. Also tested: so is that of renormalised LPG; and LPG is within one point of class-balanced weights.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """LPG plugs into other losses and methods and improves each.
 
 **Statement.** The abstract of LPG, https://arxiv.org/abs/2605.29494: it can be plugged into existing methods for
-consistent gains. Our LPG is a derivation from that abstract; none of the paper's numbers is claimed for it.
+consistent gains. Our LPG is a derivation from that abstract; none of the paper's numbers are claimed for it.
 
 **Setting.** As the first of `lpg.longtail`: Fashion-MNIST subsampled exponentially, the largest class 100 times the
 smallest (about 2500 images), MLP, 30 epochs, batch 128, cosine learning rate; the test set is balanced. Hosts:

@@ -10,8 +10,8 @@ SAM, ASAM, PUGD, RTS-PUGD with the library's defaults.
 
 **Hyperparameters.** Learning rate (its peak) and, at full scale, weight decay of each variant, and its radius.
 
-**Success criteria.** By test accuracy after the last epoch, SAM and PUGD are each above SGD with as many epochs.
-Besides: so are ASAM and RTS-PUGD, and all are above SGD with as many gradient evaluations.
+**Success criteria.** By test accuracy after the last epoch, SAM and PUGD are each above SGD with as many epochs. Also
+tested: so are ASAM and RTS-PUGD, and all are above SGD with as many gradient evaluations.
 """
 
 from experiments.claims.conditions import Condition

@@ -4,14 +4,14 @@
 long-tailed learning.
 
 **Setting.** As `real.clean`, subsampled exponentially, the largest class 100 times the smallest; a balanced test set.
-Plain training, LPG as logit adjustment by offsets (`prior`) and by one number a class (`long_tail`), class-balanced
+Plain training, LPG as logit adjustment by offsets (`prior`) and by one number per class (`long_tail`), class-balanced
 weights, LDAM, ImbSAM and Focal SAM.
 
-**Hyperparameters.** Learning rate (its peak) and, at full scale, weight decay of each variant, and a hyperparameter of
-its own.
+**Hyperparameters.** Learning rate (its peak) and, at full scale, weight decay of each variant, and its own
+hyperparameter.
 
 **Success criteria.** By test accuracy after the last epoch, the two forms of LPG are each above plain training, and so
-is the first on the tail. Besides: the first is above class-balanced weights, LDAM, ImbSAM and Focal SAM.
+is the first on the tail. Also tested: the first is above class-balanced weights, LDAM, ImbSAM and Focal SAM.
 """
 
 from experiments.claims.claim import Panel

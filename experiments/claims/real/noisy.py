@@ -1,18 +1,18 @@
-"""On CIFAR-10 with the labels that people gave it, perturbed gradients and LPG end above SGD.
+"""On CIFAR-10 with the labels given by people, perturbed gradients and LPG end above SGD.
 
 **Statement.** SAM (https://arxiv.org/abs/2010.01412) is robust to wrong labels; the abstract of LPG,
 https://arxiv.org/abs/2605.29494, claims consistent gains under noisy labels.
 
-**Setting.** As `real.clean`, with the worst of three labels that people gave each image, CIFAR-10N
-(https://arxiv.org/abs/2110.12088), about 40 % wrong; validation and test images have clean labels. Besides the methods
-there: LPG with offsets from confusions, generalised cross-entropy, and SGD whose test accuracy is that of its best
-epoch on validation images.
+**Setting.** As `real.clean`, with the worst of three labels given by people, CIFAR-10N
+(https://arxiv.org/abs/2110.12088), about 40 % wrong; validation and test images have clean labels. In addition to the
+methods there: LPG with offsets from confusions, generalised cross-entropy, and SGD whose test accuracy is that of its
+best epoch on validation images.
 
 **Hyperparameters.** Learning rate (its peak) and, at full scale, weight decay of each variant, and its radius, bound
 or q.
 
-**Success criteria.** By test accuracy after the last epoch, SAM and LPG are each above SGD. Besides: PUGD is above SGD,
-LPG is within one point of generalised cross-entropy, and SAM, PUGD and LPG are above SGD stopped early.
+**Success criteria.** By test accuracy after the last epoch, SAM and LPG are each above SGD. Also tested: PUGD is above
+SGD, LPG is within one point of generalised cross-entropy, and SAM, PUGD and LPG are above SGD stopped early.
 """
 
 from experiments.claims.conditions import Condition

@@ -2,15 +2,15 @@
 
 **Statement.** Karakida, Takase, Hayase and Osawa, ICML 2023, https://arxiv.org/abs/2210.02720: gradient regularisation
 by a forward difference generalises better than by a backward one or the exact gradient. Orvieto, Raj, Kersting and
-Bach, AISTATS 2023, https://arxiv.org/abs/2206.04613: noise on one layer a step generalises better than plain SGD.
+Bach, AISTATS 2023, https://arxiv.org/abs/2206.04613: noise on one layer per step generalises better than plain SGD.
 
-**Setting.** As `real.clean`: SGD, the three schemes of gradient regularisation, noise on one tensor a step.
+**Setting.** As `real.clean`: SGD, the three schemes of gradient regularisation, noise on one tensor per step.
 
 **Hyperparameters.** Learning rate (its peak) and, at full scale, weight decay of each variant, and its strength or
 sigma; the step of the differences is 0.05.
 
 **Success criteria.** By test accuracy after the last epoch, the forward scheme is above the backward and the exact one,
-and layer-wise noise is above SGD. Besides: the forward scheme is above SGD.
+and layer-wise noise is above SGD. Also tested: the forward scheme is above SGD.
 """
 
 from experiments.claims.conditions import Condition

@@ -1,4 +1,4 @@
-"""What the claims at real scale share: CIFAR-10 and the preset `fast_cifar10`, whose learning rate goes up and down."""
+"""Common settings of the claims at real scale: CIFAR-10 and the preset `fast_cifar10`."""
 
 import dataclasses
 from typing import Any
@@ -16,7 +16,7 @@ LONGER, STOPPED = "SGD, twice the epochs", "SGD, stopped early"
 
 
 def settings(name: str, few: str = "none", **changes: Any) -> dict[Scale, tuple[Setting, ...]]:
-    """A tenth of CIFAR-10 at full scale, all of it at paper scale, digits at smoke scale with `few` as their noise."""
+    """A tenth of CIFAR-10 at full scale, all of it at paper scale, digits with the noise `few` at smoke scale."""
     small, whole = (dataclasses.replace(base, **changes) for base in (_SMALL, FAST))
     grid = (_up_and_down(0.05, 0.1, 0.2, 0.4, 0.8), decays(1e-4, 5e-4, 2e-3))
     coarse = (_up_and_down(0.1, 0.2, 0.4),)
@@ -33,7 +33,7 @@ def _up_and_down(*values: float) -> Axis:
 
 
 def perturbed(setting: Setting) -> dict[str, Variant]:
-    """SGD, SGD for longer, and the methods that take two gradients a step, with the radius of each."""
+    """SGD, SGD for longer, and the methods with two gradients per step, each with its radius."""
     base = setting.base
     found = {
         "SGD": Variant(base),

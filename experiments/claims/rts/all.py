@@ -6,14 +6,14 @@ together is among the author's; radius with scale gained 0.2 points on CIFAR-10 
 
 **Setting.** As `rts.early`, with its three variants and two of RTS: the library's defaults (radius rising with mean 1,
 PUGD after a tenth of the training, s = 1), and the paper's shapes (radius half a cosine from 2, PUGD after a quarter, s
-falling along a quarter of a cosine from 1.57). RTS takes 1.75 to 1.9 gradient evaluations a step, so the control with
+falling along a quarter of a cosine from 1.57). RTS takes 1.75 to 1.9 gradient evaluations per step, so the control with
 twice the epochs of SGD has slightly more.
 
 **Hyperparameters.** Learning rate and weight decay of each variant; and, by the same validation accuracies, the one of
 the two RTS variants that is compared with the others.
 
 **Success criteria.** In each setting, by test accuracy after the last epoch: RTS is above PUGD, and more than 3.2
-points above the mean of SGD and PUGD, the baselines. Besides: it is above SGD with as many epochs, with twice as
+points above the mean of SGD and PUGD, the baselines. Also tested: it is above SGD with as many epochs, with twice as
 many, and, where labels are wrong, stopped early.
 """
 

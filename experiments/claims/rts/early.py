@@ -4,8 +4,8 @@
 https://github.com/eeyzs1/CV_RTS: PUGD is slower than SGD early in training and ends with the better accuracy. In the
 author's own runs (one seed, CIFAR-10) SGD leads in about 8 of 400 epochs.
 
-**Setting.** 350 handwritten digits with a fifth of the training labels wrong, ResNet-8 with GroupNorm, 20 epochs; where
-a data folder is named, also 1000 clean images of Fashion-MNIST, MLP, 30 epochs. Batch 50, momentum 0.9, cosine learning
+**Setting.** 350 handwritten digits with a fifth of the training labels wrong, ResNet-8 with GroupNorm, 20 epochs; if
+there is a data folder, also 1000 clean images of Fashion-MNIST, MLP, 30 epochs. Batch 50, momentum 0.9, cosine learning
 rate. SGD; SGD with twice the epochs and a schedule of that length, which has PUGD's gradient evaluations; PUGD at
 radius 1; where labels are wrong, SGD whose test accuracy is that of its best epoch on clean validation images.
 
@@ -14,8 +14,8 @@ of the stopped one by its best. The digits are the demo's setting; length and ne
 two seeds before the protocol.
 
 **Success criteria.** In each setting: PUGD's mean validation accuracy over the first tenth of the epochs is below
-SGD's, and its test accuracy after the last epoch above that of SGD with as many epochs. Besides: above that of SGD with
-as many gradient evaluations, and of SGD stopped early.
+SGD's, and its test accuracy after the last epoch above that of SGD with as many epochs. Also tested: above that of SGD
+with as many gradient evaluations, and of SGD stopped early.
 """
 
 import numpy as np

@@ -10,8 +10,8 @@ cosine from 2; T, PUGD from a quarter of the training on; S, s falls along a qua
 **Hyperparameters.** Learning rate and weight decay of each of the eight variants.
 
 **Success criteria.** In each setting, by test accuracy after the last epoch: R, T and S are each above PUGD, and the
-gain of the three together exceeds the sum of their three gains, the synergy. Besides: the main effect of each over all
-four pairs of variants that differ in it alone, and the synergy of each pair, are above 0.
+gain of the three together exceeds the sum of their three gains, the synergy. Also tested: the main effect of each over
+all four pairs of variants that differ in it alone, and the synergy of each pair, are above 0.
 """
 
 import itertools

@@ -12,7 +12,7 @@ Constants of 0.5 and 1.5 show what the radius itself is worth.
 schedule and the other constant that are compared.
 
 **Success criteria.** In each setting, by test accuracy after the last epoch: the chosen schedule is above the constant
-of equal mean. Besides: above the other constant that validation prefers.
+of equal mean. Also tested: above the other constant that validation prefers.
 """
 
 import math

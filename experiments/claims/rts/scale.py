@@ -11,7 +11,7 @@ normalised SAM along PUGD's direction), falling along a quarter of a cosine to 0
 **Hyperparameters.** Learning rate and weight decay of each variant.
 
 **Success criteria.** In each setting, by test accuracy after the last epoch: less of the old gradient (s = 0.25), the
-schedule and the rule `norm_ratio` are each above s = 1. Besides: s = 1 is above s = infinity.
+schedule and the rule `norm_ratio` are each above s = 1. Also tested: s = 1 is above s = infinity.
 """
 
 import math

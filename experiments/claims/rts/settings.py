@@ -1,7 +1,7 @@
-"""What the studies of radius, timing and scale share: data, networks, lengths, grids, and what they compare with.
+"""Common settings of the studies of radius, timing and scale: data, networks, lengths, grids and references.
 
-Small: 350 handwritten digits with a fifth of the labels wrong on a ResNet-8, and, where a data folder is named, 1000
-clean images of Fashion-MNIST on an MLP. Paper: CIFAR-10 and Tiny ImageNet at 32x32 on a ResNet-18, 200 epochs.
+Small: 350 handwritten digits with a fifth of the labels wrong on a ResNet-8, and, if there is a data folder, 1000 clean
+images of Fashion-MNIST on an MLP. Paper: CIFAR-10 and Tiny ImageNet at 32x32 on a ResNet-18, 200 epochs.
 """
 
 import dataclasses
@@ -44,7 +44,7 @@ LONGER, STOPPED = "SGD, twice the epochs", "SGD, stopped early"
 
 
 def references(setting: Setting) -> dict[str, Variant]:
-    """Plain training, PUGD, plain training of PUGD's cost, and plain training stopped early where labels are wrong."""
+    """Plain training, PUGD, plain training at PUGD's cost, and, for wrong labels, plain training stopped early."""
     base = setting.base
     found = {
         "SGD": Variant(base),

@@ -5,17 +5,17 @@
 https://arxiv.org/abs/2203.02714), without a second gradient (momentum SAM, https://arxiv.org/abs/2401.12033), on some
 of the steps alone (RTS, https://github.com/eeyzs1/CV_RTS). For PUGD: a quarter of the batch, or a reused direction.
 
-**Setting.** As `rts.early`: 350 handwritten digits with a fifth of the training labels wrong, ResNet-8, 20 epochs;
-where a data folder is named, also 1000 clean images of Fashion-MNIST, MLP, 30 epochs. RTS is PUGD in the last steps
-alone, its radius rising along a quarter of a sine. The cost of a run is counted in gradient evaluations, a forward pass
-as a third of one.
+**Setting.** As `rts.early`: 350 handwritten digits with a fifth of the training labels wrong, ResNet-8, 20 epochs; if
+there is a data folder, also 1000 clean images of Fashion-MNIST, MLP, 30 epochs. RTS is PUGD in the last steps alone,
+its radius rising along a quarter of a sine. The cost of a run is counted in gradient evaluations, a forward pass as a
+third of one.
 
-**Hyperparameters.** Learning rate and weight decay of each variant, and a hyperparameter of its own: radius, or weight
-of the reused direction.
+**Hyperparameters.** Learning rate and weight decay of each variant, and its own hyperparameter: radius, or weight of
+the reused direction.
 
 **Success criteria.** In each setting, by test accuracy after the last epoch: PUGD on a quarter of the batch, PUGD that
 reuses its direction on four of five steps, and RTS in half of the steps are each within one point of PUGD; LookSAM and
-ESAM are each within one point of SAM. Besides: the first three are above SGD.
+ESAM are each within one point of SAM. Also tested: the first three are above SGD.
 """
 
 import dataclasses

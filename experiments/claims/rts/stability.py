@@ -4,15 +4,15 @@
 https://github.com/eeyzs1/CV_RTS: the abstract claims a more stable training. It does not say in what.
 
 **Setting.** As `rts.early`: SGD, PUGD and RTS-PUGD with the library's defaults, the runs of `rts.all`. Instability is
-taken in four ways, each one number a seed: how far the test accuracy of a seed is from the median of all (Brown and
+taken in four ways, each one number per seed: how far the test accuracy of a seed is from the median of all (Brown and
 Forsythe's measure of spread); the standard deviation of the validation accuracy over the last quarter of the epochs;
 its largest fall from one epoch to the next after the first quarter; and, on the choosing seeds, the mean loss of
 validation accuracy one step of the grid below and above the chosen learning rate.
 
 **Hyperparameters.** Learning rate and weight decay of each variant.
 
-**Success criteria.** In each setting: PUGD's test accuracy varies less over seeds than SGD's, and so does RTS's.
-Besides: they do in each of the three other ways. Of interest is half a point.
+**Success criteria.** In each setting: PUGD's test accuracy varies less over seeds than SGD's, and so does RTS's. Also
+tested: they do in each of the three other ways. Of interest is half a point.
 """
 
 import numpy as np

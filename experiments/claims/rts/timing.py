@@ -11,7 +11,8 @@ step by the same coin for all seeds). Two triggers with their defaults: steady g
 **Hyperparameters.** Learning rate and weight decay of each variant.
 
 **Success criteria.** In each setting, by test accuracy after the last epoch: late PUGD in half of the steps is within
-one point of PUGD throughout, and so is each trigger. Besides: late is above random, and above early, at half of them.
+one point of PUGD throughout, and so is each trigger. Also tested: late is above random, and above early, at half of
+them.
 """
 
 from experiments.claims.claim import Line, Panel

@@ -1,1 +1,1 @@
-"""Claims about small problems: equations against measurements."""
+"""Claims about small problems: equations compared with measurements."""

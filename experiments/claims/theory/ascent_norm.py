@@ -5,14 +5,14 @@
 p-norm r that raises the linearised loss most raises it by r |g|_q, 1/p + 1/q = 1. The latter found p = 2 to be the
 best.
 
-**Setting.** Identity: Gaussian vectors of 1000 numbers, float64. Training: Fashion-MNIST at 14 x 14, 1000 images to
-train on with 20 % of the labels wrong, MLP 196-64-64-10 with ReLU, momentum 0.9, batch 100, 30 epochs, cosine learning
+**Setting.** Identity: Gaussian vectors of 1000 numbers, float64. Training: Fashion-MNIST at 14 x 14, 1000 images for
+training with 20 % of the labels wrong, MLP 196-64-64-10 with ReLU, momentum 0.9, batch 100, 30 epochs, cosine learning
 rate, last epoch; SAM with `dual_norm(p)` for an ascent; clean test set of 10000. Radii are in units in which the first
 perturbation has an L2 length of 1, on average, for every p.
 
 **Hyperparameters.** Weight decay is plain SGD's best beside its learning rate. Then for every p learning rate and
-radius, by accuracy on 2000 clean validation images and 5 seeds with images of their own, on one grid that extends where
-its edge wins. Verdict: other seeds, images from the other half of the training set.
+radius, by accuracy on 2000 clean validation images and 5 seeds with separate images, on one grid that is extended if
+the best value is on its edge. Verdict: other seeds, images from the other half of the training set.
 
 **Success criteria.** Paper: the identity to 1e-9 for every p; no other p beats p = 2 by 0.5 points of test accuracy
 (paired by seed). Extra: p = 2 is above plain SGD; of interest from 0.5 points.

@@ -8,15 +8,15 @@ which tolerates a larger radius, has the smaller bound.
 **Setting.** MLP 64-32-10 on handwritten digits, 1000 for training and 797 for the test, full-batch gradient descent at
 learning rate 0.5, 600 steps: SGD, SAM at radius 0.5, PUGD at radius 1. The bound is `diagnostics.pac_bayes_bound` of
 the error rate under Gaussian noise around the trained weights, with the initial weights as the prior's mean and a grid
-of 8 radii that was fixed beforehand: its bounds hold together at confidence 0.965, errors of the estimate from 512
-draws included. The risk on new data is that of the test set under the same noise.
+of 8 radii fixed in advance: its bounds hold together at confidence 0.965, errors of the estimate from 512 draws
+included. The risk on new data is that of the test set under the same noise.
 
-**Hyperparameters.** Nothing was tuned; the test set is only measured. ReLU was replaced by GELU after a short run on
-other seeds, for `unify.table`, which shares the network.
+**Hyperparameters.** Nothing was tuned; the test set is used only for the final measurement. ReLU was replaced by GELU
+after a short run on other seeds, for `unify.table`, which shares the network.
 
 **Success criteria.** The bound is above the test risk at every radius, by its smallest distance over radii and methods;
-and SAM's best bound is below SGD's. Besides: at its best radius it is below 0.9, the risk of guessing. Of interest is a
-risk of 0.01.
+and SAM's best bound is below SGD's. Also tested: at its best radius it is below 0.9, the risk of guessing. Of interest
+is a risk of 0.01.
 """
 
 from typing import NamedTuple

@@ -8,17 +8,17 @@ Dziugaite et al., *On the Role of Data in PAC-Bayes Bounds*, AISTATS 2021, https
 
 **Setting.** That of `bound.pac`: MLP 64-32-10 on handwritten digits, 1000 for training and 797 for the test, full-batch
 gradient descent at learning rate 0.5; SGD, SAM at radius 0.5, PUGD at radius 1; error rate under Gaussian noise at 8
-radii that were fixed beforehand, confidence 0.965 for all together, 512 draws. The prior's mean is a network that was
-trained with the same method for 600 steps on one half of the examples, drawn anew for every seed; from there training
-goes on for 600 steps with all 1000. Only the other half, 500 examples, is in the bound. As a control the prior's mean
-itself, without going on: no distance, so that the bound is that of a held-out set.
+radii fixed in advance, confidence 0.965 for all together, 512 draws. The prior's mean is a network that was trained
+with the same method for 600 steps on one half of the examples, drawn anew for every seed; from there training goes on
+for 600 steps with all 1000. Only the other half, 500 examples, is in the bound. As a control the prior's mean itself,
+without going on: no distance, so that the bound is that of a held-out set.
 
-**Hyperparameters.** Nothing was tuned; the test set is only measured.
+**Hyperparameters.** Nothing was tuned; the test set is used only for the final measurement.
 
 **Success criteria.** Paper: the bound is above the test risk at every radius and seed; SAM's best bound is below SGD's,
-of interest from 0.01. Besides: the best bound of every method is below 0.5, where that of `bound.pac`, whose prior is
-the start, is near 1 and a guess has the risk 0.9; going on with all examples lowers SGD's best bound below that of the
-prior itself, of interest from 0.01.
+of interest from 0.01. Also tested: the best bound of every method is below 0.5, where that of `bound.pac`, whose prior
+is the start, is near 1 and a guess has the risk 0.9; going on with all examples lowers SGD's best bound below that of
+the prior itself, of interest from 0.01.
 """
 
 import jax

@@ -26,8 +26,8 @@ def descend(
       losses_fn: `params -> losses` [examples].
       params: the start.
       steps: number of steps.
-      watch: what to record, of the parameters.
-      every: record after every so many steps, a divisor of `steps`. Default: at the end only.
+      watch: a function of the parameters whose value is recorded.
+      every: number of steps between records, a divisor of `steps`. Default: only at the end.
 
     Returns:
       The last parameters, and the records stacked.
@@ -50,6 +50,6 @@ def descend(
 
 
 def over_seeds(run: Callable[[jax.Array], Any], first_seed: int, seeds: int) -> Any:
-    """`run(key)` of every seed in one compiled call, as NumPy arrays with the seeds in front."""
+    """`run(key)` for every seed in one compiled call, as NumPy arrays whose first axis is the seed."""
     keys = jax.vmap(jax.random.key)(jnp.arange(first_seed, first_seed + seeds))
     return jax.tree.map(np.asarray, jax.jit(jax.vmap(run))(keys))

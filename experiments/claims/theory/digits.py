@@ -21,7 +21,7 @@ class Digits(NamedTuple):
 
 
 def load() -> Digits:
-    """The digits, divided the same way for every seed."""
+    """The digits, split in the same way for every seed."""
     dataset = data.load(spec("digits"), None)
     part = lambda examples: (examples.images.reshape(-1, 64).astype(np.float32) / 240, examples.labels)
     return Digits(part(dataset.train), part(dataset.test))
@@ -36,7 +36,7 @@ def start(key: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
 
 
 def logits(params: Any, x: jax.typing.ArrayLike) -> jax.Array:
-    """The network, smooth so that small perturbations act linearly."""
+    """The network, with a smooth activation so that small perturbations act linearly."""
     (a, b), (c, d) = params
     return jax.nn.gelu(x @ a + b[None, :]) @ c + d[None, :]
 

@@ -12,7 +12,7 @@ five ones in the true coefficients. S = 4 0.1^2 |X|^2 / n is the largest curvatu
 regularisation changed nothing or did harm, and at larger starts the order was the same and the gain a few percent.
 
 **Success criteria.** Each neighbour in the order backward > gradient descent > exact > forward (0.3 / S) > forward (3 /
-S) of the squared error, in logarithms, paired over data sets. Of interest are 5 %.
+S) of the squared error, in logarithms, paired over data sets. Of interest: 5 %.
 """
 
 from itertools import pairwise

@@ -12,8 +12,8 @@ the squared norm of the gradient, differentiated. Forward and central: two and t
 **Hyperparameters.** None: there is no quality to measure, and strength and step do not change the cost.
 
 **Success criteria.** On every network: FLOPs of double backpropagation above 1.25 times those of the forward scheme (by
-the paper's count 1.5); its time above that of the forward scheme, and on the ResNet more than twice. Of interest are 5
-% of the time.
+the paper's count 1.5); its time above that of the forward scheme, and on the ResNet more than twice. Of interest: 5 %
+of the time.
 """
 
 from typing import NamedTuple

@@ -13,14 +13,15 @@ gradient descent at learning rate 0.1, 20000 steps, flood level 0.3. Measured ar
 and the largest eigenvalue of its Hessian. Two controls at equal loss: gradient descent that stops at the level, at the
 same rate (its steps overshoot there, which makes its gradient large), and at a fifth of it (smooth).
 
-**Hyperparameters.** Learning rate and level were fixed beforehand. After a short run on other seeds the length was
+**Hyperparameters.** Learning rate and level were fixed in advance. After a short run on other seeds the length was
 halved, for time, and the criteria use logarithms, because the gradient at the level spreads over decades. The smooth
 control and the criterion on the curvature were added after the first table, which compared flooding with its own
 beginning alone; the criterion after a look at two other seeds. No test error is used.
 
 **Success criteria.** The identity holds to 12 digits; at the level the direction alternates in more than 80 % of the
-steps; the squared gradient norm at the end is below that when the level was reached. Besides: it is below the smooth
-control's, and the largest curvature below that of both controls. In paired logarithms; of interest is a factor of two.
+steps; the squared gradient norm at the end is below that when the level was reached. Also tested: it is below the
+smooth control's, and the largest curvature below that of both controls. In paired logarithms; of interest is a factor
+of two.
 """
 
 import functools

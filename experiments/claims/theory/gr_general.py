@@ -4,13 +4,13 @@
 https://arxiv.org/abs/2210.02720: of the schemes forward (F-GR), backward (B-GR) and double backpropagation, F-GR
 reaches the highest test accuracy, with a large step of the difference.
 
-**Setting.** Fashion-MNIST at 14 x 14, 1000 images to train on, MLP 196-64-64-10 with ReLU, momentum 0.9, batch 100, 30
+**Setting.** Fashion-MNIST at 14 x 14, 1000 images for training, MLP 196-64-64-10 with ReLU, momentum 0.9, batch 100, 30
 epochs, cosine learning rate, last epoch, test set of 10000. Exact: the gradient of double backpropagation, by a
 Hessian-vector product. The paper has WideResNets on whole CIFAR sets.
 
-**Hyperparameters.** On 5 seeds with images of their own: plain SGD's learning rate and weight decay; with that decay,
-for each scheme learning rate, strength and step, by validation accuracy on 2000 images, on one grid that extends where
-its edge wins. Verdict: other seeds, images from the other half of the training set.
+**Hyperparameters.** On 5 seeds with separate images: plain SGD's learning rate and weight decay; with that decay, for
+each scheme learning rate, strength and step, by validation accuracy on 2000 images, on one grid that is extended if the
+best value is on its edge. Verdict: other seeds, images from the other half of the training set.
 
 **Success criteria.** Percent of test accuracy, paired by seed; of interest from 0.5. Paper: forward above backward;
 forward above exact; the step chosen for the forward scheme is larger than the smallest one offered. Extra: forward

@@ -1,8 +1,8 @@
 """Small real images and short trainings of small networks, compiled for all seeds at once.
 
-For claims that need hundreds of trainings in a few minutes of one core: Fashion-MNIST or MNIST at 14 x 14 (means of 2 x
-2 pixels), a thousand or fewer images to train on. Hyperparameters are chosen on images of the first half of the
-training set, verdicts given on networks that were trained on images of the second half, and on the test set.
+These are for claims that need hundreds of trainings in a few minutes on one core: Fashion-MNIST or MNIST at 14 x 14
+(means of 2 x 2 pixels), with at most a thousand training images. Hyperparameters are chosen on images from the first
+half of the training set. Verdicts use networks trained on images from the second half, and the test set.
 """
 
 import functools
@@ -23,7 +23,7 @@ MOMENTUM = 0.9
 
 
 class Parts(NamedTuple):
-    """Inputs [seeds, n, pixels] in [0, 1] and labels [seeds, n] to train on; examples to test on, the same for all."""
+    """Training inputs [seeds, n, pixels] in [0, 1] and labels [seeds, n]; test examples, the same for all seeds."""
 
     x: np.ndarray
     y: np.ndarray
@@ -33,7 +33,7 @@ class Parts(NamedTuple):
 
 @functools.cache
 def _pooled(dataset: str, data_dir: Path | None) -> tuple[data.Examples, data.Examples]:
-    """Training and test examples; images of 28 x 28 at half of their size, flattened."""
+    """Training and test examples; images of 28 x 28 are reduced to half their size and flattened."""
     found = data.load(spec(dataset), data_dir)
 
     def part(examples: data.Examples) -> data.Examples:
@@ -47,7 +47,7 @@ def _pooled(dataset: str, data_dir: Path | None) -> tuple[data.Examples, data.Ex
 
 
 def to_choose(dataset: str, data_dir: Path | None, seeds: Sequence[int], n: int) -> Parts:
-    """Images to choose hyperparameters on: of the first half of the training set, the last of them for validation."""
+    """Images for choosing hyperparameters, from the first half of the training set; the last are for validation."""
     train, _ = _pooled(dataset, data_dir)
     half = len(train.labels) // 2
     validation = min(VALIDATION, half // 3)
@@ -56,7 +56,7 @@ def to_choose(dataset: str, data_dir: Path | None, seeds: Sequence[int], n: int)
 
 
 def to_judge(dataset: str, data_dir: Path | None, seeds: Sequence[int], n: int) -> Parts:
-    """Images for the verdict: of the second half of the training set; the test set."""
+    """Images for the verdict, from the second half of the training set, and the test set."""
     train, test = _pooled(dataset, data_dir)
     return _drawn(train.take(slice(len(train.labels) // 2, None)), test, seeds, n)
 
@@ -67,7 +67,7 @@ def _drawn(pool: data.Examples, test: data.Examples, seeds: Sequence[int], n: in
 
 
 def flipped(parts: Parts, share: float, seeds: Sequence[int]) -> Parts:
-    """A share of the training labels replaced by another of the ten classes, drawn uniformly."""
+    """The data with a share of the training labels replaced by another of the ten classes, drawn uniformly."""
     y = parts.y.copy()
     for row, seed in zip(y, seeds, strict=True):
         rng = np.random.default_rng([seed, 2])
@@ -77,27 +77,27 @@ def flipped(parts: Parts, share: float, seeds: Sequence[int]) -> Parts:
 
 
 def mlp(key: jax.Array, sizes: Sequence[int]) -> list[tuple[jax.Array, jax.Array]]:
-    """Weights and biases at their start."""
+    """Initial weights and biases."""
     keys = jax.random.split(key, len(sizes) - 1)
     pairs = zip(keys, sizes[:-1], sizes[1:], strict=True)
     return [(jax.random.normal(key, (a, b)) * np.float32(np.sqrt(2 / a)), jnp.zeros(b)) for key, a, b in pairs]
 
 
 def logits(params: Any, x: jax.Array) -> jax.Array:
-    """Those of an MLP with ReLU."""
+    """The logits of an MLP with ReLU."""
     for kernel, bias in params[:-1]:
         x = jax.nn.relu(x @ kernel + bias[None])
     return x @ params[-1][0] + params[-1][1][None]
 
 
 class Training(NamedTuple):
-    """A training of which everything but the method is fixed.
+    """A training with everything fixed except the method.
 
     Attributes:
       start: `key -> params`.
       logits_fn: `(params, x) -> logits`.
       epochs: passes over the examples.
-      batch: examples a step.
+      batch: examples per step.
     """
 
     start: Callable[[jax.Array], Any]
@@ -111,7 +111,7 @@ class Training(NamedTuple):
 
 
 def classifier(dataset: str, hidden: Sequence[int], epochs: int) -> Training:
-    """An MLP with ReLU on the images of a data set, 100 examples a step."""
+    """An MLP with ReLU on the images of a data set, 100 examples per step."""
     sizes = (64 if dataset == "digits" else 196, *hidden, 10)
     return Training(lambda key: mlp(key, sizes), epochs, 100)
 
@@ -120,7 +120,7 @@ Watch = Callable[[Any], Any]
 
 
 class Runs(NamedTuple):
-    """What the trainings of some seeds begin with, the seeds in front: weights, examples of each step, and a key."""
+    """The inputs of the trainings, with the seeds as the first axis: weights, examples of each step, and a key."""
 
     start: Any
     order: Any
@@ -130,7 +130,7 @@ class Runs(NamedTuple):
 
 
 def runs(training: Training, parts: Parts, seeds: Sequence[int]) -> Runs:
-    """Drawn outside of the compiled trainings, which are the shorter for it."""
+    """Drawn outside of the compiled trainings, which makes these programs smaller."""
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
     examples = parts.y.shape[1]
     steps = examples // training.batch
@@ -150,9 +150,9 @@ def fit(
     decay: float | jax.Array = 0.0,
     watch: Watch | None = None,
 ) -> tuple[Any, Any]:
-    """Momentum SGD with a cosine learning rate behind a method, for one seed's run.
+    """Train one seed with a method followed by momentum SGD with a cosine learning rate.
 
-    Returns the last parameters, and what was watched after each epoch.
+    Returns the last parameters, and the values of `watch` after each epoch.
     """
     schedule = lambda step: rate * (1 + jnp.cos(jnp.pi * step / training.steps(len(run.y)))) / 2
     base = optax.chain(optax.add_decayed_weights(decay), optax.sgd(schedule, momentum=MOMENTUM))
@@ -176,7 +176,7 @@ def fit(
 
 
 def accuracy(training: Training, params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-    """Percent of right answers; NaN where the network diverged."""
+    """Percentage of correct answers; NaN if the network diverged."""
     found = training.logits_fn(params, x)
     return jnp.where(jnp.all(jnp.isfinite(found)), 100 * jnp.mean(jnp.argmax(found, axis=-1) == y), jnp.nan)
 
@@ -184,9 +184,9 @@ def accuracy(training: Training, params: Any, x: jax.Array, y: jax.Array) -> jax
 def compiled(
     training: Training, make: Callable[..., optax.GradientTransformation], parts: Parts, seeds: Sequence[int]
 ) -> Callable[..., np.ndarray]:
-    """`(rate, decay, **knobs) -> accuracy` in percent on the examples to test on, [seeds], compiled once.
+    """`(rate, decay, **knobs) -> accuracy` in percent on the test examples, [seeds], compiled once.
 
-    `make(key, **knobs)` is the method; `key` is for its own random numbers.
+    `make(key, **knobs)` creates the method; `key` is for its random numbers.
     """
 
     @jax.jit

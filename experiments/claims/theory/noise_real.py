@@ -4,13 +4,13 @@
 Injection*, AISTATS 2023, https://arxiv.org/abs/2206.04613: layer-wise perturbations, whose variance stays bounded as
 the network grows wide, improve the generalisation of real networks.
 
-**Setting.** Fashion-MNIST at 14 x 14, 1000 images to train on, MLP 196-256-256-10 with ReLU, momentum 0.9, batch 100,
+**Setting.** Fashion-MNIST at 14 x 14, 1000 images for training, MLP 196-256-256-10 with ReLU, momentum 0.9, batch 100,
 30 epochs, cosine learning rate, last epoch, test set of 10000. Layer by layer: noise of sigma on one of the six tensors
 a step, cyclic; all at once: sigma / sqrt(6) on all, the same energy.
 
-**Hyperparameters.** On 5 seeds with images of their own: plain SGD's learning rate and weight decay; with that decay,
-for either noise learning rate and sigma, by accuracy on 2000 validation images, on one grid that extends where its edge
-wins. Verdict: other seeds, images from the other half of the training set.
+**Hyperparameters.** On 5 seeds with separate images: plain SGD's learning rate and weight decay; with that decay, for
+either noise learning rate and sigma, by accuracy on 2000 validation images, on one grid that is extended if the best
+value is on its edge. Verdict: other seeds, images from the other half of the training set.
 
 **Success criteria.** Percent of test accuracy, paired by seed; of interest from 0.5. Paper: layer by layer above plain
 SGD; layer by layer above all weights.

@@ -1,4 +1,4 @@
-"""In wide ReLU networks too, noise on all weights at once explodes, and noise on one layer a step does not.
+"""In wide ReLU networks too, noise on all weights at once explodes, and noise on one layer per step does not.
 
 **Statement.** Orvieto, Raj, Kersting and Bach, *Explicit Regularization in Overparametrized Models via Noise
 Injection*, AISTATS 2023, https://arxiv.org/abs/2206.04613: small perturbations regularise, but in wide networks those
@@ -14,7 +14,7 @@ layers' noise through, |x|^2 width s^4 / 4, s = 0.1 / sqrt(2).
 
 **Success criteria.** As for the linear network. Paper: the standard deviation of the loss under the noise grows with
 the width at least twice as much under noise on all weights; at the largest width the test loss under layer-wise noise
-is below that under noise on all weights and below gradient descent's (of interest are 5 %). Besides: it grows at least
+is below that under noise on all weights and below gradient descent's (of interest: 5 %). Also tested: it grows at least
 tenfold under noise on all weights and at most threefold under layer-wise noise. All in logarithms.
 
 **Observations.** At width 5000 layer-wise noise, which is sqrt(2) times as large on the layer that it perturbs, made

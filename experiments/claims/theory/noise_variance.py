@@ -1,4 +1,4 @@
-"""Noise on all weights at once explodes with the width of the network; noise on one layer a step does not.
+"""Noise on all weights at once explodes with the width of the network; noise on one layer per step does not.
 
 **Statement.** Orvieto, Raj, Kersting and Bach, *Explicit Regularization in Overparametrized Models via Noise
 Injection*, AISTATS 2023, https://arxiv.org/abs/2206.04613: small perturbations regularise, but in wide networks those
@@ -18,8 +18,8 @@ seeds.
 
 **Success criteria.** From the smallest to the largest width the standard deviation of the loss grows at least twice as
 much under all-weights noise as under layer-wise noise; at the largest width layer-wise noise has the smaller test loss
-of the two, and a smaller one than gradient descent (of interest are 5 %). Besides: the growth is at least tenfold under
-noise on all weights and at most threefold under layer-wise noise. All in paired logarithms.
+of the two, and a smaller one than gradient descent (of interest: 5 %). Also tested: the growth is at least tenfold
+under noise on all weights and at most threefold under layer-wise noise. All in paired logarithms.
 """
 
 import functools

@@ -5,15 +5,15 @@ https://arxiv.org/abs/2303.17940: PEGR learns the signal and suppresses the nois
 the test error. Which real data the paper uses could not be read; this setting is ours.
 
 **Setting.** An example is an image of MNIST or Fashion-MNIST at 14 x 14 and a patch of 196 Gaussian numbers of standard
-deviation 1, the noise; 200 examples to train on. Networks: the paper's CNN with ten classes (ten filters each, applied
+deviation 1, the noise; 200 examples for training. Networks: the paper's CNN with ten classes (ten filters each, applied
 to both patches, squared ReLU, fixed second layer), and an MLP 392-64-10 with ReLU on both patches. Momentum 0.9, batch
 50, 50 epochs, cosine learning rate, last epoch; the test set of 10000 with noise of its own. Whole-batch GR is exact
 and regularises the gradient of each batch. The files are not fetched: `--data-dir` or PUGD_DATA_DIR names their folder,
 and without them there is no verdict; smoke scale has handwritten digits of 8 x 8, to see that it runs.
 
-**Hyperparameters.** On 5 seeds with images of their own, for every method learning rate and, where it has one, strength
-or weight decay, by accuracy on 2000 validation images, on grids that extend where their edge wins. Verdict: other
-seeds, images from the other half of the training set.
+**Hyperparameters.** On 5 seeds with separate images, for every method learning rate and, where it has one, strength or
+weight decay, by accuracy on 2000 validation images, on grids that extend where their edge wins. Verdict: other seeds,
+images from the other half of the training set.
 
 **Success criteria.** Percent of test accuracy, paired by seed; of interest from 1 point. Paper, in each setting: PEGR
 above plain SGD. Extra: PEGR above weight decay, and above whole-batch GR.

@@ -16,7 +16,7 @@ was tuned.
 
 **Success criteria.** At |mu| = 4: test error below that of gradient descent (of interest is 0.05); signal above noise
 for PEGR and below it for gradient descent (of interest is 1); the same order of the test errors with a tenth of the
-training labels flipped. Besides: PEGR's test error is below 5 % and gradient descent's above 40 %.
+training labels flipped. Also tested: PEGR's test error is below 5 % and gradient descent's above 40 %.
 """
 
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""PEGR penalises the variance of what is learnt, and so the memorisation of noise.
+"""PEGR penalises the variance of what is learned, and so the memorisation of noise.
 
 **Statement.** Meng, Cao and Zou, *Per-Example Gradient Regularization Improves Learning Signals from Noisy Data*,
 https://arxiv.org/abs/2303.17940: PEGR penalises the variance of pattern learning, which suppresses the memorisation of

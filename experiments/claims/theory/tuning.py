@@ -1,4 +1,4 @@
-"""Choosing hyperparameters on a grid that extends where its winner lies on an edge."""
+"""Choosing hyperparameters on a grid that is extended if the best point lies on an edge."""
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ DECAYS = (1e-4, 1e-3, 1e-2)
 
 
 class Chosen(NamedTuple):
-    """The winner, its score, the values that were tried of each axis, and the axes on whose end the winner still is."""
+    """The best point, its score, the values tried on each axis, and the axes on whose edge it still lies."""
 
     values: dict[str, float]
     score: float
@@ -23,32 +23,32 @@ class Chosen(NamedTuple):
     ends: list[str]
 
     def __str__(self) -> str:
-        """The values in words."""
+        """The chosen values in words."""
         said = ", ".join(f"{name} {value:.2g}" for name, value in self.values.items())
         return said + (f" (at the end of the grid: {', '.join(self.ends)})" if self.ends else "")
 
     def choice(self, setting: str, variant: str) -> Choice:
-        """As the page shows it; the score is an accuracy in percent."""
+        """The choice in the form used by the page; the score is an accuracy in percent."""
         return Choice(setting, variant, self.tried, self.values, self.ends, [self.score])
 
 
 def seeds(choosing: int, first: int, fresh: int) -> tuple[range, range]:
-    """Seeds to choose hyperparameters by, and from `first` on those of the verdict."""
+    """Seeds for choosing hyperparameters, and seeds of the verdict, which start at `first`."""
     return range(CHOOSING_SEED, CHOOSING_SEED + choosing), range(first, first + fresh)
 
 
 def choose(score: Callable[..., float], grid: Mapping[str, Sequence[float]], *, reach: int = EXTENSIONS) -> Chosen:
-    """The point of a grid with the highest score; an axis whose edge wins is continued by its last ratio.
+    """The point of a grid with the highest score; an axis is extended by its last ratio if the point is on its edge.
 
-    Of a single point no score is taken.
+    If there is only one point, it is not evaluated.
 
     Args:
-      score: `(**point) -> score`; NaN loses against everything.
-      grid: the values of each axis, rising.
-      reach: how often the grid is continued at most.
+      score: `(**point) -> score`; NaN counts as worst.
+      grid: the values of each axis, increasing.
+      reach: how often the grid is extended, at most.
 
     Returns:
-      The winner.
+      The best point.
 
     Example:
       >>> print(choose(lambda a: -abs(a - 8.0), {"a": (1.0, 2.0)}))

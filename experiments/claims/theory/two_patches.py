@@ -1,6 +1,6 @@
-"""Signal and noise in two patches, and the two-layer CNN that learns from them: the model of PEGR's paper.
+"""Signal and noise in two patches, and a two-layer CNN that learns from them: the model of PEGR's paper.
 
-An example is a patch y mu and a patch of Gaussian noise orthogonal to mu. The CNN has ten filters for each class, a
+An example consists of a patch y mu and a patch of Gaussian noise orthogonal to mu. The CNN has ten filters per class, a
 cubed ReLU and a fixed second layer.
 """
 
@@ -27,7 +27,7 @@ def start(key: jax.Array, dimension: int) -> jax.Array:
 
 
 def network(w: jax.Array, x: jax.Array) -> jax.Array:
-    """The output [n]; its sign is the answer."""
+    """The output [n]; its sign is the predicted label."""
     by_class = jnp.mean(jnp.sum(jax.nn.relu(jnp.einsum("npd,jrd->npjr", x, w)) ** 3, axis=1), axis=-1)
     return by_class[:, 0] - by_class[:, 1]
 
@@ -38,13 +38,13 @@ def losses(w: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def error(w: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
-    """Share of wrong answers. A network that has diverged answers nothing correctly: NaN, not 0."""
+    """Share of wrong answers; NaN, not 0, for a network that has diverged."""
     f = network(w, x)
     return jnp.where(jnp.all(jnp.isfinite(f)), jnp.mean(y * f <= 0), jnp.nan)
 
 
 def train(method: optax.GradientTransformation, w: jax.Array, x: jax.Array, y: jax.Array, **watched):
-    """Full-batch gradient descent from `w`: the last filters, and what was watched."""
+    """Full-batch gradient descent from `w`: the last filters, and the recorded values."""
     return descend(optax.chain(method, optax.sgd(RATE)), lambda w: losses(w, x, y), w, STEPS, **watched)
 
 

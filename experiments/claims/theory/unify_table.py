@@ -12,9 +12,9 @@ first step. Gradient evaluations are counted on the first network. Then the radi
 **Hyperparameters.** Nothing was tuned; ReLU was replaced by GELU after a short run on other seeds, because at small
 radii the kinks of ReLU made delta jump.
 
-**Success criteria.** For every method delta is finite. Besides, for every method: u points along the gradient (cosine
-above 0 in every seed), and delta is the shorter one, |delta| < |g|; at small radii delta is proportional to the radius
-(slope of the logarithms within 0.1 of 1).
+**Success criteria.** For every method delta is finite. Also tested, for every method: u points along the gradient
+(cosine above 0 in every seed), and delta is the shorter one, |delta| < |g|; at small radii delta is proportional to the
+radius (slope of the logarithms within 0.1 of 1).
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""Recipes of the papers, one a file: the docstring is the lab note, `CONFIG` the settings."""
+"""Recipes of the papers, one per file: the docstring is the lab note, `CONFIG` the settings."""
 
 import dataclasses
 import importlib
@@ -10,13 +10,13 @@ from experiments.config.schema import Config
 
 
 def notes() -> dict[str, str]:
-    """The names of the papers' recipes, and the note that goes with each."""
+    """The names of the papers' recipes, with their notes."""
     found = sorted(module.name for module in pkgutil.iter_modules(__path__))
     return {name: (_module(name).__doc__ or "").strip() for name in found}
 
 
 def load(name: str) -> Config:
-    """The settings of that name; `none` are the defaults."""
+    """The settings with this name; `none` stands for the defaults."""
     if name == "none":
         return Config()
     pick("preset", name, {"none": "", **notes()})

@@ -2,13 +2,12 @@
 
     python -m experiments train --preset asam --data-dir DATA --seeds 3
 
-Hardware: made for one accelerator, better several; minutes: not measured here.
-Score to expect: not measured here. Its first author reports 2.37 % error on the smaller WRN-16-8, radius 0.5, in the
-authors' code (davda54/sam, issue 37).
+Hardware: meant for one or more accelerators; time not measured here. Expected score: not measured here. Its first
+author reports 2.37 % error on the smaller WRN-16-8, radius 0.5, in the authors' code (davda54/sam, issue 37).
 
 From the authors' code (SamsungLabs/ASAM): 200 epochs, batch 128, learning rate 0.1 on a cosine, momentum 0.9, weight
-decay 5e-4, labels smoothed by 0.1, radius 0.5 (CIFAR-100: 1.0), eta 0.01. They scale the parameters named "weight"
-alone; here the biases are scaled too, which by the same issue moves the best radius up to 2.
+decay 5e-4, labels smoothed by 0.1, radius 0.5 (CIFAR-100: 1.0), eta 0.01. They scale only parameters named "weight";
+here the biases are scaled too, which according to the same issue increases the best radius to 2.
 """
 
 from experiments.config.schema import Config

@@ -2,13 +2,12 @@
 
     python -m experiments train --preset gnp --data-dir DATA --seeds 3
 
-Hardware: made for one accelerator, better several; minutes: not measured here.
-Score to expect: not measured here. A summary by others gives 2.52 % error after 2.78 % of a baseline that it does not
-name, SAM presumably.
+Hardware: meant for one or more accelerators; time not measured here. Expected score: not measured here. A third-party
+summary gives 2.52 % error, against 2.78 % for an unnamed baseline, presumably SAM.
 
 From the authors' code (zhaoyang-0204/gnp): r 0.1, alpha 0.8, 200 epochs, batch 256, learning rate 0.1 on a cosine,
-momentum 0.9, L2 coefficient 1e-3. Theirs alone: gradients clipped to norm 5, and by default the first gradient enters
-the mixture normalised; here the formula of the paper.
+momentum 0.9, L2 coefficient 1e-3. Not used here: their gradients are clipped to norm 5, and by default the first
+gradient is normalised before mixing; here the formula of the paper is used.
 """
 
 from experiments.config.schema import Config

@@ -2,14 +2,13 @@
 
     python -m experiments train --preset ldam_drw_resnet32 --data-dir DATA --seeds 3
 
-Hardware: one accelerator; minutes: not measured here.
-Score to expect: not measured here. The paper: 22.97 % error at ratio 100; in the tables of Logit Perturbation (AAAI
-2022): 21.88 %.
+Hardware: one accelerator; time not measured here. Expected score: not measured here. The paper: 22.97 % error at ratio
+100; in the tables of Logit Perturbation (AAAI 2022): 21.88 %.
 
 From the authors' code (kaidic/LDAM-DRW): classes of 5000 down to 50 images, 200 epochs, batch 128, learning rate 0.1
-after five epochs of warm-up, a hundredth of it from epoch 160 on, of that again from 180 on, momentum 0.9, weight decay
-2e-4, margins up to 0.5, class-balanced weights from epoch 160 on, beta 0.9999. Theirs alone: a normalised last layer
-and logits times 30. Here the last layer is a plain one, so the logits are not scaled.
+after five epochs of warm-up, divided by 100 at epoch 160 and again at epoch 180, momentum 0.9, weight decay 2e-4,
+margins up to 0.5, class-balanced weights from epoch 160 on, beta 0.9999. Not used here: they normalise the last layer
+and multiply the logits by 30. Here the last layer is plain, so the logits are not scaled.
 """
 
 from experiments.config.schema import Config

@@ -2,14 +2,13 @@
 
     python -m experiments train --preset lpl --data-dir DATA --seeds 3
 
-Hardware: made for one accelerator, better several; minutes: not measured here.
-Score to expect: not measured here. The paper: 3.37 ± 0.04 % error, cross-entropy 3.82 ± 0.15 %, the best epoch on the
-test set.
+Hardware: meant for one or more accelerators; time not measured here. Expected score: not measured here. The paper
+reports 3.37 ± 0.04 % error, and 3.82 ± 0.15 % for cross-entropy, at the best epoch on the test set.
 
 From the authors' slides and code (limengyang1992/lpl): 240 epochs, batch 128, learning rate 0.1 on a cosine, Nesterov
-momentum 0.9, weight decay 5e-4, steps of 0.01 in the logits, 40 of them and up to a tenth more by the class's
-confidence. Theirs alone: dropout 0.3, crops padded by reflection, and slips of the code that this method does not
-repeat (its steps count twice there, so that the bound was about 0.8).
+momentum 0.9, weight decay 5e-4, 40 steps of 0.01 in the logits, and up to a tenth more depending on the confidence of
+the class. Not used here: dropout 0.3, crops padded by reflection, and mistakes in their code (each step is made twice
+there, so the bound was about 0.8).
 """
 
 from experiments.config.schema import Config

@@ -2,13 +2,12 @@
 
     python -m experiments train --preset noise_injection_resnet18 --data-dir DATA --seeds 3
 
-Hardware: made for one accelerator; minutes: not measured here.
-Score to expect: not measured here; the authors' repository holds no results. Compare with `--method none`.
+Hardware: meant for one accelerator; time not measured here. Expected score: not measured here; the authors' repository
+contains no results. Compare with `--method none`.
 
 From the authors' code (aorvieto/noise_injection_overparam, main.py): noise of standard deviation 0.03 on one parameter
-tensor a step, in turn; 50 epochs, batch 128, learning rate 0.01 on a cosine, momentum 0.9, weight decay 5e-4, crop and
-flip.
-Theirs: running statistics of the perturbed pass; here of the clean one.
+tensor per step, in turn; 50 epochs, batch 128, learning rate 0.01 on a cosine, momentum 0.9, weight decay 5e-4, crop
+and flip. They use the running statistics of the perturbed pass, this trainer those of the unperturbed one.
 """
 
 from experiments.config.schema import Config

@@ -2,14 +2,14 @@
 
     python -m experiments train --preset pugd --data-dir DATA --seeds 3
 
-Hardware: made for one accelerator; minutes: not measured here.
-Score to expect: not measured here. The paper's tables of training from scratch are not at hand; its entries on the
-leaderboards are fine-tuned vision transformers (CIFAR-10 99.13 %, CIFAR-100 93.95 %), another setting.
+Hardware: meant for one accelerator; time not measured here. Expected score: not measured here. The paper's results for
+training from scratch are not available here; its entries on the leaderboards are fine-tuned vision transformers
+(CIFAR-10 99.13 %, CIFAR-100 93.95 %), a different setting.
 
 From the authors' script (hanktseng131415go/PUGD, main.py): learning rate 0.1 on a cosine, momentum 0.9, weight decay
-5e-4 after the method, batch 100, crop and flip; radius 1, fixed. Ours: ResNet-18 for their UPANet, and 200 epochs: the
-script's default of 10 is a demonstration, the paper's number is not known here. They update the running statistics of
-BatchNorm in both passes, this trainer in the first alone.
+5e-4 after the method, batch 100, crop and flip; radius 1, fixed. Our choice: ResNet-18 instead of their UPANet, and 200
+epochs, because the script's default of 10 is a demonstration and the paper's number is not known here. They update the
+running statistics of BatchNorm in both passes, this trainer only in the first.
 """
 
 from experiments.config.schema import Config

@@ -2,14 +2,13 @@
 
     python -m experiments train --preset sam_wrn28_10 --data-dir DATA --seeds 5
 
-Hardware: made for one accelerator, better several; minutes: not measured here.
-Score to expect: not measured here. A user's run of the authors' code: 2.96 % error, SGD 3.5 % (google-research/sam,
-issue 8).
+Hardware: meant for one or more accelerators; time not measured here. Expected score: not measured here. A user's run of
+the authors' code gave 2.96 % error, and 3.5 % for SGD (google-research/sam, issue 8).
 
 From the authors' code (google-research/sam): 200 epochs, learning rate 0.1 on a cosine, momentum 0.9, L2 coefficient
-1e-3, radius 0.05, crop and flip. Theirs alone: L2 inside the loss, where it takes part in the perturbation; gradients
-clipped to norm 5; a perturbation for every device, here `--parallel shard_map`. Batch: 256, as in the work that builds
-on that code (zhaoyang-0204/gnp); theirs is not known here.
+1e-3, radius 0.05, crop and flip. Not used here: L2 inside the loss, where it affects the perturbation; gradients
+clipped to norm 5; a separate perturbation on every device, which is `--parallel shard_map` here. Batch: 256, as in work
+based on that code (zhaoyang-0204/gnp); theirs is not known here.
 """
 
 from experiments.config.schema import Config

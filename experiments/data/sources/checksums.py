@@ -1,4 +1,4 @@
-"""Checksums of the published files: of the pixels or labels of an IDX file, of other files as they are."""
+"""Checksums of the published files: of the pixels or labels in an IDX file, and of other files as a whole."""
 
 PUBLISHED = {
     "fashion-mnist/t10k-images-idx3-ubyte": "sha256:c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a",

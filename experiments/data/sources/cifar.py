@@ -1,6 +1,6 @@
 """CIFAR-10 and CIFAR-100 from the binary archives of their authors.
 
-The Python archives are pickles, and reading one runs whatever code is in it: they are left alone.
+The Python archives are pickles, and reading a pickle can run code, so they are not read.
 """
 
 import tarfile
@@ -18,13 +18,13 @@ URL = "https://www.cs.toronto.edu/~kriz/"
 
 
 def cifar10(folder: Folder) -> Dataset:
-    """`cifar-10-binary.tar.gz`: a byte of label and 3072 of pixels an image."""
+    """`cifar-10-binary.tar.gz`: for each image one byte of label and 3072 bytes of pixels."""
     train, test = [f"data_batch_{i}.bin" for i in range(1, 6)], ["test_batch.bin"]
     return _archive(folder, "cifar-10-binary.tar.gz", "cifar-10-batches-bin", [train, test], 10, "cifar10")
 
 
 def cifar100(folder: Folder) -> Dataset:
-    """`cifar-100-binary.tar.gz`: a byte of superclass, one of class, and 3072 of pixels an image."""
+    """`cifar-100-binary.tar.gz`: for each image one byte of superclass, one of class, and 3072 of pixels."""
     return _archive(
         folder, "cifar-100-binary.tar.gz", "cifar-100-binary", [["train.bin"], ["test.bin"]], 100, "cifar100"
     )

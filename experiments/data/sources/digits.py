@@ -1,4 +1,4 @@
-"""The handwritten digits inside scikit-learn."""
+"""The handwritten digits of scikit-learn."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from experiments.data.sources.files import Folder
 
 
 def digits(folder: Folder) -> Dataset:
-    """1797 digits of 8x8 pixels and 17 grey levels; 1000 to train on, 797 to test, drawn once for all."""
+    """1797 digits of 8x8 pixels and 17 grey levels; 1000 for training and 797 for testing, a fixed random split."""
     from sklearn.datasets import load_digits
 
     del folder

@@ -1,4 +1,4 @@
-"""The folder of the data files: where each is found, and whether it is the published one."""
+"""The folder of the data files: finding each file, and checking whether it is the published one."""
 
 import hashlib
 import zipfile
@@ -12,11 +12,11 @@ from experiments.data.sources.checksums import PUBLISHED
 
 
 class Folder(NamedTuple):
-    """Where files are read from.
+    """The folder from which files are read.
 
     Attributes:
-      path: holds a folder for each set, or the files of this one; None if no folder was named, where only the
-        absolute path of a file is found.
+      path: contains a folder for each data set, or the files of one; None if no folder was given, in which case only
+        absolute paths work.
       checksum: whether a file that differs from the published one is refused.
     """
 
@@ -24,7 +24,7 @@ class Folder(NamedTuple):
     checksum: bool = True
 
     def find(self, folder: str, file: str, *, instead: str = "") -> Path:
-        """The file, gzipped or not; where there is none, a `UsageError` that says what to do `instead`."""
+        """The file, gzipped or not; if there is none, a `UsageError` that says what to do `instead`."""
         if self.path is None and not Path(file).is_absolute():
             raise UsageError(f"{file}: no data folder given; pass --data-dir or set PUGD_DATA_DIR")
         root = self.path or Path()
@@ -37,7 +37,7 @@ class Folder(NamedTuple):
         raise UsageError(f"{root / folder / file}: no such file{nor}{instead}")
 
     def verify(self, key: str, path: Path, content: Any = None) -> None:
-        """Refuse content, that of the file unless it is given, that is not what was published under that key."""
+        """Refuse content (by default that of the file) that differs from what was published under this key."""
         if not self.checksum:
             return
         kind, _, expected = PUBLISHED[key].partition(":")
@@ -47,7 +47,7 @@ class Folder(NamedTuple):
 
 
 def largest(path: Path) -> int:
-    """Bytes that a packed file may unpack to: 1 GiB, or a hundred times its size. Images never shrink that much."""
+    """The maximum unpacked size of a file in bytes: 1 GiB, or a hundred times its size, far more than images need."""
     return max(2**30, 100 * path.stat().st_size)
 
 
@@ -60,5 +60,5 @@ def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
             raise ValueError(f"it would unpack to {size >> 20} MB")
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names}
-    except Exception as error:  # numpy and zipfile raise a dozen kinds for a broken file
+    except Exception as error:  # numpy and zipfile raise a dozen kinds of errors for a damaged file
         raise UsageError(f"{path}: cannot be read as npz with {', '.join(names)} ({first_line(error)})") from error

@@ -13,7 +13,7 @@ from experiments.data.sources.files import Folder, largest
 
 
 def idx_set(folder: Folder, name: str, family: str) -> Dataset:
-    """Four files, `train-` and `t10k-`, images and labels, in the folder `name`."""
+    """Four files, images and labels of `train-` and `t10k-`, in the folder `name`."""
 
     def read(file: str) -> np.ndarray:
         path = folder.find(name, file)

@@ -13,9 +13,9 @@ OWN = ("x_train", "y_train", "x_test", "y_test")
 
 
 def own_set(folder: Folder, file: str) -> Dataset:
-    """A file of one's own: arrays `x_train`, `y_train`, `x_test`, `y_test`, images uint8 [n, h, w] or [n, h, w, c].
+    """A user's file: arrays `x_train`, `y_train`, `x_test`, `y_test`, images uint8 [n, h, w] or [n, h, w, c].
 
-    There are as many classes as the highest label says, and no more than training examples: each needs one.
+    The number of classes follows from the highest label, and is at most the number of training examples.
     """
     arrays = read_npz(folder.find("", file), OWN)
     images = [arrays[k][..., None] if arrays[k].ndim == 3 else arrays[k] for k in OWN[::2]]
@@ -30,7 +30,7 @@ def own_set(folder: Folder, file: str) -> Dataset:
 
 
 def first_4000(folder: Folder) -> Dataset:
-    """The first 4000 training images of CIFAR-10, exact; the last 1000 of them serve as test set."""
+    """The first 4000 training images of CIFAR-10, uncompressed; the last 1000 of them are the test set."""
     path = folder.find("cifar10-lossless-4000", "cifar10_train_first4000.npz")
     folder.verify("cifar10_train_first4000.npz", path)
     arrays = read_npz(path, ("image", "label"))
@@ -42,7 +42,7 @@ def first_4000(folder: Folder) -> Dataset:
 
 
 def jpeg_set(folder: Folder, name: str, file: str, train_rows: int, num_classes: int, family: str) -> Dataset:
-    """JPEG files end to end, the training images first: arrays `jpeg` uint8 [bytes], `offset` [n + 1], `label` [n]."""
+    """Concatenated JPEG files, training images first: arrays `jpeg` uint8 [bytes], `offset` [n + 1], `label` [n]."""
     path = folder.find(name, file)
     raw = path.read_bytes()
     folder.verify(file, path, raw)
@@ -67,7 +67,7 @@ def jpeg_set(folder: Folder, name: str, file: str, train_rows: int, num_classes:
 
 
 class Joined:
-    """Files end to end in one array."""
+    """Files concatenated in one array."""
 
     def __init__(self, content: np.ndarray, offset: np.ndarray):
         self.content, self.offset = content, offset

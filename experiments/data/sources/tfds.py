@@ -1,7 +1,7 @@
-"""Data sets that TensorFlow Datasets has prepared as ArrayRecord files, read without TensorFlow.
+"""Data sets prepared by TensorFlow Datasets as ArrayRecord files, read without TensorFlow.
 
-`tfds:NAME` reads the newest version of `NAME`, or of `NAME/CONFIG`, in the data folder; where none is named, in the
-folder of TFDS itself, `$TFDS_DATA_DIR` or `~/tensorflow_datasets`. Nothing is ever fetched.
+`tfds:NAME` reads the newest version of `NAME`, or of `NAME/CONFIG`, in the data folder; without a data folder, in that
+of TFDS itself, `$TFDS_DATA_DIR` or `~/tensorflow_datasets`. Nothing is downloaded.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from experiments.files import cache_array, cache_folder, cached_array
 
 
 class _Habits(NamedTuple):
-    """How a set is commonly used."""
+    """How a data set is commonly used."""
 
     augment: str
     test: str = "test"
@@ -34,12 +34,12 @@ HABITS = {
     "cifar100": _Habits("crop_flip"),
     "svhn_cropped": _Habits("crop"),
     "imagenet_resized": _Habits("crop_flip", "validation"),
-    "imagenet2012": _Habits("flip", "validation", 224),  # its images have many sizes, its test set no labels
+    "imagenet2012": _Habits("flip", "validation", 224),  # images of many sizes, a test set without labels
 }
 
 
 def tfds_set(folder: Folder, name: str) -> Dataset:
-    """The set of that name, such as `cifar100` or `imagenet_resized/64x64`; images stay encoded."""
+    """The data set with this name, such as `cifar100` or `imagenet_resized/64x64`; images stay encoded."""
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -74,7 +74,7 @@ def _reading(path: Path, *told_elsewhere: type[Exception]) -> Iterator[None]:
         yield
     except told_elsewhere:
         raise
-    except Exception as error:  # json, TFDS and ArrayRecord raise a dozen kinds for a broken file
+    except Exception as error:  # json, TFDS and ArrayRecord raise a dozen kinds of errors for a damaged file
         raise UsageError(f"{path}: cannot be read ({first_line(error)}); prepare it again") from error
 
 
@@ -93,7 +93,7 @@ def _newest(root: Path, name: str) -> Path:
 
 def _command(name: str, root: Path) -> str:
     make = f"tfds.builder('{name}', data_dir='{root}', file_format='array_record').download_and_prepare()"
-    return f'prepare it, where TensorFlow is at hand: python -c "import tensorflow_datasets as tfds; {make}"'
+    return f'prepare it on a machine with TensorFlow: python -c "import tensorflow_datasets as tfds; {make}"'
 
 
 class _Records:
@@ -116,7 +116,7 @@ def _examples(source: Any, path: Path, split: str, side: int | None, num_classes
 
 
 def _labels(source: Any, path: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Labels and original rows (-1 where unknown), kept: to read them is to read all of the files."""
+    """Labels and original rows (-1 if unknown), cached, because reading them means reading all files."""
     made = hashlib.sha256(f"{path}\n{(path / 'dataset_info.json').read_text()}".encode()).hexdigest()[:16]
     cached = cache_folder() / "labels" / f"{made}-{split}.npy"
     if not cached.exists():

@@ -3,6 +3,7 @@
 import json
 import re
 
+import chex
 import jax
 import numpy as np
 import optax
@@ -162,7 +163,7 @@ def test_every_gate_runs_the_same_training():
         once()
         ends.append(once())
     for end in ends[1:]:
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), end, ends[0])
+        chex.assert_trees_all_close(end, ends[0], rtol=1e-4, atol=1e-6)
 
 
 def test_fraction_writes_a_row_for_each_gate_and_fraction(tmp_path, monkeypatch):

@@ -151,7 +151,7 @@ def test_below_needs_the_whole_interval():
 def test_unknown_claim_and_empty_folder_are_answered(tmp_path):
     with pytest.raises(UsageError, match=r"did you mean 'pegr\.signal'"):
         command.main(command.Options("pegr.signl", out=tmp_path), Console())
-    with pytest.raises(UsageError, match="holds no findings"):
+    with pytest.raises(UsageError, match="contains no findings"):
         command.main(command.Options("report", out=tmp_path), Console())
 
 

@@ -106,7 +106,7 @@ def test_half_a_line_of_a_killed_process_is_dropped(trained, tmp_path):
 
 def test_a_broken_line_is_named(tmp_path):
     (tmp_path / "one.jsonl").write_text("{}\n")
-    with pytest.raises(UsageError, match=r"one\.jsonl: line 1 is no record of a run"):
+    with pytest.raises(UsageError, match=r"one\.jsonl: line 1 is not a record of a run"):
         Ledger(tmp_path, "two")
 
 

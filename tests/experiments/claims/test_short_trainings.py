@@ -1,5 +1,6 @@
 """What the claims on short trainings share: images that are apart, one step by hand, grids that extend."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,7 +44,7 @@ def test_one_full_batch_step_is_gradient_descent_with_decay():
     loss_fn = lambda w: optax.softmax_cross_entropy_with_integer_labels(images.logits(w, run.x), run.y).mean()
     expected = jax.tree.map(lambda w, g: w - 0.1 * (g + 0.01 * w), run.start, jax.grad(loss_fn)(run.start))
     found, _ = images.fit(training, optax.identity(), 0.1, run, decay=0.01)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, expected)
+    chex.assert_trees_all_close(found, expected, atol=1e-6)
 
 
 def test_every_epoch_takes_every_example_once_in_an_order_of_its_own():

@@ -218,7 +218,7 @@ def test_a_budget_stops_at_the_next_step_and_the_same_command_goes_on(tmp_path, 
     with jax.numpy_rank_promotion("allow"):
         options = command.Options(name="rts.early", scale="smoke", out=tmp_path, budget_minutes=5)
         command.main(options, Console(file=said, width=120))
-    assert "5 minutes are used up; run the same command again to go on" in said.getvalue()
+    assert "5 minutes are used up; run the same command again to continue" in said.getvalue()
     assert list(tmp_path.rglob("checkpoints/*/sha256.json"))
     assert not (tmp_path / "rts.early.json").exists()
 

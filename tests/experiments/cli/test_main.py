@@ -135,7 +135,7 @@ def test_a_mistake_is_one_line_status_2_and_nothing_written(argv, complaint, cap
 def test_results_are_not_overwritten(capsys):
     assert main(["train", *SMALL, "--out", "out"]) == 0
     assert main(["train", *SMALL, "--out", "out"]) == 2
-    assert "holds results already" in capsys.readouterr().err
+    assert "contains results already" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, capsys):
@@ -148,7 +148,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path, capsys):
 def test_a_folder_that_holds_checkpoints_is_not_overwritten_either(tmp_path, capsys):
     (tmp_path / "out/none/seed0/checkpoints/20").mkdir(parents=True)
     assert main(["train", *SMALL, "--out", "out"]) == 2
-    assert "holds checkpoints already; --resume goes on there" in capsys.readouterr().err
+    assert "contains checkpoints already; use --resume to continue" in capsys.readouterr().err
 
 
 def test_scalars_for_tensorboard_are_those_of_the_lines(tmp_path):

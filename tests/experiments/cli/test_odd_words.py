@@ -47,7 +47,7 @@ def test_memory_that_ends_is_one_line(error, monkeypatch, capsys):
         raise error
 
     monkeypatch.setattr("experiments.cli.main._dispatch", fails)
-    later = "; where there is more again, --resume goes on from the last checkpoint"
+    later = "; with more memory, --resume continues from the last checkpoint"
     for command, end in (("train", f"device{later}\n"), ("bench", "device\n")):
         assert main([command]) == 2
         said = capsys.readouterr().err

@@ -13,13 +13,13 @@ from experiments.config.schema import Config
 INTRODUCTIONS = {
     "demo": "Train SGD, SAM, PUGD and RTS-PUGD on handwritten digits",
     "train": "Train one model with one method",
-    "sweep": "with a choice at every comma",
+    "sweep": "with several values separated by commas",
     "presets": "the papers' recipes",
     "report": "rebuild tables",
     "profile": "Profile an epoch",
     "claims": "Run a claim of the papers",
     "reproduce": "Measure a number of the README again",
-    "bench": "Step costs, active fractions, growth",
+    "bench": "Measure step costs, active fractions, growth",
 }
 
 

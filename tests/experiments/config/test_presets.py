@@ -69,7 +69,7 @@ def test_a_preset_is_traced(name):
 def test_a_note_says_how_to_run_it_and_what_to_expect(name):
     note = PRESETS[name]
     assert f"python -m experiments train --preset {name}" in note
-    for word in ("Hardware:", "Score to expect:", "measured here"):
+    for word in ("Hardware:", "Expected score:", "measured here"):
         assert word in note
 
 

@@ -1,6 +1,8 @@
 """Text to numbers, schedules, gates and masks, and what is said of wrong text."""
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -129,7 +131,7 @@ def test_every_known_schedule_is_a_function_of_optax_or_ours():
         ),
         (
             lambda: dotted("--method", "F", []).build("method", {"f": abs}),
-            r"did you mean 'f'\? It is written --method f ",
+            r"did you mean 'f'\? Usage: --method f ",
         ),
         (lambda: spec("f:1.5").build("", {"f": whole}), "expected a whole number"),
     ],
@@ -168,3 +170,11 @@ def test_what_is_written_as_the_usage_says_is_parsed(name):
     usage = colon_usage(name, schedules.SCHEDULES[name])
     assert isinstance(value(f"{usage}:1"), Spec)
     assert usage.startswith(name)
+
+
+def test_no_other_module_takes_options_apart():
+    """`config/specs.py` is the one grammar; the colon in `sources/files.py` is that of a checksum, `md5:...`."""
+    root = Path(__file__).parents[3] / "experiments"
+    parser = re.compile(r"\.r?(?:split|partition)\([\"']:")
+    found = {path.relative_to(root).as_posix() for path in root.rglob("*.py") if parser.search(path.read_text())}
+    assert found == {"config/specs.py", "data/sources/files.py"}

@@ -257,7 +257,7 @@ def test_splits_are_disjoint_drawn_by_seed_and_leave_the_test_set_alone():
     assert set(train) != set(splits[2].train.labels)
     assert all(split.test is digits.test for split in splits)
     assert len(data.divide(digits, None, None, 0).train.labels) == 900
-    with pytest.raises(UsageError, match="900 training and 200 validation examples asked of 1000"):
+    with pytest.raises(UsageError, match="900 training and 200 validation examples requested of 1000"):
         data.divide(digits, 900, 200, 0)
 
 

@@ -2,6 +2,7 @@
 
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,7 +43,7 @@ def test_equals_jax_for_strides_paddings_and_dilations(strides, padding, dilatio
         jax.jit(jax.grad(lambda x, w, conv=conv: total(conv, x, w), (0, 1), has_aux=True))(x, w)
         for conv in (conv_general_dilated, lax.conv_general_dilated)
     )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, expected)
+    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -100,7 +101,7 @@ def test_transformations(name):
         jax.jit(lambda x, w, f=f: TRANSFORMED[name](f, x, w))(x, w)
         for f in (conv_general_dilated, lax.conv_general_dilated)
     )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6), found, expected)
+    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=2e-6)
 
 
 def test_float64(x64):
@@ -108,7 +109,7 @@ def test_float64(x64):
     found, expected = (
         jax.jit(gradient, static_argnums=0)(f, x, w) for f in (conv_general_dilated, lax.conv_general_dilated)
     )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12), found, expected)
+    chex.assert_trees_all_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_accelerators_have_their_own(monkeypatch):

@@ -5,9 +5,9 @@ import errno
 import os
 from pathlib import Path
 
+import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
@@ -32,9 +32,7 @@ def snapshot(number: float) -> Snapshot:
 
 
 def assert_equal(one: Snapshot, two: Snapshot):
-    for a, b in zip(*(jax.tree.leaves(checkpoint._storable(x[:2])) for x in (one, two)), strict=True):
-        assert a.dtype == b.dtype
-        np.testing.assert_array_equal(a, b)
+    chex.assert_trees_all_equal(*(checkpoint._storable(x[:2]) for x in (one, two)), strict=True)
     assert str(one.progress) == str(two.progress)  # nan is not equal to itself
 
 

@@ -51,7 +51,7 @@ def test_a_result_without_its_settings_is_not_overwritten(tmp_path):
     (folder / "run.json").unlink()
     with pytest.raises(Unreadable, match=r"run\.json"):
         run_dir.complete(folder, BASE)
-    with pytest.raises(UsageError, match="holds a run already; --resume"):
+    with pytest.raises(UsageError, match="contains a run already; use --resume"):
         run_dir.start(folder, BASE, 0)
 
 
@@ -61,7 +61,7 @@ def test_a_line_that_the_checkpoint_covers_is_checked_before_training(line, tmp_
     first, _ = (folder / "metrics.jsonl").read_bytes().splitlines()
     (folder / "metrics.jsonl").write_bytes(first + b"\n" + line)
     assert records.epochs(folder, 1) == [json.loads(first)]
-    with pytest.raises(Unreadable, match=r"metrics\.jsonl does not hold its epochs 1 to 2"):
+    with pytest.raises(Unreadable, match=r"metrics\.jsonl does not contain its epochs 1 to 2"):
         run_dir.resume(folder, 2)
     run_dir.resume(folder, 1)
     assert (folder / "metrics.jsonl").read_bytes() == first + b"\n"

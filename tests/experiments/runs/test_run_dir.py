@@ -143,7 +143,7 @@ def test_where_case_does_not_matter_labels_that_differ_in_it_do_not_share_runs(t
 def test_a_finished_run_is_never_started_over(tmp_path):
     folder = made(tmp_path, BASE, 0)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    with pytest.raises(UsageError, match="holds a run already; --resume goes on there"):
+    with pytest.raises(UsageError, match="contains a run already; use --resume to continue"):
         run_dir.start(folder, BASE, 0)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -152,7 +152,7 @@ def test_a_run_with_a_checkpoint_is_never_started_over(tmp_path):
     folder = made(tmp_path, BASE, 0)
     (folder / "result.json").unlink()
     (folder / "checkpoints" / "4").mkdir(parents=True)
-    with pytest.raises(UsageError, match="holds a run already; --resume goes on there"):
+    with pytest.raises(UsageError, match="contains a run already; use --resume to continue"):
         run_dir.start(folder, BASE, 0)
     assert (folder / "metrics.jsonl").exists()
 
@@ -189,7 +189,7 @@ def test_what_has_changed_since_a_run_began_is_told_once_and_noted(tmp_path, cap
         run_dir.resume(folder, 1)
     said = capsys.readouterr().err
     assert said.startswith(
-        f"warning: {folder}: goes on after epoch 1 with another jax {now['packages']['jax']} -> 9.9.9"
+        f"warning: {folder}: continues after epoch 1 with another jax {now['packages']['jax']} -> 9.9.9"
     )
     assert f"commit {now['commit']} -> fffff" in said
     assert said.count("\n") == 1

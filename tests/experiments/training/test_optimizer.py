@@ -83,7 +83,7 @@ def test_optimizers_by_name(name):
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
-        ({"method": "pudg"}, r"did you mean 'pugd'\? It is written --method pugd \[--method.radius 1.0\]"),
+        ({"method": "pudg"}, r"did you mean 'pugd'\? Usage: --method pugd \[--method.radius 1.0\]"),
         ({"method": "SAM"}, "did you mean 'sam'"),
         ({"optimizer": "adamaxx"}, r"did you mean 'adamax'\?.*Known: (?!.*_deprecated)"),
         ({"method": "pugd", "method_options": (("radus", "1"),)}, "did you mean 'radius'"),
@@ -112,8 +112,8 @@ def test_wrong_settings(settings, complaint):
 UNFIT = {
     "lbfgs": "needs the loss as a function",
     "sophia": "needs the loss as a function",
-    "schedule_free_sgd": "has other parameters for evaluation",
-    "schedule_free_adamw": "has other parameters for evaluation",
+    "schedule_free_sgd": "uses different parameters for evaluation",
+    "schedule_free_adamw": "uses different parameters for evaluation",
 }
 
 

@@ -144,7 +144,7 @@ def test_a_run_goes_on_in_the_middle_of_a_call():
     )
     state, second = run_epoch(experiment, state, train, jax.random.key(0), jnp.float32(0), 0, 1, start=2)
     assert (len(first.loss), len(second.loss)) == (2, 1)
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.params), whole[0])
+    chex.assert_trees_all_equal(jax.device_get(state.params), whole[0])
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_evaluation_on_several_devices_covers_every_example_once():
     ("settings", "complaint"),
     [
         ({"devices": 3}, r"--batch 16: not divisible by 3 devices; --devices 2"),
-        ({"devices": 9}, r"--devices 9: there are 8"),
+        ({"devices": 9}, r"--devices 9: only 8 available"),
         ({"devices": 4, "accumulate": 3}, r"--accumulate 3: does not divide the 4 examples of each device"),
         ({"method": "ae_sam", "devices": 2, "parallel": "shard_map"}, r"--parallel jit"),
         (

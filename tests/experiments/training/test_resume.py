@@ -1,7 +1,6 @@
 """A run that is stopped and resumed ends bit by bit where an undisturbed one does."""
 
 import dataclasses
-import functools
 import json
 import os
 import signal
@@ -10,6 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -94,7 +94,7 @@ def test_resumed_on_another_number_of_devices_it_ends_where_it_would_have_up_to_
         trainer.run(stopping(with_devices(2), 6), 0, tmp_path / "parts")
     trainer.run(resumed(with_devices(4)), 0, tmp_path / "parts")
     whole, parts = (end(with_devices(1), tmp_path / name)[0][0] for name in ("whole", "parts"))
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), parts, whole)
+    chex.assert_trees_all_close(parts, whole, rtol=1e-4, atol=1e-5)
 
 
 def test_lines_after_the_checkpoint_are_cut_and_written_once(tmp_path):

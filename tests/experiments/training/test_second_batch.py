@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,7 +52,7 @@ def test_a_step_of_sam_takes_the_gradient_of_the_chosen_examples(second):
     chosen = rows[::2] if second.cost == 0.5 else np.sort(np.argsort(increases)[-3:])
     expected = gradient(moved, chosen)
     found = jax.tree.map(lambda before, now: (before - now) / RATE, params, after.params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), found, expected)
+    chex.assert_trees_all_close(found, expected, atol=2e-5)
 
 
 @pytest.mark.parametrize(

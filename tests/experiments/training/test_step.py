@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,12 +78,12 @@ def test_an_idle_step_is_a_step_of_the_base_optimizer():
     expected, _ = one_step(optax.identity(), base)
     for active in (False, None):
         state, _ = one_step(pugd_optax.sam(when=pugd_optax.timing.after(5)), base, active)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), state.params, expected.params)
+        chex.assert_trees_all_close(state.params, expected.params, atol=1e-7)
 
 
 def test_a_static_gate_equals_the_traced_one():
     (a, _), (b, _) = (one_step(pugd_optax.pugd(), active=active) for active in (True, None))
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), a.params, b.params)
+    chex.assert_trees_all_close(a.params, b.params, atol=1e-6)
 
 
 def test_keys_that_a_method_carries_differ_by_seed():

@@ -1,4 +1,4 @@
-"""Sweeps: a choice at every comma, runs skipped when done, failures noted, tables from the folders."""
+"""Sweeps: values separated by commas, runs skipped when done, failures noted, tables from the folders."""
 
 import csv
 import dataclasses
@@ -85,9 +85,9 @@ def test_presets_are_choices():
             ["--method", "none,sam", "--method.radus", "1"],
             "--method.radus: no method of this sweep takes radus; did you",
         ),
-        (["--method", "none,sam", "--pugd.radius", "1"], "--pugd.radius: pugd is no method of this sweep"),
+        (["--method", "none,sam", "--pugd.radius", "1"], "--pugd.radius: pugd is not a method of this sweep"),
         (["--method", "sam,pudg"], "unknown method 'pudg'; did you mean 'pugd'"),
-        (["--label", "x"], "--label: a sweep names its rows itself"),
+        (["--label", "x"], "--label: a sweep labels its rows automatically"),
         (["--seeds", "1,2"], "--seeds"),
         (["--epochs", "1,0"], "--epochs 0: expected at least 1"),
     ],
@@ -238,6 +238,6 @@ def test_help_explains_the_grammar(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["sweep", "--help"])
     said = capsys.readouterr().out
-    assert "a choice at every comma" in said
+    assert "several values separated by commas" in said
     assert "--stop-on-failure" in said
     assert "--method.radius cosine:2.0:0.0" in said
