@@ -83,6 +83,39 @@ def varying(tree: Any, axis_name: str | None) -> Any:
     return jax.tree.map(lambda x: _as_varying(x, axis_name) if _is_float(x) and axis_name else x, tree)
 
 
+def averaged(tree: Any, axis_name: str | None) -> Any:
+    """The tree itself, with a backward pass that takes the mean over the axis: of any function of it, and once."""
+    leaves, structure = jax.tree.flatten(tree)
+    floats = [i for i, x in enumerate(leaves) if _is_float(x)]
+    for i, x in zip(floats, _averaged(axis_name, [leaves[i] for i in floats]), strict=True):
+        leaves[i] = x
+    return structure.unflatten(leaves)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _averaged(axis_name: str | None, leaves: list[jax.Array]) -> list[jax.Array]:
+    return varying(leaves, axis_name)
+
+
+_averaged.defvjp(
+    lambda axis_name, leaves: (varying(leaves, axis_name), None),
+    lambda axis_name, _, cotangents: (jax.lax.pmean(cotangents, axis_name),),
+)
+
+
+def refusal(name: str, option: str) -> Callable[[Any], Any]:
+    """A function in place of one of the whole batch, for a method that calls it where a part of it is asked for."""
+
+    def refuse(params: Any) -> Any:
+        del params
+        raise ValueError(
+            f"{name} in extra_args is bound to the batch of this device, which {option} cannot change. Fix: leave "
+            f"{option} out, or call tx.update with functions of your own."
+        )
+
+    return refuse
+
+
 def _merged(
     results: list[Any], ways: Any, total: Callable[[list[list[jax.Array]]], list[jax.Array]], count: int
 ) -> Any:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from pugd_optax import classes
-from pugd_optax._checks import check_number, check_trees
+from pugd_optax._checks import LOGIT_ARGS, check_extra_args, check_number, check_trees
 from pugd_optax._class_checks import check_logits, check_where, membership
 from pugd_optax._cross_entropy import cross_entropy
 from pugd_optax.logits import LogitLoss, Offsets, Strength, largest_pull
@@ -88,6 +88,7 @@ def through_logits(
         **extra_args,
     ):
         check_trees(updates, params)
+        check_extra_args(extra_args, LOGIT_ARGS)
         if logits_fn is None or labels is None:
             raise ValueError(_NO_LOGITS.format(name="logits_fn" if logits_fn is None else "labels"))
         loss = functools.partial(mean_cross_entropy, labels=labels, where=where, axis_name=axis_name)
