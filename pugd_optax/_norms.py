@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -203,6 +204,6 @@ def _varies(x: Any, axis_name: AxisName) -> bool:
 
 
 def axes_of(x: Any) -> frozenset[str]:
-    """The mesh axes over which a value differs, as far as `shard_map` keeps track."""
-    kind = jax.typeof(x) if hasattr(jax, "typeof") else None
+    """The mesh axes over which a value, or values of a type, differ, as far as `shard_map` keeps track."""
+    kind = x if isinstance(x, jax.core.ShapedArray) else jax.typeof(x)
     return getattr(getattr(kind, "manual_axis_type", None), "varying", None) or getattr(kind, "vma", frozenset())
