@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -205,5 +204,5 @@ def _varies(x: Any, axis_name: AxisName) -> bool:
 
 def axes_of(x: Any) -> frozenset[str]:
     """The mesh axes over which a value, or values of a type, differ, as far as `shard_map` keeps track."""
-    kind = x if isinstance(x, jax.core.ShapedArray) else jax.typeof(x)
+    kind = jax.typeof(x) if isinstance(x, jax.Array) else x
     return getattr(getattr(kind, "manual_axis_type", None), "varying", None) or getattr(kind, "vma", frozenset())

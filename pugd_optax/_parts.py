@@ -87,7 +87,7 @@ def varying(tree: Any, axis_name: AxisName) -> Any:
 def varying_like(x: jax.Array, other: Any) -> jax.Array:
     """`x`, typed as varying over the mesh axes over which another value, or one of a type, does."""
     axes = axes_of(other) - axes_of(x)
-    return varying(x, tuple(axes)) if axes else x
+    return _as_varying(x, tuple(axes)) if axes else x
 
 
 def averaged(tree: Any, axis_name: str | None) -> Any:
