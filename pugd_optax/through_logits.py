@@ -106,11 +106,20 @@ def through_logits(
             return jax.tree.map(lambda x, like: jnp.conj(x).astype(like.dtype), g, updates)
 
         extra_args |= {"grad_fn": lambda p: pull_back(*jax.vjp(logits_fn, p)), "value_fn": None}
-        extra_args |= {"logits_fn": logits_fn, "labels": labels, "where": where, "logit_loss": logit_loss}
+        extra_args |= {"logits_fn": logits_fn, "labels": labels, "where": where}
+        extra_args |= {"logit_loss": functools.partial(_with_slope, loss, cotangent)}
         u, inner_state = inner.update(pull_back(logits, pullback), state.inner, params, **extra_args)
         return u, LogitState(seen, rule_state, _reported(strength, num_classes), inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _with_slope(loss: LogitLoss, cotangent: Cotangent, logits: jax.Array) -> jax.Array:
+    """The loss, with the perturbed gradient for its own: for an inner method that starts from the logits itself."""
+    fixed = jax.lax.stop_gradient(logits)
+    value, slope = loss(fixed), jax.lax.stop_gradient(cotangent(loss, fixed))
+    linear = jnp.sum(slope * (logits - fixed))
+    return value + linear.astype(value.dtype)
 
 
 def signed(strength: Callable[[classes.ClassState], jax.Array]) -> classes.BatchRule:
