@@ -65,6 +65,12 @@ def check_count(name: str, value: Any, *, low: int = 0, static: bool = False) ->
         raise ValueError(f"{name}={value}: expected a whole number >= {low}.")
 
 
+def check_sometimes(name: str, value: Any) -> None:
+    """Refuse a constant of 0 where it means that a gate is never active."""
+    if isinstance(value, int | float) and value == 0:
+        raise ValueError(f"{name}=0: the gate can never be active. Fix: a number above 0, or when=False.")
+
+
 def check_trees(grads: optax.Updates, params: optax.Params | None) -> None:
     """Refuse a missing `params`, hidden leaves, and gradients that do not match the parameters."""
     if params is None:
@@ -81,10 +87,14 @@ EXTRA_ARGS = ("grad_fn", "value_fn", "ascent_grad_fn", "active", "norm_axis_name
 """The extra arguments of `update` that `reevaluate` reads."""
 
 
-def check_extra_args(names: Iterable[str]) -> None:
+LOGIT_ARGS = ("logits_fn", "labels", "where", "logit_loss", "logits_vjp")
+"""The extra arguments of `update` that methods read which start from the logits."""
+
+
+def check_extra_args(names: Iterable[str], known: tuple[str, ...] = EXTRA_ARGS) -> None:
     """Refuse a name that is nearly one of ours: unknown extra arguments are ignored, mistyped ones must not be."""
     for name in names:
-        near = [] if name in EXTRA_ARGS else difflib.get_close_matches(name, EXTRA_ARGS, 1, 0.86)
+        near = [] if name in known else difflib.get_close_matches(name, known, 1, 0.86)
         if near:
             raise TypeError(f"unknown extra argument {name!r} of update. Fix: {near[0]}=.")
 

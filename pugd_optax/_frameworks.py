@@ -24,6 +24,8 @@ _CALLS = {
 _MOVES_TWICE = "an nnx variable from outside it (random counters, running statistics), which moves once a step"
 _OF_LOSS = {"grad_fn": "jax.grad(loss_fn)", "value_fn": "loss_fn"}
 _NO_MODEL = re.compile("not callable|[Nn]o attribute|not iterable")
+_NO_TREE = re.compile("string indexing|[Nn]o attribute|unpack")
+_IN_FRONT = "optax.chain(pugd_optax.sam(), optax.flatten(optimizer))"
 
 
 def framework(tree: Any) -> str | None:
@@ -46,7 +48,7 @@ def refuse_model(params: Any) -> None:
 
 
 def explained(name: str, function: Callable[..., Any], params: Any, *args: Any, **kwargs: Any) -> Any:
-    """`function(params, ...)`; if the function expects a model, the error shows the right call."""
+    """`function(params, ...)`; if the function expects a model or a tree, the error shows the right call."""
     try:
         return function(params, *args, **kwargs)
     except Exception as error:
@@ -56,6 +58,9 @@ def explained(name: str, function: Callable[..., Any], params: Any, *args: Any, 
             raise ValueError(f"{name} changes {_MOVES_TWICE} ({said}). Fix: {_CALLS[NNX]}.") from error
         if framework(params) and _NO_MODEL.search(str(error)):
             raise ValueError(f"{name} receives parameters, not a model ({said}). Fix: {fix(params, '')}.") from error
+        if isinstance(params, jax.Array) and params.ndim == 1 and _NO_TREE.search(str(error)):
+            vector = f"one vector of {params.size} numbers, as optax.flatten makes it"
+            raise ValueError(f"{name} receives {vector} ({said}). Fix: the method in front, {_IN_FRONT}.") from error
         if isinstance(error, TypeError) and (asked := _asks_for_more(function, params, *args, **kwargs)):
             call = fix(params, f"{name}=lambda p: {_OF_LOSS.get(name, name)}(p, batch)")
             raise TypeError(f"{name} takes {asked}, but receives only the parameters. Fix: {call}.") from error

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pugd_optax._checks import check_trees
+from pugd_optax._checks import LOGIT_ARGS, check_extra_args, check_trees
+from pugd_optax._class_checks import membership
 from pugd_optax._norms import cast_like, widen
 from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, restrict
@@ -19,11 +20,11 @@ from pugd_optax.through_logits import mean_cross_entropy
 from pugd_optax.timing import When
 
 
-def loss_of_logits(method: str, logits_fn: Any, labels: Any, logit_loss: LogitLoss | None) -> LogitLoss:
+def loss_of_logits(method: str, logits_fn: Any, labels: Any, where: Any, logit_loss: LogitLoss | None) -> LogitLoss:
     """The loss as a function of the logits, or an error that says what the method needs."""
     if logits_fn is None or (labels is None and logit_loss is None):
         raise ValueError(_NO_LOGITS.format(method=method, name="logits_fn" if logits_fn is None else "labels"))
-    return functools.partial(mean_cross_entropy, labels=labels) if logit_loss is None else logit_loss
+    return functools.partial(mean_cross_entropy, labels=labels, where=where) if logit_loss is None else logit_loss
 
 
 def pulled_back(
@@ -51,14 +52,18 @@ def class_weighted(
     """
     inner = reevaluate(restrict(normalize(), mask), _exchange, radius=radius, when=when, report=report)
 
-    def update(updates, state, params=None, *, logits_fn: Any = None, labels=None, logit_loss=None, **extra_args):
+    def update(
+        updates, state, params=None, *, logits_fn: Any = None, labels=None, where=None, logit_loss=None, **extra_args
+    ):
         check_trees(updates, params)
-        loss = loss_of_logits(method, logits_fn, labels, logit_loss)
+        check_extra_args(extra_args, LOGIT_ARGS)
+        loss = loss_of_logits(method, logits_fn, labels, where, logit_loss)
         if labels is None:
             raise ValueError(_NO_LOGITS.format(method=method, name="labels"))
 
         def weighted(logits: jax.Array) -> jax.Array:
-            return multiplicative(jax.grad(loss)(logits), labels, weights().astype(widen(logits).dtype) - 1)
+            members = membership(labels, logits, where)
+            return multiplicative(jax.grad(loss)(logits), members, weights().astype(widen(logits).dtype) - 1)
 
         part = lambda p: pulled_back(logits_fn, p, weighted, updates)
         given = {"grad_fn": part, "ascent_grad_fn": part, "value_fn": None}

@@ -198,6 +198,11 @@ def _reduced(scalars: list[jax.Array], add: Callable[..., jax.Array]) -> jax.Arr
 def _varies(x: Any, axis_name: AxisName) -> bool:
     """Whether an array varies along one of the axes; True under `check_vma=False`, where its type does not say."""
     names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
-    known = lambda y: getattr(jax.typeof(y), "vma", ()) if hasattr(jax, "typeof") else ()
-    is_typed = names[0] in known(jax.lax.axis_index(names[0]))
-    return not is_typed or any(name in known(x) for name in names)
+    is_typed = names[0] in axes_of(jax.lax.axis_index(names[0]))
+    return not is_typed or not axes_of(x).isdisjoint(names)
+
+
+def axes_of(x: Any) -> frozenset[str]:
+    """The mesh axes over which a value, or values of a type, differ, as far as `shard_map` keeps track."""
+    kind = jax.typeof(x) if isinstance(x, jax.Array) else x
+    return getattr(getattr(kind, "manual_axis_type", None), "varying", None) or getattr(kind, "vma", frozenset())

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from pugd_optax._checks import check_count, check_number
+from pugd_optax._norms import AxisName, axes_of
 
 Perturb = Literal["local", "global"]
 
@@ -78,9 +79,48 @@ def ways(value: Any, grads: Any, state: Any, has_aux: bool, aux_reduce: Any) -> 
     return ((averaged(loss), aux_ways), averaged(grads), averaged(state))
 
 
-def varying(tree: Any, axis_name: str | None) -> Any:
+def varying(tree: Any, axis_name: AxisName) -> Any:
     """Mark float leaves as varying over the axis, so that the gradient of such parameters is not summed over it."""
     return jax.tree.map(lambda x: _as_varying(x, axis_name) if _is_float(x) and axis_name else x, tree)
+
+
+def varying_like(x: jax.Array, other: Any) -> jax.Array:
+    """`x`, typed as varying over the mesh axes over which another value, or one of a type, does."""
+    axes = axes_of(other) - axes_of(x)
+    return _as_varying(x, tuple(axes)) if axes else x
+
+
+def averaged(tree: Any, axis_name: str | None) -> Any:
+    """The tree itself, with a backward pass that takes the mean over the axis: of any function of it, and once."""
+    leaves, structure = jax.tree.flatten(tree)
+    floats = [i for i, x in enumerate(leaves) if _is_float(x)]
+    for i, x in zip(floats, _averaged(axis_name, [leaves[i] for i in floats]), strict=True):
+        leaves[i] = x
+    return structure.unflatten(leaves)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _averaged(axis_name: str | None, leaves: list[jax.Array]) -> list[jax.Array]:
+    return varying(leaves, axis_name)
+
+
+_averaged.defvjp(
+    lambda axis_name, leaves: (varying(leaves, axis_name), None),
+    lambda axis_name, _, cotangents: (jax.lax.pmean(cotangents, axis_name),),
+)
+
+
+def refusal(name: str, option: str) -> Callable[[Any], Any]:
+    """A function in place of one of the whole batch, for a method that calls it where a part of it is asked for."""
+
+    def refuse(params: Any) -> Any:
+        del params
+        raise ValueError(
+            f"{name} in extra_args is bound to the batch of this device, which {option} cannot change. Fix: leave "
+            f"{option} out, or call tx.update with functions of your own."
+        )
+
+    return refuse
 
 
 def _merged(
@@ -96,7 +136,7 @@ def _merged(
     return structure.unflatten(merged)
 
 
-def _as_varying(x: Any, axis_name: str) -> Any:
+def _as_varying(x: Any, axis_name: AxisName) -> Any:
     if hasattr(jax.lax, "pcast"):
         return jax.lax.pcast(x, axis_name, to="varying")
     return getattr(jax.lax, "pvary", lambda x, axis_name: x)(x, axis_name)  # JAX before 0.9

@@ -9,7 +9,18 @@ import jax.numpy as jnp
 import optax
 
 from pugd_optax._frameworks import explained, refuse_model
-from pugd_optax._parts import Perturb, check_options, over_axis, over_groups, share_of, split, varying, ways
+from pugd_optax._parts import (
+    Perturb,
+    averaged,
+    check_options,
+    over_axis,
+    over_groups,
+    refusal,
+    share_of,
+    split,
+    varying,
+    ways,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +55,7 @@ class PerturbedValueAndGrad:
         alone = self.axis_name is None or self.perturb == "global"
         if not alone:
             params, state = varying((params, state), self.axis_name)
-        extra = dict(extra_args or {}) | {"active": active}
+        extra = self._of_the_batch(dict(extra_args or {})) | {"active": active}
         results = [self._step(params, state, part, kwargs, extra) for part in split(args, self.groups)]
         if self.groups == 1 and self.axis_name is None:
             return results[0]
@@ -69,6 +80,19 @@ class PerturbedValueAndGrad:
         first = jax.value_and_grad(self.loss_fn, has_aux=self.has_aux)
         value, g = first(varying(params, self.axis_name) if apart else params, *args, **kwargs)
         return value, jax.tree.map(jnp.conj, jax.lax.pmean(g, self.axis_name) if apart else g)
+
+    def _of_the_batch(self, extra: dict[str, Any]) -> dict[str, Any]:
+        """`extra_args` whose functions of the batch see all devices where `loss_fn` does; a part of it they cannot."""
+        parts = [f"{k}={v}" for k, v in (("groups", self.groups), ("second_batch", self.second_batch)) if v != 1]
+        apart = ["perturb='global'"] if self.axis_name is not None and self.perturb == "global" else []
+        for name in ("logits_fn", "losses_fn"):
+            function = extra.get(name)
+            if function is None or not parts + apart:
+                continue
+            everywhere = lambda p, function=function: function(averaged(p, self.axis_name))
+            mean_will_do = name == "logits_fn" and not parts
+            extra |= {name: everywhere if mean_will_do else refusal(name, (parts + apart)[0]), "logits_vjp": None}
+        return extra
 
     def _reduced(self, tree, how):
         return tree if self.axis_name is None else over_axis(tree, how, self.axis_name)
@@ -118,10 +142,12 @@ def value_and_grad(
           value, grads, state = vg(params, state, *args, active=None, extra_args=None, **kwargs)
 
       where `value` is the loss, or `(loss, aux)`, `active` overrides the gate and `extra_args` are extra arguments of
-      `tx.update`. Gradients of complex parameters follow `jax.grad`.
+      `tx.update`; a `logits_fn` among them is that of this device's examples, whatever `perturb` is. Gradients of
+      complex parameters follow `jax.grad`.
 
     Raises:
-      ValueError, TypeError: if an argument is out of its range; in a call, if m does not divide the examples.
+      ValueError, TypeError: if an argument is out of its range; in a call, if m does not divide the examples, or a
+        method reads a `logits_fn` or `losses_fn` of the whole batch where a part of it is asked for.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, pugd_optax

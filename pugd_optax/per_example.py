@@ -24,6 +24,7 @@ import optax
 
 from pugd_optax._checks import check_count
 from pugd_optax._norms import vdot, widen
+from pugd_optax._parts import varying_like
 from pugd_optax._signed_square import signed_square
 from pugd_optax.noise import as_key
 
@@ -167,9 +168,10 @@ def signs(key: jax.Array | int) -> Evaluator:
     def evaluate(
         losses_fn: LossesFn, params: optax.Params, step: jax.typing.ArrayLike = 0
     ) -> tuple[jax.Array, jax.Array]:
-        batch = _batch(losses_fn, params)
+        shape = jax.eval_shape(losses_fn, params)
+        batch = _batch_of(shape, params)
         _check_uncoupled(losses_fn, params, batch)
-        coins = jax.random.rademacher(jax.random.fold_in(key, step), (batch,))
+        coins = varying_like(jax.random.rademacher(jax.random.fold_in(key, step), (batch,)), shape)
         losses, square = signed_square(losses_fn, params, coins)  # pyright: ignore[reportGeneralTypeIssues]
         return losses, square / batch
 
@@ -197,7 +199,7 @@ def reference(losses_fn: LossesFn, params: optax.Params, step: jax.typing.ArrayL
     _check_uncoupled(losses_fn, params, _batch(losses_fn, params))
     losses, pull = jax.vjp(losses_fn, params)
     square = lambda one_hot: (lambda g: vdot(g, g))(pull(one_hot)[0])
-    return losses, jax.vmap(square)(jnp.eye(len(losses), dtype=losses.dtype))
+    return losses, jax.vmap(square)(varying_like(jnp.eye(len(losses), dtype=losses.dtype), losses))
 
 
 def micro_batches(losses_fn: LossesFn, group_size: int) -> LossesFn:

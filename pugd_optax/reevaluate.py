@@ -47,7 +47,7 @@ class ReevaluateState(NamedTuple):
       combine: state of the combine, `()` for one without.
       gate: state of the gate.
       active: whether the last call was active.
-      radius: $r_t$ of the last call, float32; 0 if it was not active.
+      radius: $r_t$ of the last call, float32; 0 if it was not active. A report tells what rounding leaves of it.
       report: a `Report`, or `()` without `report=True`.
       controller: state of the radius's controller, `()` for a number or a schedule.
     """
@@ -106,8 +106,8 @@ def reevaluate(
       `ascent_grad_fn` is the gradient that the ascent follows if it should follow another loss than the one that is
       minimised; it costs one more evaluation. `active` overrides the gate: a Python bool is decided while tracing, so
       the other branch is not even compiled; a traced bool is decided by `lax.cond`. `norm_axis_name` names the mesh
-      axes over which parameters are split inside `shard_map`. Unknown extra arguments are passed to ascent and gate and
-      otherwise ignored.
+      axes over which parameters are split inside `shard_map`: all of them with `check_vma=False`. Unknown extra
+      arguments are passed to ascent and gate.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range; in `update`, if params or the gradient function is

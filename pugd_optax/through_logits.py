@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from pugd_optax import classes
-from pugd_optax._checks import check_number, check_trees
+from pugd_optax._checks import LOGIT_ARGS, check_extra_args, check_number, check_trees
 from pugd_optax._class_checks import check_logits, check_where, membership
 from pugd_optax._cross_entropy import cross_entropy
 from pugd_optax.logits import LogitLoss, Offsets, Strength, largest_pull
@@ -88,6 +88,7 @@ def through_logits(
         **extra_args,
     ):
         check_trees(updates, params)
+        check_extra_args(extra_args, LOGIT_ARGS)
         if logits_fn is None or labels is None:
             raise ValueError(_NO_LOGITS.format(name="logits_fn" if logits_fn is None else "labels"))
         loss = functools.partial(mean_cross_entropy, labels=labels, where=where, axis_name=axis_name)
@@ -105,11 +106,20 @@ def through_logits(
             return jax.tree.map(lambda x, like: jnp.conj(x).astype(like.dtype), g, updates)
 
         extra_args |= {"grad_fn": lambda p: pull_back(*jax.vjp(logits_fn, p)), "value_fn": None}
-        extra_args |= {"logits_fn": logits_fn, "labels": labels, "where": where, "logit_loss": logit_loss}
+        extra_args |= {"logits_fn": logits_fn, "labels": labels, "where": where}
+        extra_args |= {"logit_loss": functools.partial(_with_slope, loss, cotangent)}
         u, inner_state = inner.update(pull_back(logits, pullback), state.inner, params, **extra_args)
         return u, LogitState(seen, rule_state, _reported(strength, num_classes), inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _with_slope(loss: LogitLoss, cotangent: Cotangent, logits: jax.Array) -> jax.Array:
+    """The loss, with the perturbed gradient for its own: for an inner method that starts from the logits itself."""
+    fixed = jax.lax.stop_gradient(logits)
+    value, slope = loss(fixed), jax.lax.stop_gradient(cotangent(loss, fixed))
+    linear = jnp.sum(slope * (logits - fixed))
+    return value + linear.astype(value.dtype)
 
 
 def signed(strength: Callable[[classes.ClassState], jax.Array]) -> classes.BatchRule:

@@ -57,6 +57,13 @@ LIBRARY = [
     part("_norms", "(jnp.conj(x) * y).real if", "(x * y).real if", "norms.py::test_complex_numbers_count_as_two"),
     part("_norms", "factor = factor.astype(x.real.dtype)", "pass", "norms.py"),
     Mutant("pugd_optax/_running_mean.py", "started | finite)", "started | True)", "tests/methods/test_vasso.py"),
+    part("_norms", "axes_of(x).isdisjoint(names)", "True", "split_params.py"),
+    Mutant(
+        "pugd_optax/_parts.py",
+        "(jax.lax.pmean(cotangents, axis_name),)",
+        "(cotangents,)",
+        "tests/methods/test_lpg_devices.py::test_a_global_perturbation_is_that_of_one_device",
+    ),
     part("ascents", "= lambda p: zero_unless(selected, grad_fn(p))", "= grad_fn", "ascents.py"),
     part("ascents", "jnp.isfinite(e), wide, wide + e)", "jnp.isfinite(e), wide + e, wide + e)", "reevaluate.py"),
     part("ascents", "where(length > bound", "where(length < bound", "ascents.py"),

@@ -111,6 +111,21 @@ def test_a_gate_follows_the_cosine_as_its_formula_does():
     np.testing.assert_allclose(state.gate.cosine, mean, rtol=1e-5)
 
 
+def test_a_checkpoint_keeps_the_radius(tmp_path):
+    import orbax.checkpoint as ocp
+
+    tx: Any = pugd(target_cosine(0.5, gain=1.0), when=timing.turning(0.9, probe=3))
+    before = settled(tx, steps=5)
+    with ocp.PyTreeCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "state", before)
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, before)
+        whole = ocp.args.PyTreeRestore(shapes, restore_args=ocp.checkpoint_utils.construct_restore_args(shapes))
+        after = checkpointer.restore(tmp_path / "state", whole)
+    assert before.controller.value not in (0.05, before.radius)
+    jax.tree.map(np.testing.assert_array_equal, after, before)
+    assert jax.tree.structure(after) == jax.tree.structure(before)
+
+
 WITH_RADIUS = [n for n in methods.__all__ if "radius" in inspect.signature(getattr(methods, n)).parameters]
 
 

@@ -217,32 +217,3 @@ def test_pmap_with_a_global_perturbation(problem):
     expected = jax.jit(partial(train, dense))(params, x, y)
     for device in range(DEVICES):
         assert_close(jax.tree.map(lambda w, device=device: w[device], (ends, losses)), expected)
-
-
-@pytest.mark.parametrize("check_vma", [True, False])
-@pytest.mark.parametrize("method", [pugd_optax.pugd, pugd_optax.gsam, pugd_optax.amp, pugd_optax.stable_sam])
-def test_norms_are_of_parameters_split_over_devices(method, check_vma, problem):
-    """Each device holds a part of `w` and `v`, all hold `b`: the step is that of one device with the whole."""
-    params, x, y = problem
-    params = jax.tree.map(lambda w: jnp.concatenate([w, 0.5 * w[..., :1]], axis=-1), params)
-    mesh = jax.make_mesh((4,), ("model",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
-    spec = {"w": P(None, "model"), "b": P("model"), "v": P("model")}
-    tx = method(report=True)
-
-    def gradient(p):
-        """By hand, as the sum over devices is part of the loss."""
-        hidden = jnp.tanh(x @ p["w"] + p["b"][None])
-        residual = 2 * (jax.lax.psum(hidden @ p["v"], "model") - y) / len(y)
-        back = residual[:, None] * p["v"][None] * (1 - hidden**2)
-        return {"w": x.T @ back, "b": back.sum(0), "v": hidden.T @ residual}
-
-    def update(p):
-        u, state = tx.update(gradient(p), tx.init(p), p, grad_fn=gradient, norm_axis_name="model")
-        return u, state.report
-
-    specs = {"mesh": mesh, "in_specs": (spec,), "out_specs": (spec, P()), "check_vma": check_vma}
-    u, report = jax.jit(jax.shard_map(update, **specs))(params)
-    whole = lambda p: jax.grad(loss_fn)(p, x, y)
-    expected, state = jax.jit(lambda p: tx.update(whole(p), tx.init(p), p, grad_fn=whole))(params)
-    assert_close(u, expected)
-    assert_close(report, state.report)

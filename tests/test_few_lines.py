@@ -78,3 +78,60 @@ def test_eigen_sam(sign, x64):
     eps = 0.05 * (unit(g) + 0.2 * np.sign(v @ g) * sideways)
     after, _ = names["descend"](p, names["tx"].init(p), unravel(v))
     np.testing.assert_allclose(flat(after), w - 0.1 * grad(w + eps), rtol=1e-9)
+
+
+def coins(step: int, size: int) -> np.ndarray:
+    """Of `esam` with its default key, for all tensors one after the other."""
+    chunk = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), step), 0)
+    return np.asarray(jax.random.uniform(chunk, (size,), np.float32)) < 0.6
+
+
+def test_esam_with_its_selection(x64):
+    """The half of the examples whose loss rose most give the second gradient."""
+    names = run("ESAM with its selection")
+    grad, p = gradient_of(names), names["params"]
+    unravel, state, w = ravel_pytree(p)[1], names["tx"].init(p), flat(p)
+    losses = jax.jit(lambda w: names["losses_fn"](unravel(w), names["x"], names["y"]))
+    slopes = jax.jit(jax.jacrev(losses))
+    for t in range(STEPS):
+        p, state = names["step"](p, state)
+        above = w + 0.05 / 0.6 * coins(t, w.size) * unit(grad(w))
+        raised = np.argsort(np.asarray(losses(above) - losses(w)))[4:]
+        w = w - 0.1 * np.asarray(slopes(above))[raised].mean(0)
+        np.testing.assert_allclose(flat(p), w, rtol=1e-6)
+
+
+def test_ascent_in_the_spectral_norm(x64):
+    """The factor of the polar decomposition, by the root of g g^T, which has the rank of the inputs: 2."""
+    names = run("Ascent in the spectral norm")
+    grad, p = gradient_of(names), names["params"]
+    w, state = flat(p), names["tx"].init(p)
+    for _ in range(STEPS):
+        p, state = names["step"](p, state)
+        g = grad(w)[4:].reshape(3, 4)
+        size, basis = np.linalg.eigh(g @ g.T)
+        assert size[0] < 1e-9 * size[1]
+        factor = basis[:, 1:] @ np.diag(size[1:] ** -0.5) @ basis[:, 1:].T @ g
+        w = w - 0.1 * grad(w + 0.02 * np.r_[np.zeros(4), factor.ravel()])
+        np.testing.assert_allclose(flat(p), w, rtol=1e-9)
+
+
+def test_flat_lora(x64):
+    """Noise on the frozen matrix, by the row norms of the sum; Adam on the adapters by hand."""
+    names = run("Flat-LoRA")
+    slope, p = jax.jit(jax.grad(names["adapted"])), names["lora"]
+    state, moments = names["tx"].init(p), dict.fromkeys("BA", (0.0, 0.0))
+    at = {k: np.asarray(v) for k, v in p.items()}
+    for t in range(STEPS):
+        p, state = names["step"](p, state)
+        draw = np.asarray(jax.random.normal(jax.random.fold_in(jax.random.key(0), t), (4, 3)))
+        rows = np.linalg.norm(at["W"] + at["B"] @ at["A"], axis=1, keepdims=True)
+        g = slope(at | {"W": at["W"] + 0.05 * rows / np.sqrt(3) * draw})
+        for k in "BA":
+            mean, square = moments[k]
+            mean, square = 0.9 * mean + 0.1 * g[k], 0.999 * square + 0.001 * g[k] ** 2
+            moments[k] = mean, square
+            unbiased = mean / (1 - 0.9 ** (t + 1)), square / (1 - 0.999 ** (t + 1))
+            at[k] = at[k] - 0.05 * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8)
+        for k in at:
+            np.testing.assert_allclose(p[k], at[k], rtol=1e-6, atol=1e-12)

@@ -9,6 +9,7 @@ import pytest
 
 import pugd_optax
 from pugd_optax.noise import as_key
+from tests.contract.given import build, every_method
 from tests.problems import classifier, examples, extra_args
 
 W = {"a": 0.5, "b": -1.5}
@@ -26,9 +27,14 @@ def test_python_numbers_are_parameters(tx):
     chex.assert_trees_all_equal(run(W), run(arrays))
 
 
-@pytest.mark.parametrize("tx", [pugd_optax.layerwise_noise(0.1), pugd_optax.noise_injection(0.1), pugd_optax.sam()])
-def test_an_empty_tree_passes(tx):
-    assert tx.update({}, tx.init({}), {}, grad_fn=lambda p: p)[0] == {}
+@every_method
+def test_an_empty_tree_passes(name):
+    extra = extra_args(examples())
+    losses_fn, logits_fn = (lambda p, of=extra[k]: of(classifier()) for k in ("losses_fn", "logits_fn"))
+    tx = build(name, **{"mask": lambda p: p} if name == "sam_on" else {})
+    given = {"grad_fn": lambda p: p, "losses_fn": losses_fn, "logits_fn": logits_fn, "labels": extra["labels"]}
+    for _ in range(2):
+        assert tx.update({}, tx.init({}), {}, **given)[0] == {}
 
 
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])

@@ -110,6 +110,15 @@ def test_offsets_lie_within_the_bound(bound):
         np.testing.assert_array_equal(np.diagonal(b), 0)
 
 
+def test_the_bound_may_be_traced():
+    """As in a sweep over bounds that is one program."""
+    counts = random.integers(0, 9, (CLASSES, CLASSES)).astype(np.float32)
+    for step in (1, 50):
+        offsets = lambda bound, step=step: offsets_after(classes.confusion(100, bound), counts, step).b
+        found = jax.jit(jax.vmap(offsets))(jnp.array([0.3, 3.0, jnp.inf]))
+        np.testing.assert_allclose(found, [offsets(b) for b in (0.3, 3.0, np.inf)], rtol=1e-6)
+
+
 def test_without_confusions_an_infinite_bound_comes_near_cross_entropy(x64):
     """A million examples of each class, none mistaken: the posterior of another class is one in a million."""
     strength = offsets_after(classes.confusion(10, float("inf")), 1e6 * EYE, 9)

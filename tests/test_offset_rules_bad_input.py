@@ -27,7 +27,7 @@ CONFUSION: Any = classes.confusion(10)
         ),
         (lambda: classes.confusion(0), ValueError, "total_steps=0"),
         (lambda: jax.jit(classes.confusion)(9), TypeError, "total_steps is traced"),
-        (lambda: classes.confusion(10, bound=0.0), ValueError, "bound=0.0: expected a number above 0"),
+        (lambda: classes.confusion(10, bound=0.0), ValueError, r"bound=0\.0: expected a number above 0\."),
         (lambda: classes.confusion(10, bound=-1.0), ValueError, "bound=-1.0"),
         (lambda: classes.confusion(10, bound=float("nan")), ValueError, "bound=nan"),
         (lambda: classes.confusion(10, window=WRONG), TypeError, "window=0.2: expected two shares of training"),

@@ -38,7 +38,7 @@ def test_bernoulli_follows_its_probability_and_its_key():
     assert abs(float(coins.mean()) - 0.3) < 0.03
     assert (coins == jax.vmap(timing.bernoulli(0.3, key=jax.random.key(1)))(steps)).all()
     assert (coins != jax.vmap(timing.bernoulli(0.3, key=2))(steps)).any()
-    assert not jax.vmap(timing.bernoulli(0.0))(steps).any()
+    assert not jax.vmap(timing.bernoulli(lambda step: 0.0))(steps).any()
     assert jax.vmap(timing.bernoulli(1.0))(steps).all()
 
 

@@ -30,22 +30,18 @@ def _by_kernel(conv: Bilinear, like: Any, image: jax.Array, output: jax.Array) -
     return jax.linear_transpose(lambda kernel: conv(image, kernel), like)(output)[0]
 
 
-def _struct(x: jax.Array) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype)
-
-
 convolve.defvjp(
     lambda conv, image, kernel: (conv(image, kernel), (image, kernel)),
     lambda conv, seen, ct: (
-        _by_image(conv, _struct(seen[0]), ct, seen[1]),
-        _by_kernel(conv, _struct(seen[1]), seen[0], ct),
+        _by_image(conv, jax.typeof(seen[0]), ct, seen[1]),
+        _by_kernel(conv, jax.typeof(seen[1]), seen[0], ct),
     ),
 )
 _by_image.defvjp(
     lambda conv, like, output, kernel: (_by_image(conv, like, output, kernel), (output, kernel)),
-    lambda conv, like, seen, ct: (convolve(conv, ct, seen[1]), _by_kernel(conv, _struct(seen[1]), ct, seen[0])),
+    lambda conv, like, seen, ct: (convolve(conv, ct, seen[1]), _by_kernel(conv, jax.typeof(seen[1]), ct, seen[0])),
 )
 _by_kernel.defvjp(
     lambda conv, like, image, output: (_by_kernel(conv, like, image, output), (image, output)),
-    lambda conv, like, seen, ct: (_by_image(conv, _struct(seen[0]), seen[1], ct), convolve(conv, seen[0], ct)),
+    lambda conv, like, seen, ct: (_by_image(conv, jax.typeof(seen[0]), seen[1], ct), convolve(conv, seen[0], ct)),
 )

@@ -17,6 +17,7 @@ from pugd_optax._ghost.jaxprs import evaluate, inline, shape_of
 from pugd_optax._ghost.met import Met
 from pugd_optax._ghost.sites import Site, find_sites
 from pugd_optax._ghost.squares import lookup_norms, product_norms
+from pugd_optax._parts import varying_like
 
 
 def tapped_norms(losses_fn: ClosedJaxpr, params: optax.Params) -> tuple[jax.Array, jax.Array]:
@@ -50,11 +51,16 @@ def _meet(run: Callable[..., Any], sites: list[Site]) -> tuple[jax.Array, list[M
         (losses,), found = run(added, [site.data for site in sites if site.data is not None])
         return losses, found
 
-    zeros = [jnp.zeros((*site.steps, *shape_of(site.tapped)), site.tapped.aval.dtype) for site in tapped]
-    losses, pull, found = jax.vjp(tap, zeros, has_aux=True)
+    losses, pull, found = jax.vjp(tap, [_zero(site) for site in tapped], has_aux=True)
     gradients = dict(zip((site.tapped for site in tapped), pull(jnp.ones_like(losses))[0], strict=True))
     data = iter(found)
     return losses, [Met(x, gradients[x.tapped] if x.data is None else next(data), gradients[x.tapped]) for x in sites]
+
+
+def _zero(site: Site) -> jax.Array:
+    """What is added there; on a mesh it differs by device if what it is added to does, or gradients would be summed."""
+    zero = jnp.zeros((*site.steps, *shape_of(site.tapped)), site.tapped.aval.dtype)
+    return varying_like(zero, site.tapped.aval)
 
 
 def _connected(met: list[Met]) -> list[list[Met]]:

@@ -18,6 +18,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from pugd_optax._parts import varying_like
+
 Unfold = Callable[[Any], list[jax.Array]]
 """A linear map from arrays [batch, ...] to blocks [batch, group, position, row] that partition the rows of a matrix."""
 
@@ -26,7 +28,7 @@ def product_norms(unfold: Unfold, a: Any, d: jax.Array) -> jax.Array:
     r"""$\|c_i\|^2$ as [batch], from `a` [batch, ...] and `d` [batch, group, position, column]."""
     if d.shape[2] == 1:
         return jnp.sum(sum(_square(x) for x in unfold(a)) * _square(d), axis=1)
-    return _product_norms(unfold, a, d)
+    return _product_norms(unfold, jax.tree.map(lambda x: varying_like(x, d), a), d)
 
 
 def lookup_norms(ids: jax.Array, d: jax.Array) -> jax.Array:

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import optax
 
 from pugd_optax._checks import check_count, check_number
-from pugd_optax._class_checks import check_counts
+from pugd_optax._class_checks import check_counts, check_positive
 from pugd_optax.classes.state import ClassState
 from pugd_optax.logits.offsets import Offsets
 from pugd_optax.logits.perturb import Strength
@@ -121,12 +122,9 @@ def confusion(total_steps: int, bound: float = 3.0, window: tuple[float, float] 
       confidence, and together they may fail to learn whole classes.
     """
     check_count("total_steps", total_steps, low=1, static=True)
-    if bound != math.inf:
-        check_number("bound", bound, low=0)
-    if not bound > 0:
-        raise ValueError(f"bound={bound}: expected a number above 0. Fix: bound=3.0.")
+    if isinstance(bound, jax.core.Tracer) or bound != math.inf:
+        check_positive("bound", bound)
     first, last = _steps_of(window, total_steps)
-    bound_until_learned = min(bound, _UNTIL_LEARNED)
 
     def init(num_classes: int) -> jax.Array:
         return jnp.zeros((num_classes, num_classes), jnp.float32)
@@ -137,7 +135,7 @@ def confusion(total_steps: int, bound: float = 3.0, window: tuple[float, float] 
         off_diagonal = 1 - jnp.eye(len(state), dtype=jnp.float32)
         log = jnp.log(transitions(state)).T
         learned = jnp.clip(log - jnp.diagonal(log)[:, None], -bound, 0)
-        return Offsets(None, jnp.where(step < last, -bound_until_learned * off_diagonal, learned)), state
+        return Offsets(None, jnp.where(step < last, -jnp.minimum(bound, _UNTIL_LEARNED) * off_diagonal, learned)), state
 
     return BatchRule(init, update)
 

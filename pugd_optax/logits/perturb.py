@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from pugd_optax._class_checks import membership
-from pugd_optax._norms import widen
+from pugd_optax._norms import axes_of, widen
 from pugd_optax.logits.edits import Edit, multiplicative
 from pugd_optax.logits.offsets import Offsets, perturb_by_offsets
 
@@ -146,14 +146,8 @@ def _by_class(edit, axis_name, cotangent, logits, members, strength):
 
 def _sum_like(value: jax.Array, local: jax.Array) -> jax.Array:
     """`local`, summed over the mesh axes over which `value` does not vary, as for a loss averaged over devices."""
-    axes = _axes(local) - _axes(value)
+    axes = axes_of(local) - axes_of(value)
     return jax.lax.psum(local, tuple(axes)) if axes else local
-
-
-def _axes(x: jax.Array) -> frozenset[str]:
-    """The mesh axes over which a value varies, as far as `shard_map` tracks it."""
-    aval = jax.typeof(x)
-    return aval.manual_axis_type.varying if hasattr(aval, "manual_axis_type") else getattr(aval, "vma", frozenset())
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -45,11 +45,11 @@ def focal_sam(
     Returns:
       An `optax.GradientTransformationExtraArgs` with
 
-          update(grads, state, params, *, logits_fn, labels, logit_loss=None, **extra_args)
+          update(grads, state, params, *, logits_fn, labels, where=None, logit_loss=None, **extra_args)
 
       as in `pugd_optax.lpg`: `logits_fn(params) -> logits` and `labels` are those of the batch that gave `grads`,
-      `logit_loss(logits) -> scalar` is the loss, a sum or mean over examples; default: the mean softmax cross-entropy
-      with `labels`.
+      `where` is False for rows that do not count, such as padding, `logit_loss(logits) -> scalar` is the loss, a sum or
+      mean over examples; default: the mean softmax cross-entropy with `labels` over the rows that count.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range; in `update`, if `params`, `logits_fn` or `labels` is

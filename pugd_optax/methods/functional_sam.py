@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import optax
 
-from pugd_optax._checks import check_trees
+from pugd_optax._checks import LOGIT_ARGS, check_extra_args, check_trees
 from pugd_optax._from_logits import loss_of_logits, pulled_back
 from pugd_optax._typing import Mask
 from pugd_optax.methods.sam import sam
@@ -38,10 +38,11 @@ def functional_sam(
     Returns:
       An `optax.GradientTransformationExtraArgs` with
 
-          update(grads, state, params, *, logits_fn, labels, logit_loss=None, **extra_args)
+          update(grads, state, params, *, logits_fn, labels, where=None, logit_loss=None, **extra_args)
 
       as in `pugd_optax.lpg`: `logits_fn(params) -> logits` and `labels` are those of the batch that gave `grads`,
-      `logit_loss(logits) -> scalar` is the loss; default: the mean softmax cross-entropy with `labels`.
+      `where` is False for rows that do not count, such as padding, `logit_loss(logits) -> scalar` is the loss; default:
+      the mean softmax cross-entropy with `labels` over the rows that count.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range; in `update`, if `params`, `logits_fn` or `labels` is
@@ -75,9 +76,12 @@ def functional_sam(
     """
     inner = sam(radius, when=when, mask=mask, report=report)
 
-    def update(updates, state, params=None, *, logits_fn: Any = None, labels=None, logit_loss=None, **extra_args):
+    def update(
+        updates, state, params=None, *, logits_fn: Any = None, labels=None, where=None, logit_loss=None, **extra_args
+    ):
         check_trees(updates, params)
-        loss = loss_of_logits("functional_sam", logits_fn, labels, logit_loss)
+        check_extra_args(extra_args, LOGIT_ARGS)
+        loss = loss_of_logits("functional_sam", logits_fn, labels, where, logit_loss)
 
         def grad_fn(w_star: optax.Params) -> optax.Updates:
             at_w = jax.grad(loss)(logits_fn(params))

@@ -3,7 +3,7 @@
 import jax
 import optax
 
-from pugd_optax._checks import check_number
+from pugd_optax._checks import check_number, check_sometimes
 from pugd_optax._typing import Mask
 from pugd_optax.methods.sam import sam
 from pugd_optax.schedules import Radius
@@ -27,8 +27,8 @@ def rst(
     `when=pugd_optax.timing.bernoulli(p, key)` to it; the paper's G-RST is `pugd_optax.gnp` with this gate.
 
     Args:
-      probability: $p_t$ in [0, 1]; a number or a schedule. The paper tries constant, piecewise, linear and cosine
-        schedules.
+      probability: $p_t$ in (0, 1]; a number, or a schedule, which may be 0 at times. The paper tries constant,
+        piecewise, linear and cosine schedules.
       radius: $\rho \ge 0$; a number or a schedule.
       key: a PRNG key or an integer seed; the decision of step t is drawn from `fold_in(key, t)`.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm is over these only.
@@ -51,4 +51,5 @@ def rst(
       Networks, https://arxiv.org/abs/2203.09962
     """
     check_number("probability", probability, low=0, high=1, schedule=True)
+    check_sometimes("probability", probability)
     return sam(radius, when=bernoulli(probability, key), mask=mask, report=report)

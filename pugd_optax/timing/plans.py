@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from pugd_optax._checks import check_count, check_number
+from pugd_optax._checks import check_count, check_number, check_sometimes
 from pugd_optax.noise import as_key
 
 
@@ -79,7 +79,7 @@ def bernoulli(p: optax.ScalarOrSchedule, key: jax.Array | int = 0) -> Callable[[
     """Active at random, independently at each step with probability `p`, as in randomized sharpness-aware training.
 
     Args:
-      p: probability in [0, 1]; a number or a schedule.
+      p: probability in (0, 1]; a number, or a schedule, which may be 0 at times.
       key: a PRNG key or an integer seed. The decision of step t is drawn from `fold_in(key, t)`, so a resumed run makes
         the same decisions.
 
@@ -87,7 +87,7 @@ def bernoulli(p: optax.ScalarOrSchedule, key: jax.Array | int = 0) -> Callable[[
       A gate.
 
     Raises:
-      ValueError, TypeError: if an argument is out of its range.
+      ValueError, TypeError: if an argument is out of its range, or the gate can never be active.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -99,6 +99,7 @@ def bernoulli(p: optax.ScalarOrSchedule, key: jax.Array | int = 0) -> Callable[[
       Zhao, Zhang and Hu, SS-SAM: Stochastic Scheduled Sharpness-Aware Minimization, https://arxiv.org/abs/2203.09962
     """
     check_number("p", p, low=0, high=1, schedule=True)
+    check_sometimes("p", p)
     key = as_key(key)
 
     def gate(step: jax.typing.ArrayLike) -> jax.Array:

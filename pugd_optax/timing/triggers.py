@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pugd_optax._checks import check_count, check_number
-from pugd_optax._norms import norm
+from pugd_optax._checks import check_count, check_number, check_sometimes
+from pugd_optax._norms import AxisName, norm
 from pugd_optax.timing.gate import Gate
 
 
@@ -67,6 +67,7 @@ def low_variance(warmup: int = 1000, *, ratio: float = 0.2, window: int = 10, ev
     """
     check_count("warmup", warmup, low=2)
     check_number("ratio", ratio, low=0)
+    check_sometimes("ratio", ratio)
     check_count("window", window, low=2)
     check_count("every", every, low=1)
 
@@ -75,7 +76,7 @@ def low_variance(warmup: int = 1000, *, ratio: float = 0.2, window: int = 10, ev
         mean, squares, best = (jnp.full((), x, jnp.float32) for x in (0, 0, -jnp.inf))
         return LowVarianceState(jnp.zeros(window, jnp.float32), mean, squares, best, jnp.zeros((), bool))
 
-    def update(state: LowVarianceState, grads: optax.Updates, *, step: jax.Array, val_accuracy=None, **extra_args):
+    def update(state, grads, *, step: jax.Array, val_accuracy=None, norm_axis_name: AxisName = None, **extra_args):
         del extra_args
         due, best = (step > 0) & (step % every == 0), state.best
         steady = jnp.var(state.window) < ratio * state.early_squares / warmup
@@ -84,7 +85,7 @@ def low_variance(warmup: int = 1000, *, ratio: float = 0.2, window: int = 10, ev
             accuracy = jnp.where(due, jnp.asarray(val_accuracy, jnp.float32), -jnp.inf)
             fires, best = fires & (accuracy > best), jnp.fmax(best, accuracy)
         triggered = state.triggered | fires
-        recent, mean, squares = _remember(state, norm(grads), step, warmup)
+        recent, mean, squares = _remember(state, norm(grads, norm_axis_name), step, warmup)
         return triggered, LowVarianceState(recent, mean, squares, best, triggered)
 
     return Gate(init, update)
@@ -151,9 +152,9 @@ def large_gradient(threshold: optax.ScalarOrSchedule = 0.0, *, decay: float = 0.
         del params
         return LargeGradientState(jnp.zeros((), jnp.float32), jnp.zeros((), jnp.float32), jnp.zeros((), bool))
 
-    def update(state: LargeGradientState, grads: optax.Updates, *, step: jax.Array, **extra_args):
+    def update(state, grads, *, step: jax.Array, norm_axis_name: AxisName = None, **extra_args):
         del extra_args
-        square = norm(grads).astype(jnp.float32) ** 2
+        square = norm(grads, norm_axis_name).astype(jnp.float32) ** 2
         mean = jnp.where(state.started, decay * state.mean + (1 - decay) * square, square)
         variance = decay * state.variance + (1 - decay) * (square - mean) ** 2
         c = threshold(step) if callable(threshold) else threshold

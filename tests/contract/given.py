@@ -104,4 +104,6 @@ def numeric(name: str) -> dict[str, float]:
 every_method = each(methods.__all__)
 
 
-gated_method = each([n for n in methods.__all__ if "when" in arguments(n)])
+RESTING = [n for n in methods.__all__ if "when" in arguments(n)]
+"""Methods that take a gate."""
+gated_method = each(RESTING)

@@ -11,7 +11,7 @@ from pugd_optax import check, classes, diagnostics, losses, methods, schedules, 
 from pugd_optax.ascents import dual_norm, normalize
 from pugd_optax.functional import value_and_grad
 from pugd_optax.reevaluate import reevaluate
-from tests.messages.given import LABELS, LOGITS, SIX, bound, curve, grouped, step
+from tests.messages.given import LABELS, LOGITS, SIX, bound, curve, given_logits, grouped, step
 from tests.raises import Case
 
 ARGUMENTS = [
@@ -45,6 +45,12 @@ ARGUMENTS = [
     Case(lambda: value_and_grad(jnp.sum, methods.sam(), second_batch=0), "second_batch", "0", "Fix: a share"),
     Case(lambda: value_and_grad(jnp.sum, methods.sam(), aux_reduce="max"), "aux_reduce", "'max'", "'mean', 'sum'"),
     Case(lambda: grouped(jnp.ones(2), (), jnp.ones((5, 2))), "groups", "2", "Fix: a number that divides the batch"),
+    Case(
+        lambda: given_logits(methods.lpg(3), groups=2),
+        "logits_fn",
+        "groups=2",
+        "Fix: leave groups=2 out",
+    ),
     Case(lambda: reevaluate(normalize), "ascent", "function normalize", "Fix: pugd_optax.normalize()"),
     Case(lambda: reevaluate(normalize(), idle="unit"), "idle", "'unit'", "expected a function g -> u"),
     Case(lambda: reevaluate(normalize(), "replace"), "combine", "'replace'", "Fix: pugd_optax.mix(0.5, 0.5)"),
@@ -56,7 +62,7 @@ ARGUMENTS = [
     Case(lambda: dual_norm(0.5), "p", "0.5", "Fix: p=1"),
     Case(lambda: methods.imb_sam([9, 8], eta=5), "eta", "5", "Fix: eta=9"),
     Case(lambda: classes.balanced("soft"), "direction", "'soft'", "expected 'hard' or 'easy'"),
-    Case(lambda: classes.confusion(9, bound=0), "bound", "0", "Fix: bound=3.0"),
+    Case(lambda: classes.confusion(9, bound=0), "bound", "0", "expected a number above 0"),
     Case(lambda: classes.confusion(9, window=0.2), "window", "0.2", "Fix: window=(0.05, 0.2)"),
     Case(lambda: classes.confusion(4), "window", "none of the 4 steps", "Fix: window=(0.05, 0.2) and total_steps="),
     Case(lambda: methods.lpg(3, 0.3, rule=classes.prior([1, 2, 3])), "eps", "0.3", "Fix: leave eps out"),
@@ -73,6 +79,9 @@ ARGUMENTS = [
     Case(lambda: curve(batches=[]), "batches", "empty", "Fix: batches=[batch]"),
     Case(lambda: curve(radii=[-1.0]), "radii", "-1.0", "Fix: radii=(0.05, 0.2, 1.0)"),
     Case(lambda: timing.between(4, 4), "stop", "4", "Fix: stop=5"),
+    Case(lambda: timing.bernoulli(0), "p", "0", "Fix: a number above 0, or when=False"),
+    Case(lambda: timing.low_variance(ratio=0), "ratio", "0", "the gate can never be active"),
+    Case(lambda: methods.rst(0.0), "probability", "0", "the gate can never be active"),
     Case(lambda: timing.tail(0.1, 0.1, 10), "schedule", "0.1", "Fix: timing.after(step)"),
     Case(lambda: timing.tail(optax.constant_schedule(0.1), 0.25, 10), "share", "0.25", "Fix: share=0.1 of a schedule"),
     Case(lambda: timing.generalization_gap(10), "warmup", "10", "Fix: warmup=100 or more"),

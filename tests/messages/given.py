@@ -33,6 +33,11 @@ def ghost(losses_fn, w):
 grouped = value_and_grad(lambda w, x: jnp.sum(x @ w), methods.sam(), groups=2)
 
 
+def given_logits(tx, **options):
+    vg = value_and_grad(lambda w, x: jnp.sum(x @ w), tx, **options)
+    return vg(X[0], vg.init(X[0]), X, extra_args={"logits_fn": lambda w: LOGITS + jnp.sum(w), "labels": LABELS})
+
+
 def bound(risk=0.1, radius=0.1, **given):
     return diagnostics.pac_bayes_bound(risk, W, W, radius, 100, samples=10, **given)
 

@@ -48,6 +48,12 @@ UPDATES = [
         "Fix: value_fn=lambda p: loss_fn(p, batch)",
     ),
     Case(
+        lambda: step(optax.flatten(methods.sam()), grad_fn=jax.grad(lambda p: jnp.sum(p["a"] ** 2))),
+        "grad_fn",
+        "one vector of 3 numbers, as optax.flatten makes it",
+        "Fix: the method in front, optax.chain(pugd_optax.sam(), optax.flatten(optimizer))",
+    ),
+    Case(
         lambda: step(methods.sam(when=lambda step: timing.after(step)), grad_fn=lambda p: p),
         "when",
         "function <lambda>",

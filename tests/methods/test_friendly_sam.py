@@ -1,5 +1,6 @@
 """Friendly SAM against its formula, with the running mean carried from step to step."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -28,6 +29,15 @@ def test_formula(radius, sigma, decay):
 def test_mean_moves_on_inactive_steps():
     rule = friendly_rule(0.2, 1.0, 0.9, lambda t: t >= 3)
     assert_follows(friendly_sam(when=timing.after(3)), rule)
+
+
+def test_the_mean_starts_at_the_first_finite_gradient():
+    """One that is broken before it does not count as the first, which would let a tenth of the next one in."""
+    tx, g = friendly_sam(), jnp.array([3.0, -4.0])
+    _, state = tx.update(g.at[0].set(jnp.nan), tx.init(g), g, grad_fn=lambda w: g)
+    np.testing.assert_array_equal(state.mean, 0)
+    _, state = tx.update(g, state, g, grad_fn=lambda w: g)
+    np.testing.assert_array_equal(state.mean, g)
 
 
 def test_sigma_zero_is_sam():

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+import pugd_optax
 from pugd_optax import functional_sam
 from tests.logit_problem import ahead, assert_follows, cotangent, logits, pull_back
 
@@ -27,3 +28,18 @@ def test_a_linear_model_has_one_jacobian():
     tx: optax.GradientTransformationExtraArgs = functional_sam(0.5)
     u, _ = tx.update(g, tx.init(w), w, logits_fn=logits_fn, logit_loss=logit_loss)
     np.testing.assert_allclose(jnp.asarray(u), g, rtol=1e-6)
+
+
+@pytest.mark.parametrize("around", [pugd_optax.lpg, pugd_optax.lpl])
+def test_inside_lpg_the_gradient_at_the_logits_is_the_perturbed_one(around):
+    """A linear model has one Jacobian: Functional SAM leaves the gradient as LPG or LPL made it."""
+    x, y, w = jnp.arange(12.0).reshape(6, 2) / 6, jnp.array([0, 1, 2, 0, 0, 1]), jnp.array([[1.0, -1.0, 0.5]] * 2)
+    given = {"logits_fn": lambda w: x @ w, "labels": y}
+    g = jax.grad(lambda w: optax.softmax_cross_entropy_with_integer_labels(x @ w, y).mean())(w)
+
+    def output(**inner):
+        tx = around(3, eps=0.5, **inner)
+        return jax.jit(lambda w: tx.update(g, tx.init(w), w, **given)[0])(w)
+
+    np.testing.assert_allclose(output(inner=functional_sam(0.5)), output(), rtol=1e-5, atol=1e-6)
+    assert jnp.abs(output() - g).max() > 1e-3

@@ -22,7 +22,7 @@ def test_sam_where_the_coin_says_so_and_plain_elsewhere():
 
 def test_probability_one_is_sam_and_zero_is_plain():
     assert_same(rst(1.0, radius=0.25), sam(0.25))
-    assert_follows(rst(0.0), lambda t, w, grad: grad(w))
+    assert_follows(rst(lambda step: 0.0), lambda t, w, grad: grad(w))
 
 
 def test_probability_may_be_a_schedule():
