@@ -14,10 +14,10 @@ Options = tuple[tuple[str, str], ...]
 ELSEWHERE = (
     *("preset", "seeds", "first_seed", "out", "resume", "data_dir"),
     *("checkpoint_every", "checkpoint_minutes", "tensorboard", "tracker", "sharpness"),
-    *("devices", "distributed", "jobs"),
+    *("devices", "distributed", "jobs", "seeds_at_once"),
 )
-"""Settings that a result does not depend on, beyond the rounding of sums over devices; on `devices` it does where each
-of them perturbs by itself."""
+"""Settings that a result does not depend on, beyond the rounding of sums over devices and of a program over seeds; on
+`devices` it does where each of them perturbs by itself."""
 
 
 MOST_SEEDS = 10_000
@@ -127,6 +127,9 @@ class Config:
     those of the whole batch."""
     jobs: int | None = None
     """Runs side by side on a CPU, each on one device. Default: one a core; on several devices and elsewhere one."""
+    seeds_at_once: int = 1
+    """Seeds that one compiled program trains together on one device, each with its own data and state. For methods
+    whose gate is known ahead; results are those of the seeds alone up to rounding."""
     steps_per_call: int | None = None
     """Steps in one compiled call. Default: 1 on CPU, 10 on accelerators."""
 
@@ -157,7 +160,7 @@ class Config:
     def __post_init__(self):
         """Refuse values that no run can have."""
         sizes = ("epochs", "batch", "train_size", "val_size", "accumulate", "steps_per_call")
-        for name in (*sizes, "seeds", "devices", "jobs"):
+        for name in (*sizes, "seeds", "devices", "jobs", "seeds_at_once"):
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise UsageError(f"{_flag(name)} {count}: expected at least 1")
