@@ -81,7 +81,7 @@ CASES = [
     Case(settings("--seeds 1000000000"), "--seeds", "1000000000", "expected at most 10000"),
     Case(command("train --seeds-at-once 0"), "--seeds-at-once", "0", "expected at least 1"),
     Case(
-        command("train --model mlp --seeds 2 --seeds-at-once 2 --method ae_sam"),
+        command("train --model mlp --devices 1 --seeds 2 --seeds-at-once 2 --method ae_sam"),
         "--seeds-at-once 2",
         "--method ae_sam",
         "leave the option out",
