@@ -14,10 +14,10 @@ Options = tuple[tuple[str, str], ...]
 ELSEWHERE = (
     *("preset", "seeds", "first_seed", "out", "resume", "data_dir"),
     *("checkpoint_every", "checkpoint_minutes", "tensorboard", "tracker", "sharpness"),
-    *("devices", "distributed", "jobs"),
+    *("devices", "distributed", "jobs", "seeds_at_once"),
 )
-"""Settings that do not affect the result, except for the rounding of sums over devices; `devices` does affect it if
-each device perturbs by itself."""
+"""Settings that do not affect the result, except for the rounding of sums over devices and of a program over seeds;
+`devices` does affect it if each device perturbs by itself."""
 
 
 MOST_SEEDS = 10_000
@@ -128,6 +128,9 @@ class Config:
     jobs: int | None = None
     """Number of runs side by side on a CPU, each on one device. Default: one per core; with several devices per run and
     on accelerators, one."""
+    seeds_at_once: int = 1
+    """Number of seeds that one compiled program trains together on one device, each with its own data and state. For
+    methods whose gate is known in advance; results are those of the seeds alone, up to rounding."""
     steps_per_call: int | None = None
     """Steps in one compiled call. Default: 1 on CPU, 10 on accelerators."""
 
@@ -158,7 +161,7 @@ class Config:
     def __post_init__(self):
         """Refuse invalid values."""
         sizes = ("epochs", "batch", "train_size", "val_size", "accumulate", "steps_per_call")
-        for name in (*sizes, "seeds", "devices", "jobs"):
+        for name in (*sizes, "seeds", "devices", "jobs", "seeds_at_once"):
             count = getattr(self, name)
             if count is not None and count < 1:
                 raise UsageError(f"{_flag(name)} {count}: expected at least 1")

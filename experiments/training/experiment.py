@@ -81,6 +81,7 @@ load = functools.cache(data.load)
 OF_RUNS = (
     *("preset", "label", "out", "resume", "seeds", "first_seed", "noise", "data_dir", "checksum"),
     *("checkpoint_every", "checkpoint_minutes", "tensorboard", "tracker", "sharpness", "jobs"),
+    "seeds_at_once",
 )
 """Settings that do not affect programs: experiments that differ only in these share compiled programs."""
 KEPT = 64

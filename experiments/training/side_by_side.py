@@ -1,9 +1,10 @@
 """Independent work in threads: JAX releases Python's lock while a program runs, so that every core is busy."""
 
+import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
@@ -31,20 +32,27 @@ def each(function: Callable[[Any], T], turns: Sequence[Any], workers: int, signa
     def one(turn: Any) -> Any:
         if failed.is_set():
             return None  # not used, because the error is raised below
-        try:
+        with _told(failed, signals):
             return function(turn)
-        except BaseException:
-            failed.set()
-            if not signals:
-                signals.append(signal.SIGTERM)
-            raise
 
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers) as pool, _told(failed, signals):
         futures = [pool.submit(one, turn) for turn in turns]
         while wait(futures, SECONDS_BETWEEN_LOOKS).not_done:
             pass
     min(futures, key=_rank).result()  # raises if one has failed
     return [future.result() for future in futures]
+
+
+@contextlib.contextmanager
+def _told(failed: threading.Event, signals: list[signal.Signals]) -> Iterator[None]:
+    """An error within, be it that no thread can be started, is told to all turns."""
+    try:
+        yield
+    except BaseException:
+        failed.set()
+        if not signals:
+            signals.append(signal.SIGTERM)
+        raise
 
 
 def _rank(future: Future) -> int:

@@ -19,6 +19,7 @@ from experiments.runs.signals import graceful_shutdown
 from experiments.training import trainer
 from experiments.training.experiment import Experiment, prepare
 from experiments.training.side_by_side import cores, each, one_at_a_time
+from experiments.training.together import Group, refuse_unfit, shares
 
 
 class Turn(NamedTuple):
@@ -28,6 +29,13 @@ class Turn(NamedTuple):
     seed: int
     folder: Path
     queued: str
+
+
+class Part(NamedTuple):
+    """Turns that are trained together, and the number of seeds that their program takes."""
+
+    turns: Sequence[Turn]
+    size: int
 
 
 def run(
@@ -40,7 +48,8 @@ def run(
 
     All settings are checked before the first run starts. Seeds are the outer loop, so that a slow period of the
     machine affects every method. On a CPU as many runs as there are cores go on side by side, in threads that share
-    what is compiled; each computes what it would compute alone.
+    what is compiled; each computes what it would compute alone. With `seeds_at_once` a thread has that many seeds of
+    one experiment, which one program trains: see `together`.
 
     Args:
       experiments: where the runs of a setting go, and the settings.
@@ -55,8 +64,37 @@ def run(
     epochs = sum(_epochs(turn.experiment, turn.folder) for turn in todo)
     with graceful_shutdown() as signals, progress.reporter(console, epochs) as report:
         one = functools.partial(_train, report=one_at_a_time(report), tolerated=tolerated, ended=ended, signals=signals)
-        lines = each(one, todo, _workers(todo), signals)
-    return failed + [line for line in lines if line]
+        several, parts = functools.partial(_train_part, train=one, signals=signals), _parts(todo)
+        found = each(several, parts, _workers([part.turns[0] for part in parts]), signals)
+    return failed + [line for lines in found for line in lines if line]
+
+
+def _parts(todo: Sequence[Turn]) -> list[Part]:
+    """Turns that are trained together, of one experiment each; the first seeds of all experiments come first."""
+    of_one = collections.defaultdict(list)
+    for turn in todo:
+        of_one[turn.folder.parent].append(turn)
+    parts = [
+        Part(share, len(divided[0]))
+        for turns in of_one.values()
+        for divided in [shares(turns, turns[0].experiment.config.seeds_at_once)]
+        for share in divided
+    ]
+    return sorted(parts, key=lambda part: part.turns[0].seed - part.turns[0].experiment.config.first_seed)
+
+
+def _train_part(part: Part, train: Callable[[Turn], str], signals: list[signal.Signals]) -> list[str]:
+    """Train seeds together; a line for each that failed in a way that is tolerated."""
+    turns, size = part
+    if len(turns) == 1:
+        return [train(turns[0])]
+    group = Group(turns[0].experiment, len(turns), size, signals)
+
+    def member(turn: Turn) -> str:
+        with group.member() as experiment:
+            return train(turn._replace(experiment=experiment))
+
+    return each(member, turns, len(turns), signals)
 
 
 def _train(
@@ -102,6 +140,8 @@ def _todo(experiments: Sequence[tuple[Path, Config]]) -> tuple[list[Turn], list[
         run_dir.refuse_unwritable(root)
         tracker.refuse_missing(config.tracker)
     prepared = [(root, prepare(config)) for root, config in experiments]
+    for _, experiment in prepared:
+        refuse_unfit(experiment)
     turns = [
         (experiment, seed, run_dir.folder_of(root, experiment.config, seed))
         for i in range(max(config.seeds for _, config in experiments))

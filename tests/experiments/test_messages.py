@@ -79,6 +79,13 @@ CASES = [
     ),
     Case(settings("--epochs 1000000000"), "--epochs", "1000000000", "expected less than 2**31"),
     Case(settings("--seeds 1000000000"), "--seeds", "1000000000", "expected at most 10000"),
+    Case(command("train --seeds-at-once 0"), "--seeds-at-once", "0", "expected at least 1"),
+    Case(
+        command("train --model mlp --devices 1 --seeds 2 --seeds-at-once 2 --method ae_sam"),
+        "--seeds-at-once 2",
+        "--method ae_sam",
+        "leave the option out",
+    ),
     Case(settings("--method pugd --method.when after:1.5"), "--method.when", "after:1.5", "expected 0 to 1"),
     Case(settings("--lr fast"), "--lr", "fast: neither a number nor a schedule", "such as cosine:0.1:0.0"),
     Case(settings("--optimizer sdg"), "optimizer", "'sdg'", "did you mean 'sgd'?"),
