@@ -39,7 +39,7 @@ CONFUSION: Any = classes.confusion(10)
         (
             lambda: pugd_optax.lpg(3, eps=0.3, rule=classes.confusion(10)),
             ValueError,
-            "eps=0.3 is for rules of one number",
+            "eps=0.3 is for rules with one number",
         ),
         (
             lambda: pugd_optax.lpg(3, renormalize=True, rule=classes.confusion(10)),
