@@ -85,13 +85,13 @@ def varying(tree: Any, axis_name: AxisName) -> Any:
 
 
 def varying_like(x: jax.Array, other: Any) -> jax.Array:
-    """`x`, typed as varying over the mesh axes over which another value, or one of a type, does."""
+    """`x`, marked as varying over the mesh axes over which another value, or a value of the given type, varies."""
     axes = axes_of(other) - axes_of(x)
     return _as_varying(x, tuple(axes)) if axes else x
 
 
 def averaged(tree: Any, axis_name: str | None) -> Any:
-    """The tree itself, with a backward pass that takes the mean over the axis: of any function of it, and once."""
+    """The tree itself, with a backward pass that averages gradients over the axis, once for any function of it."""
     leaves, structure = jax.tree.flatten(tree)
     floats = [i for i, x in enumerate(leaves) if _is_float(x)]
     for i, x in zip(floats, _averaged(axis_name, [leaves[i] for i in floats]), strict=True):
@@ -111,7 +111,7 @@ _averaged.defvjp(
 
 
 def refusal(name: str, option: str) -> Callable[[Any], Any]:
-    """A function in place of one of the whole batch, for a method that calls it where a part of it is asked for."""
+    """In place of a function of the whole batch: an error if a method calls it although it needs only a part."""
 
     def refuse(params: Any) -> Any:
         del params

@@ -82,7 +82,7 @@ class PerturbedValueAndGrad:
         return value, jax.tree.map(jnp.conj, jax.lax.pmean(g, self.axis_name) if apart else g)
 
     def _of_the_batch(self, extra: dict[str, Any]) -> dict[str, Any]:
-        """`extra_args` whose functions of the batch see all devices where `loss_fn` does; a part of it they cannot."""
+        """`extra_args`, whose functions of the batch cover all devices if `loss_fn` does; a part is not possible."""
         parts = [f"{k}={v}" for k, v in (("groups", self.groups), ("second_batch", self.second_batch)) if v != 1]
         apart = ["perturb='global'"] if self.axis_name is not None and self.perturb == "global" else []
         for name in ("logits_fn", "losses_fn"):

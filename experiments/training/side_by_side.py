@@ -45,7 +45,7 @@ def each(function: Callable[[Any], T], turns: Sequence[Any], workers: int, signa
 
 @contextlib.contextmanager
 def _told(failed: threading.Event, signals: list[signal.Signals]) -> Iterator[None]:
-    """An error within, be it that no thread can be started, is told to all turns."""
+    """Notifies all turns of an error in the block, including a thread that cannot be started."""
     try:
         yield
     except BaseException:

@@ -1,8 +1,8 @@
-"""Seeds of an experiment in one program: each has a thread and a trainer of its own, and they meet at every step.
+"""Seeds of an experiment in one program: each has its own thread and trainer, and they meet at every step.
 
-A thread brings the state of its seed and waits for the others; the last to come runs one program, `jax.vmap` of the
-step that a seed alone would run, and each goes on with its own result. Whatever is not the step - data, evaluation,
-logs, checkpoints, errors - is as it is for one seed.
+A thread provides the state of its seed and waits for the others. The last one runs one program, `jax.vmap` of the step
+of a single seed, and each thread continues with its own result. Everything except the step (data, evaluation, logs,
+checkpoints, errors) works as for a single seed.
 """
 
 import contextlib
@@ -25,14 +25,14 @@ from experiments.training.experiment import KEPT, Experiment
 
 T = TypeVar("T")
 SECONDS_BETWEEN_LOOKS = 0.2
-"""At which a thread that waits finds out that others will never begin."""
+"""Seconds after which a waiting thread checks whether the others will still start."""
 
 
 def refuse_unfit(experiment: Experiment) -> None:
-    """Raise what keeps several seeds of an experiment from being one program; nothing if none is asked for.
+    """Raise an error if several seeds of an experiment cannot share one program; nothing if this is not requested.
 
     Raises:
-      UsageError: if only training tells when the method perturbs, or if there is more than one device.
+      UsageError: if the gate is only known during training, or if there is more than one device.
     """
     config, devices = experiment.config, experiment.layout.mesh.size
     option = f"--seeds-at-once {config.seeds_at_once}"
@@ -48,7 +48,7 @@ def refuse_unfit(experiment: Experiment) -> None:
 
 
 def shares(turns: Sequence[T], most: int) -> list[Sequence[T]]:
-    """The turns in as few parts as can be, each of at most so many and all about as large.
+    """The turns in as few parts as possible, each with at most `most` turns and all of similar size.
 
     Example:
       >>> shares([0, 1, 2, 3, 4], most=4)
@@ -60,10 +60,10 @@ def shares(turns: Sequence[T], most: int) -> list[Sequence[T]]:
 
 @functools.lru_cache(KEPT)
 def over_seeds(program: parallel.Program) -> Callable[..., list[tuple[Any, Any]]]:
-    """`call(states, inputs, *, active) -> [(state, metrics), ...]`, compiled: a step, or several, of every seed.
+    """`call(states, inputs, *, active) -> [(state, metrics), ...]`, compiled: one or several steps of every seed.
 
-    `states` is a tuple with an entry a seed, and donated; so is `inputs`, of `(data, feed, key, val_loss)`. Batches are
-    read before the seeds are stacked, so that the examples of a seed stay where they are.
+    `states` is a tuple with one entry per seed, and is donated; `inputs` is a tuple of `(data, feed, key, val_loss)`.
+    Batches are read before the seeds are stacked, so that the data sets of the seeds are not copied.
     """
 
     def call(states: Any, inputs: Any, *, active: bool | None):
@@ -80,7 +80,7 @@ def over_seeds(program: parallel.Program) -> Callable[..., list[tuple[Any, Any]]
 
 
 class _Call(NamedTuple):
-    """What a thread brings, and where it finds what came of it."""
+    """The inputs of a thread, and the future that receives its result."""
 
     state: Any
     inputs: tuple[Any, ...]
@@ -91,15 +91,15 @@ class _Call(NamedTuple):
 class Group:
     """Seeds of one experiment that train together.
 
-    A call of the step waits for those of all other members; a member that ends, for whatever reason, is waited for no
-    longer, nor are those who have not begun when a signal comes, because then they never will. Where members are at
-    different programs, which happens after a resume, those furthest behind go first.
+    A call of the step waits for the calls of all other members, except those that have ended for any reason, and, after
+    a signal, those that have not started. If members need different programs, which can happen after a resume, those
+    furthest behind run first.
 
     Args:
-      experiment: what all of them train.
-      members: how many there are.
-      size: seeds that the program takes; where there are fewer, one is repeated instead of compiling another.
-      signals: not empty once a signal has come.
+      experiment: the experiment that all members train.
+      members: number of members.
+      size: number of seeds of the program; if there are fewer members, one is repeated instead of compiling again.
+      signals: not empty once a signal has arrived.
     """
 
     def __init__(self, experiment: Experiment, members: int, size: int, signals: Sequence[Any]):
@@ -111,7 +111,7 @@ class Group:
 
     @contextlib.contextmanager
     def member(self) -> Iterator[Experiment]:
-        """The experiment for one seed, whose thread is in the group until it leaves the block."""
+        """The experiment for one seed, whose thread belongs to the group until it leaves the block."""
         with self._lock:
             self._expected, self._present = self._expected - 1, self._present + 1
         try:
@@ -133,7 +133,7 @@ class Group:
         return call.answer.result()
 
     def _proceed(self) -> None:
-        """Run those who wait, once nobody else is to come; whoever calls this holds the lock."""
+        """Run the waiting calls once no others are expected; the caller holds the lock."""
         absent = 0 if self._signals else self._expected
         if not self._waiting or len(self._waiting) < self._present + absent:
             return
@@ -145,7 +145,7 @@ class Group:
             for call in calls:
                 call.answer.set_exception(error)
         else:
-            for call, result in zip(calls, found, strict=False):  # beyond them, what was repeated
+            for call, result in zip(calls, found, strict=False):  # the rest is repeated
                 call.answer.set_result(result)
         self._waiting = [call for call in self._waiting if not call.answer.done()]
 
@@ -157,7 +157,7 @@ class Group:
 
 
 def _furthest_behind(calls: Sequence[_Call]) -> Sequence[_Call]:
-    """All of them if they are at the same program; otherwise those at the one of whoever has taken fewest steps."""
+    """All calls if they need the same program; otherwise those with the program of the member with the fewest steps."""
     if len({call.program for call in calls}) == 1:
         return calls
     last = min(calls, key=lambda call: int(call.state.step))

