@@ -205,4 +205,5 @@ def _varies(x: Any, axis_name: AxisName) -> bool:
 def axes_of(x: Any) -> frozenset[str]:
     """The mesh axes over which a value, or a value of this type, varies, as far as `shard_map` tracks it."""
     kind = jax.typeof(x) if isinstance(x, jax.Array) else x
-    return getattr(getattr(kind, "manual_axis_type", None), "varying", None) or getattr(kind, "vma", frozenset())
+    known = getattr(getattr(kind, "manual_axis_type", None), "varying", None) or getattr(kind, "vma", None)
+    return known or frozenset()  # JAX 0.7 has no type here outside `shard_map`
