@@ -22,17 +22,17 @@ UNTESTED = (
     Untested(
         "RTS: 3.2 % on CIFAR-10, CIFAR-100 and Tiny ImageNet, networks of the ResNet family, 100 to 400 epochs.",
         "`claims rts.all --scale paper`: CIFAR-10 and Tiny ImageNet, ResNet-18, 200 epochs, five seeds",
-        "days on CPU cores; wants an accelerator",
+        "days on CPU cores; needs an accelerator",
     ),
     Untested(
         "PUGD: 99.13, 93.95, 91.02 and 90.74 % with vision transformers of public weights.",
         "ViT and DeiT with ImageNet weights, fine-tuned at 224 x 224",
-        "weights and an accelerator",
+        "needs the weights and an accelerator",
     ),
     Untested(
         "SAM: 1 to 2 points on ImageNet with ResNet-50 to 152, growing with the length of training.",
         "ImageNet, 100 to 400 epochs",
-        "an accelerator for days",
+        "needs an accelerator for days",
     ),
     Untested(
         "LPG: the tables of its paper, balanced, long-tailed and noisy.",
@@ -40,14 +40,14 @@ UNTESTED = (
         "the paper could not be read",
     ),
     Untested(
-        "Noise on one layer a step generalises better: ResNet-18 on CIFAR-10, VGG and MLP-Mixer.",
+        "Noise on one layer per step generalises better: ResNet-18 on CIFAR-10, VGG and MLP-Mixer.",
         "`train --preset noise_injection_resnet18 --method layerwise_noise`; `noise.real` is a small stand-in",
-        "an accelerator",
+        "needs an accelerator",
     ),
     Untested(
         "Forward differences generalise better than backward ones and double backpropagation: WideResNet-28-10.",
         "`train --model wrn28_10 --method gradient_regularization`; `gr.general` is a small stand-in",
-        "an accelerator",
+        "needs an accelerator",
     ),
 )
 
@@ -79,7 +79,7 @@ def _tested(saved: Saved) -> list[str]:
     results = collections.Counter(x.result for x in judged)
     sure = ", ".join(f"{count} {word}" for result, word in WORDS.items() if (count := results[result]))
     where = f"[`{saved.name}`](#{saved.name.replace('.', '')}): {catalog.setting(saved.name)}"
-    protocol = "; not by the protocol, to be run again" if older(saved) else ""
+    protocol = "; not yet repeated with the current protocol" if older(saved) else ""
     seed = f"{seeds(saved)} seed{'s' if seeds(saved) > 1 else ''}"
     return [catalog.statement(saved.name), verdict(saved.finding.conditions), where, f"{seed}: {sure}{protocol}"]
 

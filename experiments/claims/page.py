@@ -18,16 +18,17 @@ to be run again.
 """
 HEAD = """# Claims of the papers, and what was found here
 
-Written by `python -m experiments claims report`; do not edit. Tables hold means over seeds with 95 % confidence
-intervals (Student's t). A condition says that an effect, a paired difference over seeds, lies above a bound. It *holds*
-if its interval lies above the bound, *does not hold* if it reaches below the bound and lies below the smallest effect
-of interest, and is *undecided* if it holds both. A seed at which a run diverged is left out; where more than a tenth of
-them did, the condition is undecided. The intervals of the conditions of a claim are at Holm's levels, so
-that a claim with no true effect finds one with a probability of at most 5 %. The verdict follows from the conditions of
-kind *paper*, what the paper states, alone; those of kind *extra* are asked besides. Verdicts: all hold, *holds here*;
-none does and all are decided, *does not hold here*; none does and some are undecided, *undecided here*; else *holds
-partly*. These are reproductions in small settings, not the papers' own tables. The seconds of a command do not include
-trainings that existed already; those of the trainings include all, and claims share some of them.
+Written by `python -m experiments claims report`; do not edit. Tables show means over seeds with 95 % confidence
+intervals (Student's t). A condition states that an effect, a paired difference over seeds, is above a bound. It *holds*
+if its interval is above the bound. It *does not hold* if its interval reaches below the bound and stays below the
+smallest effect of interest. It is *undecided* if its interval contains both. A seed at which a run diverged is left
+out; if more than a tenth of the seeds diverged, the condition is undecided. The intervals of the conditions of one
+claim are at Holm's levels, so that a claim without any true effect finds one with a probability of at most 5 %. The
+verdict depends only on the conditions of kind *paper*, which the paper states; those of kind *extra* are tested as
+well. If all of them hold, the verdict is *holds here*; if none holds and all are decided, *does not hold here*; if none
+holds and some are undecided, *undecided here*; otherwise *holds partly*. These are reproductions in small settings, not
+the tables of the papers. The seconds of a command do not include trainings that existed before; the seconds of the
+trainings include all of them, and some trainings are shared by several claims.
 """
 
 

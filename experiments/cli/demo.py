@@ -1,9 +1,9 @@
-"""The main job: does a perturbed gradient beat the plain one on real images, and at what cost?
+"""The demo: does a perturbed gradient beat the plain gradient on real images, and at what cost?
 
-Handwritten digits (8x8 pixels, inside scikit-learn), 500 training examples, a fifth of their labels wrong, and on
-request also clean; ResNet-8 with GroupNorm, batch 50, 20 epochs, learning rate 0.1 on a cosine, momentum 0.9, weight
-decay 5e-4. The learning rate schedule of the control with twice the epochs is stretched to its length. As many runs as
-there are cores go on side by side.
+Handwritten digits (8x8 pixels, part of scikit-learn): 500 training examples with a fifth of the labels wrong, on
+request also with clean labels. ResNet-8 with GroupNorm, batch 50, 20 epochs, cosine learning rate from 0.1, momentum
+0.9, weight decay 5e-4. The control with twice the epochs stretches the schedule to its length. As many runs as there
+are cores run side by side.
 """
 
 import dataclasses
