@@ -142,7 +142,7 @@ def test_a_sweep_trains_all_and_is_not_run_again(tmp_path, capsys, monkeypatch):
         ("sam(radius=0.1)", 1),
     ]
     assert main(argv) == 2
-    assert "holds results already" in capsys.readouterr().err
+    assert "contains results already" in capsys.readouterr().err
     monkeypatch.setattr(trainer, "run", lambda *args: pytest.fail("nothing was left to train"))
     assert main([*argv, "--resume"]) == 0
 
