@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from pugd_optax._checks import LOGIT_ARGS, check_extra_args, check_trees
@@ -16,7 +15,7 @@ from pugd_optax.ascents import normalize, restrict
 from pugd_optax.logits import LogitLoss, multiplicative
 from pugd_optax.reevaluate import reevaluate
 from pugd_optax.schedules import Radius
-from pugd_optax.through_logits import mean_cross_entropy
+from pugd_optax.through_logits import mean_cross_entropy, pulled_back
 from pugd_optax.timing import When
 
 
@@ -25,15 +24,6 @@ def loss_of_logits(method: str, logits_fn: Any, labels: Any, where: Any, logit_l
     if logits_fn is None or (labels is None and logit_loss is None):
         raise ValueError(_NO_LOGITS.format(method=method, name="logits_fn" if logits_fn is None else "labels"))
     return functools.partial(mean_cross_entropy, labels=labels, where=where) if logit_loss is None else logit_loss
-
-
-def pulled_back(
-    logits_fn: Callable[[Any], jax.Array], params: Any, cotangent: Callable[[jax.Array], jax.Array], like: Any
-) -> optax.Updates:
-    r"""$J(w)^\top \mathrm{cotangent}(u)$ in Optax's convention, in the dtypes of `like`."""
-    logits, pullback = jax.vjp(logits_fn, params)
-    (g,) = pullback(cotangent(logits).astype(logits.dtype))
-    return jax.tree.map(lambda x, y: jnp.conj(x).astype(y.dtype), g, like)
 
 
 def class_weighted(
@@ -65,7 +55,7 @@ def class_weighted(
             members = membership(labels, logits, where)
             return multiplicative(jax.grad(loss)(logits), members, weights().astype(widen(logits).dtype) - 1)
 
-        part = lambda p: pulled_back(logits_fn, p, weighted, updates)
+        part = lambda p: pulled_back(*jax.vjp(logits_fn, p), weighted, updates)
         given = {"grad_fn": part, "ascent_grad_fn": part, "value_fn": None}
         return inner.update(updates, state, params, **(extra_args | given))
 

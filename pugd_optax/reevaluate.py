@@ -81,13 +81,11 @@ def reevaluate(
 
     Args:
       ascent: $(g, w) \to \epsilon$, an `optax.GradientTransformation` read as $+\epsilon$ (see `pugd_optax.ascents`).
-        Its state changes on active steps only; an `ObservingAscent` is also shown $g^*$ on active steps and the output
-        on idle steps.
+        Its state changes on active steps only; an `ObservingAscent` is shown $g^*$ then, and the output on idle steps.
       combine: $(g, g^*) \to u$, which may name `step`, `params`, `eps`, `norms` and `followed` as further
         parameters; or a `StatefulCombine`, whose state changes on active steps (see `pugd_optax.combines`).
       radius: $r_t \ge 0$, a number, a schedule of the step count, or a `pugd_optax.schedules.Controller`, which adapts
-        to measurements of active steps. Values of a schedule below 0 count as 0. At 0 the second gradient is evaluated
-        at $w$ itself.
+        to active steps. Values of a schedule below 0 count as 0; at 0 the second gradient is evaluated at $w$ itself.
       when: the gate (see `pugd_optax.timing`): `step -> bool`, a `Gate`, or a bool. Default: every step.
       idle: $g \to u$ on inactive steps, which may name `step`, `params`, `norms` (of $g$) and `state` (of the combine)
         as further parameters. Default: $g$ itself, unchanged.

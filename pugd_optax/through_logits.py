@@ -98,26 +98,33 @@ def through_logits(
         fixed, members = jax.lax.stop_gradient(logits), membership(labels, logits, where)
         seen = classes.observe(state.classes, fixed, members, decay=decay, axis_name=axis_name)
         strength, rule_state = rule.update(state.rule, seen, fixed, members, axis_name)
-        cotangent = freeze(fixed, members, strength)
-
-        def pull_back(logits, pullback):
-            (g,) = pullback(cotangent(loss, logits).astype(logits.dtype))
-            # Optax's convention for complex parameters is the conjugate of JAX's.
-            return jax.tree.map(lambda x, like: jnp.conj(x).astype(like.dtype), g, updates)
-
-        extra_args |= {"grad_fn": lambda p: pull_back(*jax.vjp(logits_fn, p)), "value_fn": None}
+        perturbed = functools.partial(freeze(fixed, members, strength), loss)
+        extra_args |= {"grad_fn": lambda p: pulled_back(*jax.vjp(logits_fn, p), perturbed, updates), "value_fn": None}
         extra_args |= {"logits_fn": logits_fn, "labels": labels, "where": where}
-        extra_args |= {"logit_loss": functools.partial(_with_slope, loss, cotangent)}
-        u, inner_state = inner.update(pull_back(logits, pullback), state.inner, params, **extra_args)
+        extra_args |= {"logit_loss": functools.partial(_with_slope, loss, perturbed)}
+        g = pulled_back(logits, pullback, perturbed, updates)
+        u, inner_state = inner.update(g, state.inner, params, **extra_args)
         return u, LogitState(seen, rule_state, _reported(strength, num_classes), inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _with_slope(loss: LogitLoss, cotangent: Cotangent, logits: jax.Array) -> jax.Array:
+def pulled_back(
+    logits: jax.Array,
+    pullback: Callable[[jax.Array], tuple[Any]],
+    cotangent: Callable[[jax.Array], jax.Array],
+    like: optax.Updates,
+) -> optax.Updates:
+    r"""$J(w)^\top \mathrm{cotangent}(u)$ from `jax.vjp` of the logits, as Optax expects it, in the dtypes of `like`."""
+    (g,) = pullback(cotangent(logits).astype(logits.dtype))
+    # Optax's convention for complex parameters is the conjugate of JAX's.
+    return jax.tree.map(lambda x, y: jnp.conj(x).astype(y.dtype), g, like)
+
+
+def _with_slope(loss: LogitLoss, perturbed: Callable[[jax.Array], jax.Array], logits: jax.Array) -> jax.Array:
     """The loss, with the perturbed gradient for its own: for an inner method that starts from the logits itself."""
     fixed = jax.lax.stop_gradient(logits)
-    value, slope = loss(fixed), jax.lax.stop_gradient(cotangent(loss, fixed))
+    value, slope = loss(fixed), jax.lax.stop_gradient(perturbed(fixed))
     linear = jnp.sum(slope * (logits - fixed))
     return value + linear.astype(value.dtype)
 

@@ -6,10 +6,11 @@ import jax
 import optax
 
 from pugd_optax._checks import LOGIT_ARGS, check_extra_args, check_trees
-from pugd_optax._from_logits import loss_of_logits, pulled_back
+from pugd_optax._from_logits import loss_of_logits
 from pugd_optax._typing import Mask
 from pugd_optax.methods.sam import sam
 from pugd_optax.schedules import Radius
+from pugd_optax.through_logits import pulled_back
 from pugd_optax.timing import When
 
 
@@ -85,7 +86,7 @@ def functional_sam(
 
         def grad_fn(w_star: optax.Params) -> optax.Updates:
             at_w = jax.grad(loss)(logits_fn(params))
-            return pulled_back(logits_fn, w_star, lambda logits: at_w, updates)
+            return pulled_back(*jax.vjp(logits_fn, w_star), lambda logits: at_w, updates)
 
         return inner.update(updates, state, params, **(extra_args | {"grad_fn": grad_fn, "value_fn": None}))
 
