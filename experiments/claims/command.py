@@ -46,6 +46,8 @@ class Options:
     checkout, experiments/results/ledger; at smoke scale a folder in --out."""
     budget_minutes: float | None = None
     """Stop after this many minutes, at the next step of the current runs; the same command continues from there."""
+    jobs: int | None = None
+    """Number of trainings side by side. Default: that of `train`."""
     data_dir: Path | None = None
     """Folder of the data files for trainings. Default: the environment variable PUGD_DATA_DIR."""
 
@@ -60,6 +62,8 @@ def main(options: Options, console: Console) -> None:
         return console.print(f"written to {page.write(options.out)}", soft_wrap=True)
     if options.budget_minutes is not None and not options.budget_minutes > 0:
         raise UsageError(f"--budget-minutes {options.budget_minutes:g}: expected more than 0")
+    if options.jobs is not None and options.jobs < 1:
+        raise UsageError(f"--jobs {options.jobs}: expected at least 1")
     names, options = _asked(options)
     _check(names, options)
     with within(options.budget_minutes) as used_up:
@@ -118,7 +122,8 @@ def _command(name: str, options: Options) -> str:
 def _run(name: str, options: Options, console: Console) -> None:
     start = time.perf_counter()
     ledger = Ledger(ledger_of(options.ledger, options.scale, options.out), name)
-    workspace = Workspace(options.out / "trained" / options.scale, ledger, data_dir_of(options.data_dir), console)
+    folder, data_dir = options.out / "trained" / options.scale, data_dir_of(options.data_dir)
+    workspace = Workspace(folder, ledger, data_dir, console, options.jobs)
     finding = catalog.find(name, options.scale, options.first_seed, workspace)
     seconds, command = time.perf_counter() - start, _command(name, options)
     save(Saved(name, command, options.scale, seconds, workspace.trainings, environment(), finding), options.out)

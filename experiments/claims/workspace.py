@@ -60,12 +60,13 @@ class Trained(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Workspace:
-    """Where runs are trained and recorded, where data is found and progress is shown; and the runs used so far."""
+    """Where runs are trained and recorded, where data is found and progress is shown, `jobs` at a time; the runs used."""
 
     folder: Path
     ledger: Ledger
     data_dir: Path | None
     console: Console
+    jobs: int | None = None
     used: dict[tuple[str, int], Line] = dataclasses.field(default_factory=dict)
 
     def train(
@@ -99,6 +100,7 @@ class Workspace:
             seeds=len(block),
             resume=True,
             data_dir=self.data_dir,
+            jobs=self.jobs,
         )
 
     def _take_over(self, setting: Setting, missing: Sequence[tuple[Config, list[int]]]) -> None:

@@ -126,13 +126,13 @@ class Config:
     """Number of microbatches that pass through the model one after the other, to save memory; gradient and perturbation
     are those of the whole batch."""
     jobs: int | None = None
-    """Number of runs side by side on a CPU, each on one device. Default: one per core; with several devices per run and
-    on accelerators, one."""
+    """Number of runs side by side, each on one device. Default: one per core of a CPU; with several devices per run and
+    on accelerators, one. On an accelerator several runs take turns: one computes while the others compile or load."""
     seeds_at_once: int = 1
     """Number of seeds that one compiled program trains together on one device, each with its own data and state. For
     methods whose gate is known in advance; results are those of the seeds alone, up to rounding."""
     steps_per_call: int | None = None
-    """Steps in one compiled call. Default: 1 on CPU, 10 on accelerators."""
+    """Steps in one compiled call. Default: 1 on CPU; on accelerators 10, or a divisor near 10 of the steps per epoch."""
 
     on_nan: Literal["stop", "skip"] = "stop"
     """If a loss, a gradient or a parameter is not finite: stop the run, or skip the step and continue."""

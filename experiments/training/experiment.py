@@ -47,7 +47,7 @@ class Experiment:
         """The calls of the step in this epoch; epochs count from 1."""
         plan, last = self.optimizer.plan, epoch * self.steps_per_epoch
         plan = None if plan is None else plan[last - self.steps_per_epoch : last]
-        return chunks(plan, self.steps_per_epoch, steps_per_call(self.config))
+        return chunks(plan, self.steps_per_epoch, steps_per_call(self.config, self.steps_per_epoch))
 
     @property
     def programs(self) -> list[tuple[int, bool | None]]:
@@ -216,6 +216,12 @@ def _shapes(mesh: jax.sharding.Mesh, tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), tree)
 
 
-def steps_per_call(config: Config) -> int:
-    """The number requested; by default 1 on CPU, where calls are cheap and loops are slow, and 10 on accelerators."""
-    return config.steps_per_call or (1 if jax.default_backend() == "cpu" else 10)
+def steps_per_call(config: Config, steps_per_epoch: int) -> int:
+    """The number requested; by default 1 on CPU, where calls are cheap and loops are slow, and about 10 elsewhere.
+
+    About 10 is a divisor of the steps of an epoch if there is one from 5 to 20, so that one program serves all calls.
+    """
+    if config.steps_per_call or jax.default_backend() == "cpu":
+        return config.steps_per_call or 1
+    divisors = (n for n in range(5, 21) if steps_per_epoch % n == 0)
+    return min(divisors, key=lambda n: max(n / 10, 10 / n), default=10)

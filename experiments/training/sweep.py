@@ -47,7 +47,7 @@ def run(
     """Train every experiment with every one of its seeds.
 
     All settings are checked before the first run starts. Seeds are the outer loop, so that a slow period of the
-    machine affects every method. On a CPU as many runs as there are cores go on side by side, in threads that share
+    machine affects every method. Runs go on side by side, by default as many as a CPU has cores, in threads that share
     what is compiled; each computes what it would compute alone. With `seeds_at_once` a thread has that many seeds of
     one experiment, which one program trains: see `together`.
 
@@ -125,13 +125,12 @@ def _train(
 
 
 def _workers(todo: Sequence[Turn]) -> int:
-    """The number of runs at a time: as requested, by default one per core of a CPU, each on one device; elsewhere 1."""
+    """The number of runs at a time, each on one device: as requested, by default one per core of a CPU, elsewhere 1."""
     asked = [turn.experiment.config.jobs for turn in todo if turn.experiment.config.jobs]
-    devices = {device.platform for turn in todo for device in turn.experiment.layout.mesh.devices.flat}
-    alone = any(turn.experiment.layout.mesh.size > 1 for turn in todo) or jax.process_count() > 1
-    if alone or devices != {"cpu"}:
+    if any(turn.experiment.layout.mesh.size > 1 for turn in todo) or jax.process_count() > 1:
         return 1
-    return max(1, min([len(todo), *(asked or [cores()])]))
+    default = cores() if jax.default_backend() == "cpu" else 1
+    return max(1, min([len(todo), *(asked or [default])]))
 
 
 def _todo(experiments: Sequence[tuple[Path, Config]]) -> tuple[list[Turn], list[str]]:

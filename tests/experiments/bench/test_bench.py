@@ -209,7 +209,7 @@ def test_what_would_fail_in_the_end_fails_at_once(words, message, tmp_path, monk
         command.main(words, QUIET)
 
 
-@pytest.mark.parametrize("text", ["mlp16:4", "resnet8:2"])
+@pytest.mark.parametrize("text", ["mlp16:4", "resnet8:2", "resnet18:2"])
 def test_pytorch_peer_has_the_same_loss_and_takes_the_same_steps(text):
     torch_peer = pytest.importorskip("experiments.bench.torch_peer", reason="PyTorch is not installed")
     problem = problems.problem(text)
@@ -232,6 +232,19 @@ def test_a_step_on_all_devices_is_that_of_one():
     for found, expected in zip(jax.tree.leaves(state[0]), jax.tree.leaves(alone[0]), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     assert all_devices.runners(problems.problem("mlp8:7"), calls=2) == {}
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_compile_times_are_left_out_where_programs_are_cached(cached, tmp_path):
+    before = jax.config.jax_compilation_cache_dir  # pyright: ignore
+    words = ["steps", "--problems", "mlp8:8", "--only", "lpg", "--repeats", "1", "--calls", "1", "--out", str(tmp_path)]
+    jax.config.update("jax_compilation_cache_dir", before if cached else None)
+    try:
+        command.main(words, QUIET)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    (row,) = json.loads((tmp_path / "steps.json").read_text())["results"][0]["rows"]
+    assert ("compile_seconds" in row) != cached
 
 
 def test_missing_pytorch_is_said_in_one_line(monkeypatch, tmp_path, capsys):

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import itertools
+import signal
 import threading
 import time
 from pathlib import Path
@@ -20,7 +21,7 @@ from experiments.claims.rts import early, factorial, radius, settings, stability
 from experiments.claims.setting import Setting, at, grid, rates
 from experiments.claims.workspace import Trained, Workspace
 from experiments.config import schedules
-from experiments.config.errors import UsageError
+from experiments.config.errors import Stopped, UsageError
 from experiments.config.schema import Config
 from experiments.data import Dataset, Examples
 from experiments.runs.signals import graceful_shutdown
@@ -233,3 +234,18 @@ def test_the_timer_of_a_budget_sends_sigterm():
 def test_a_budget_of_nothing_is_refused(tmp_path):
     with pytest.raises(UsageError, match="--budget-minutes 0: expected more than 0"):
         command.main(command.Options(name="rts.early", out=tmp_path, budget_minutes=0), Console(quiet=True))
+
+
+def test_trainings_side_by_side_as_requested(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(sweep, "run", lambda jobs, *_: asked.extend(config.jobs for _, config in jobs) or fail())
+
+    def fail():
+        raise Stopped("enough", signal.SIGTERM)
+
+    options = command.Options(name="rts.early", scale="smoke", out=tmp_path, jobs=3)
+    with pytest.raises(Stopped, match="enough"):
+        command.main(options, Console(quiet=True))
+    assert set(asked) == {3}
+    with pytest.raises(UsageError, match="--jobs 0: expected at least 1"):
+        command.main(dataclasses.replace(options, jobs=0), Console(quiet=True))

@@ -16,6 +16,7 @@ from experiments.config.errors import Stopped, UsageError
 from experiments.config.schema import Config
 from experiments.runs import run_dir
 from experiments.training import sweep, trainer
+from experiments.training.experiment import prepare, steps_per_call
 
 SMALL = ["--model", "mlp", "--train-size", "80", "--val-size", "30", "--batch", "40", "--epochs", "1", "--devices", "1"]
 SETTINGS = Config(model="mlp", train_size=80, val_size=30, batch=40, epochs=1, devices=1)
@@ -241,3 +242,19 @@ def test_help_explains_the_grammar(capsys):
     assert "several values separated by commas" in said
     assert "--stop-on-failure" in said
     assert "--method.radius cosine:2.0:0.0" in said
+
+
+def test_on_an_accelerator_runs_go_one_by_one_unless_more_are_requested(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    turns = lambda jobs: [
+        sweep.Turn(prepare(Config(model="mlp", devices=1, jobs=jobs)), seed, Path(), "") for seed in (0, 1, 2)
+    ]
+    assert [sweep._workers(turns(jobs)) for jobs in (None, 2, 8)] == [1, 2, 3]
+
+
+def test_calls_on_an_accelerator_divide_the_epoch_where_that_is_possible(monkeypatch):
+    config = Config(model="mlp")
+    assert steps_per_call(config, 95) == 1
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert [steps_per_call(config, n) for n in (95, 190, 171, 97, 8)] == [19, 10, 9, 10, 8]
+    assert steps_per_call(dataclasses.replace(config, steps_per_call=3), 95) == 3
