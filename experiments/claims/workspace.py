@@ -60,7 +60,7 @@ class Trained(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Workspace:
-    """Where runs are trained and recorded, where data is found and progress is shown, `jobs` at a time; the runs used."""
+    """Where runs are trained and recorded, `jobs` at a time, where data is found and progress shown; the used runs."""
 
     folder: Path
     ledger: Ledger
