@@ -11,6 +11,7 @@ import optax
 
 import pugd_optax
 import pugd_optax.methods
+from experiments.config.errors import UsageError
 
 
 def reevaluations(state: optax.OptState) -> list[pugd_optax.ReevaluateState]:
@@ -111,6 +112,12 @@ def _gradients(probe: _Probe, tx: optax.GradientTransformation, state: optax.Opt
 
 
 def _flops(function: Callable, *args: Any) -> float:
-    analysis = jax.jit(function).lower(*args).cost_analysis()
+    """Operations of a function, counted for the CPU: other backends count those of compiled programs only."""
+    try:
+        cpu = jax.local_devices(backend="cpu")[0]
+    except RuntimeError as error:
+        raise UsageError(f"JAX_PLATFORMS: the costs of methods are counted for the CPU; add cpu ({error})") from error
+    with jax.default_device(cpu):
+        analysis = jax.jit(function).lower(*args).cost_analysis()
     assert analysis is not None
     return analysis["flops"]

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -121,3 +122,21 @@ UNFIT = {
 def test_optimizers_that_want_more_than_a_gradient_are_refused(name):
     with pytest.raises(UsageError, match=f"--optimizer {name}: {UNFIT[name]}.*; choose another, such as sgd or adamw"):
         build(optimizer=name)
+
+
+def test_costs_are_counted_where_jax_runs_on_a_gpu(monkeypatch):
+    """There a program that is not compiled has no analysis, unless it is made for the CPU."""
+    count, cpu = jax.stages.Lowered.cost_analysis, jax.devices("cpu")[0]
+    on_gpu = lambda self: count(self) if jax.config.jax_default_device == cpu else None  # pyright: ignore
+    monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", on_gpu)
+    assert gate_plan.cost(pugd_optax.sam()) == (1, 2)
+    assert gate_plan.cost(optax.identity()) == (1, 1)
+
+
+def test_without_a_cpu_costs_cannot_be_counted(monkeypatch):
+    def unknown(**_):
+        raise RuntimeError("Unknown backend cpu")
+
+    monkeypatch.setattr(jax, "local_devices", unknown)
+    with pytest.raises(UsageError, match="JAX_PLATFORMS: the costs of methods are counted for the CPU; add cpu"):
+        build(method="sam")
