@@ -1,5 +1,6 @@
-"""Eight CPU devices, strict ranks, a compilation cache, and hypothesis without deadlines."""
+"""Eight CPU devices, strict ranks, a compilation cache, hypothesis without deadlines, rare garbage collections."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -23,9 +24,14 @@ CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1
 KEPT = {"JAX_COMPILATION_CACHE_DIR": CACHE, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 """The same cache, for the environment of another process."""
 
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+"""Compiler options that take a third of the time, for programs whose values are tested and nothing else."""
+
 jax.config.update("jax_compilation_cache_dir", CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+gc.set_threshold(50_000)  # tracing makes many small objects: at Python's 700, a fifth of the time goes into looking
 
 hypothesis.settings.register_profile("local", deadline=None, max_examples=30)
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=30, derandomize=True)
@@ -34,7 +40,12 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items):
-    """What a module compiles is compiled by one worker; slow tests are spread over all of them."""
+    """What a module compiles is compiled by one worker; slow tests are spread over all of them.
+
+    Modules are handed out first, those of many tests before those of few, and single tests in the end: slow ones fill
+    the time for which a worker would wait for the other. What they compile in common, the cache on disk hands on; a
+    module that builds more than programs has a group of its own, slow tests included.
+    """
     for item in items:
         if not any(item.get_closest_marker(name) for name in ("xdist_group", "slow")):
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
