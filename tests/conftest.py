@@ -1,5 +1,6 @@
 """Eight CPU devices, strict ranks, a compilation cache, hypothesis without deadlines, rare garbage collections."""
 
+import ctypes
 import gc
 import os
 from pathlib import Path
@@ -26,6 +27,9 @@ KEPT = {"JAX_COMPILATION_CACHE_DIR": CACHE, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TI
 
 QUICKLY = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 """Compiler options that take a third of the time, for programs whose values are tested and nothing else."""
+
+MUCH = 1_500_000_000
+"""Bytes in memory from which on a process drops programs."""
 
 jax.config.update("jax_compilation_cache_dir", CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
@@ -54,6 +58,22 @@ def pytest_collection_modifyitems(items):
         grouped = vars(item).get("_nodeid")
         if grouped is not None and grouped != item.nodeid:
             item._id = type(item._id).parse(grouped)
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory; nothing where the system does not tell."""
+    pages = Path("/proc/self/statm")
+    return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.exists() else 0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little_memory():
+    """A process that holds much drops the programs of the module it has finished, which the cache on disk keeps."""
+    yield
+    if resident() > MUCH:
+        jax.clear_caches()
+        gc.collect()
+        getattr(ctypes.CDLL(None), "malloc_trim", int)(0)  # of glibc: freed memory goes back to the system
 
 
 @pytest.fixture
