@@ -52,7 +52,8 @@ def recipes() -> list[Recipe]:
 RECIPES = recipes()
 
 
-@pytest.mark.parametrize("side", [pytest.param("yours", marks=pytest.mark.slow), "ours"])
+@pytest.mark.slow
+@pytest.mark.parametrize("side", ["yours", "ours"])
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 def test_both_scripts_learn(recipe, side, monkeypatch):
     if recipe.name.startswith("keras"):
