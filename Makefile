@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo reproduce test mutants lint types bench docs notebooks address clean
+.PHONY: demo reproduce test test-all mutants lint types bench docs notebooks address clean
 
 demo: $(VENV)/experiments  ## Train SGD, SAM, PUGD and RTS-PUGD on handwritten digits: table and plot
 	$(BIN)/python -m experiments demo
@@ -11,7 +11,13 @@ demo: $(VENV)/experiments  ## Train SGD, SAM, PUGD and RTS-PUGD on handwritten d
 reproduce: $(VENV)/experiments  ## Measure a number of the README again: make reproduce NUMBER=pugd
 	$(BIN)/python -m experiments reproduce $(NUMBER)
 
-test: $(VENV)/dev  ## The whole test suite
+# XLA compiles several times faster without optimising; the suite compiles thousands of small programs.
+QUICKLY := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
+
+test: $(VENV)/dev  ## All tests but those marked slow, with programs that are compiled quickly; some minutes
+	XLA_FLAGS='$(QUICKLY)' $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow'
+
+test-all: $(VENV)/dev  ## Every test, with programs that are compiled as users have them; twenty minutes or so
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 mutants: $(VENV)/dev  ## Small wrong edits, each of which a test must detect; a quarter of an hour

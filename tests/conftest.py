@@ -1,5 +1,7 @@
-"""Eight CPU devices, strict ranks, a compilation cache, and hypothesis without deadlines."""
+"""Eight CPU devices, strict ranks, a compilation cache, hypothesis without deadlines, rare garbage collections."""
 
+import ctypes
+import gc
 import os
 from pathlib import Path
 
@@ -23,9 +25,17 @@ CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1
 KEPT = {"JAX_COMPILATION_CACHE_DIR": CACHE, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 """The same cache, for the environment of another process."""
 
+QUICKLY = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+"""Compiler options that take a third of the time, for programs whose values are tested and nothing else."""
+
+MUCH = 1_500_000_000
+"""Bytes in memory from which on a process drops programs."""
+
 jax.config.update("jax_compilation_cache_dir", CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+gc.set_threshold(50_000)  # tracing makes many small objects: at Python's 700, a fifth of the time goes into looking
 
 hypothesis.settings.register_profile("local", deadline=None, max_examples=30)
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=30, derandomize=True)
@@ -34,7 +44,12 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items):
-    """What a module compiles is compiled by one worker; slow tests are spread over all of them."""
+    """What a module compiles is compiled by one worker; slow tests are spread over all of them.
+
+    Modules are handed out first, those of many tests before those of few, and single tests in the end: slow ones fill
+    the time for which a worker would wait for the other. What they compile in common, the cache on disk hands on; a
+    module that builds more than programs has a group of its own, slow tests included.
+    """
     for item in items:
         if not any(item.get_closest_marker(name) for name in ("xdist_group", "slow")):
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
@@ -43,6 +58,22 @@ def pytest_collection_modifyitems(items):
         grouped = vars(item).get("_nodeid")
         if grouped is not None and grouped != item.nodeid:
             item._id = type(item._id).parse(grouped)
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory; nothing where the system does not tell."""
+    pages = Path("/proc/self/statm")
+    return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.exists() else 0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _little_memory():
+    """A process that holds much drops the programs of the module it has finished, which the cache on disk keeps."""
+    yield
+    if resident() > MUCH:
+        jax.clear_caches()
+        gc.collect()
+        getattr(ctypes.CDLL(None), "malloc_trim", int)(0)  # of glibc: freed memory goes back to the system
 
 
 @pytest.fixture

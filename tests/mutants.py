@@ -155,7 +155,8 @@ def tested(test: str, copy: Path) -> int:
         os.dup2(said, 2)
         status = 3
         try:
-            status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", test]))
+            quick = [] if "::" in test else ["-m", "not slow"]  # a test that is named is run, slow or not
+            status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *quick, test]))
         except BaseException:
             traceback.print_exc()
         finally:

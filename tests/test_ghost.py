@@ -11,10 +11,10 @@ import pytest
 from flax import linen as nn
 
 from pugd_optax import per_example
+from tests.conftest import QUICKLY
 from tests.ghost_models import BATCH, CASES, IMAGES, LABELS, RANDOM, VECTORS, merged_axes
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-"""Half the time to compile."""
+LARGE = ("scanned", "vit", "residual")
 
 
 def both(losses_fn, params):
@@ -22,12 +22,12 @@ def both(losses_fn, params):
 
     def run(evaluator):
         mean = lambda p: (lambda s: (jnp.mean(s), s))(evaluator(losses_fn, p)[1])
-        return jax.jit(jax.grad(mean, has_aux=True), compiler_options=QUICK)(params)
+        return jax.jit(jax.grad(mean, has_aux=True), compiler_options=QUICKLY)(params)
 
     return run(per_example.ghost), run(per_example.reference)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in CASES])
 def test_agrees_with_the_reference(name, x64):
     (mine, squares), (exact, expected) = both(*CASES[name]())
     rtol = 1e-6 if name == "nnx" else 1e-9  # NNX's attention rounds to float32 on its way

@@ -180,14 +180,14 @@ def assert_no_branch(counts: collections.Counter[str]) -> None:
 
 @functools.cache
 def equations_by_hand(there: Callable[[Network, Any], Any]) -> int:
-    net = deep(100, 32)
+    net = deep(40, 32)
     return primitives(by_hand(there, optax.adamw(1e-3), net), net.params).total()
 
 
 @every_method
 def test_equations_are_those_of_a_step_by_hand(name):
     """No branch, no barrier, and at most half as many equations again."""
-    net, base = deep(100, 32), optax.adamw(1e-3)
+    net, base = deep(40, 32), optax.adamw(1e-3)
     counts = primitives(with_method(name, base, net), net.params)
     assert_no_branch(counts)
     assert counts.total() <= 1.5 * equations_by_hand(own_gradient(name))

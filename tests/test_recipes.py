@@ -52,6 +52,7 @@ def recipes() -> list[Recipe]:
 RECIPES = recipes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["yours", "ours"])
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
 def test_both_scripts_learn(recipe, side, monkeypatch):

@@ -75,6 +75,16 @@ def test_every_python_and_the_oldest_tested_and_newest_versions_are_tried():
     assert {path.stem for path in (ROOT / ".github").glob("*.txt")} == {"oldest", "oldest_core", "tested"}
 
 
+def test_continuous_integration_runs_every_test_and_make_test_all_but_the_slow_ones():
+    """With programs as users have them: only the quick tests tell the compiler not to optimise."""
+    targets = dict(re.findall(r"^(test(?:-all)?): .*\n\t(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert targets["test"].endswith("-n 2 --dist loadgroup -m 'not slow'")
+    assert targets["test-all"] == "$(BIN)/python -m pytest -n 2 --dist loadgroup"
+    jobs = yaml.safe_load(WORKFLOWS[0].read_text())["jobs"]
+    assert jobs["test"]["steps"][-1]["run"] == "make test-all"
+    assert (ROOT / ".ci" / "run").read_text().endswith("\nmake test-all\n")
+
+
 def test_there_is_a_way_to_report_a_vulnerability():
     assert f"{PROJECT['urls']['Repository']}/security/advisories/new" in (ROOT / ".github" / "SECURITY.md").read_text()
 

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import pugd_optax
+from tests.conftest import QUICKLY
 from tests.contract.given import plain
 from tests.problems import classifier, examples, extra_args
 
@@ -43,7 +44,7 @@ def test_nothing_drifts_in_a_long_run(name):
         return jax.lax.scan(step, carry, jnp.arange(CHUNK))[0]
 
     chex.clear_trace_counter()
-    run = jax.jit(chex.assert_max_traces(chunk, n=1), donate_argnums=0)
+    run = jax.jit(chex.assert_max_traces(chunk, n=1), donate_argnums=0, compiler_options=QUICKLY)
     carry = (classifier(), tx.init(classifier()))
     before, alive = types(carry), []
     for _ in range(STEPS // CHUNK):

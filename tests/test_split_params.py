@@ -13,6 +13,7 @@ from jax.sharding import AxisType, PartitionSpec as P
 import pugd_optax
 from pugd_optax import dual_norm, reevaluate, timing
 from pugd_optax.schedules import target_cosine, target_rise
+from tests.conftest import QUICKLY
 
 SPEC = {"w": P(None, "model"), "b": P("model"), "v": P("model"), "gain": P()}
 """Each device holds a part of `w`, `b` and `v`; all hold `gain`, where types tell that it is the same on all."""
@@ -82,8 +83,8 @@ def test_steps_are_those_of_one_device_with_the_whole(name, check_vma):
     p = params(gain=check_vma)
     spec = {k: SPEC[k] for k in p}
     specs = {"mesh": mesh, "in_specs": (spec,), "out_specs": [(spec, [P(), P()])] * STEPS, "check_vma": check_vma}
-    found = jax.jit(jax.shard_map(split, **specs))(p)
-    whole = jax.jit(lambda p: run(tx, p, lambda x: x))(p)
+    found = jax.jit(jax.shard_map(split, **specs), compiler_options=QUICKLY)(p)
+    whole = jax.jit(lambda p: run(tx, p, lambda x: x), compiler_options=QUICKLY)(p)
     chex.assert_trees_all_close(found, whole, rtol=1e-4, atol=1e-5)
 
 

@@ -57,6 +57,7 @@ def test_equal_energy_over_a_cycle():
     np.testing.assert_allclose(energy(layerwise_noise(0.2)), energy(noise_injection(0.2 / np.sqrt(4))), rtol=0.05)
 
 
+@pytest.mark.slow
 def test_variance_stays_bounded_as_a_linear_network_grows_wide():
     """Noise on both layers at once multiplies: its spread grows with the width. Noise on one layer does not."""
     random = np.random.default_rng(0)

@@ -9,16 +9,21 @@ from jax.sharding import Mesh, PartitionSpec as P
 
 import pugd_optax
 from pugd_optax import per_example
+from tests.conftest import QUICKLY
 from tests.ghost_models import IMAGES, LABELS, TOKENS, VECTORS, Dense, Language, Recurrent, Residual, linen
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 MODELS = {
     "dense": (Dense(), VECTORS, LABELS),
     "residual": (Residual(), IMAGES, LABELS),
     "language": (Language(), TOKENS, TOKENS),
     "recurrent": (Recurrent(), VECTORS, LABELS),
 }
-CASES = [(name, per_example.ghost, checked) for name in MODELS for checked in (True, False)]
+LARGE = ("residual", "language")
+CASES = [
+    pytest.param(name, per_example.ghost, checked, marks=[pytest.mark.slow] if name in LARGE and checked else [])
+    for name in MODELS
+    for checked in (True, False)
+]
 CASES += [("dense", per_example.reference, True), ("dense", per_example.signs(0), True)]
 
 
@@ -44,6 +49,6 @@ def test_two_devices_give_the_gradient_of_one(name, penalty, check_vma):
     whole = gradient()
     halves = lambda p, x, y: jax.tree.map(lambda a, b: (a + b) / 2, whole(p, x[:2], y[:2]), whole(p, x[2:], y[2:]))
     exact = penalty in (per_example.ghost, per_example.reference)
-    run = lambda f: jax.jit(f, compiler_options=QUICK)(params, x, jnp.asarray(y))
+    run = lambda f: jax.jit(f, compiler_options=QUICKLY)(params, x, jnp.asarray(y))
     found, expected = run(split), run(whole if exact else halves)
     assert optax.tree.norm(optax.tree.sub(found, expected)) < 1e-5 * optax.tree.norm(expected)

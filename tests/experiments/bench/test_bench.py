@@ -71,7 +71,7 @@ def test_steps_writes_rows_with_their_references_and_a_picture(tmp_path):
     assert (tmp_path / "steps.png").stat().st_size > 1000
 
 
-@pytest.mark.parametrize("text", ["transformer:2", "table:2", "logistic:2"])
+@pytest.mark.parametrize("text", [pytest.param("transformer:2", marks=pytest.mark.slow), "table:2", "logistic:2"])
 def test_other_networks_give_finite_gradients_by_their_own_optimizer(text):
     problem = problems.problem(text)
     step, init = STEPS["SGD"](problem)
@@ -111,7 +111,10 @@ def test_a_network_of_accelerators_is_the_same_command(tmp_path):
     assert result["parameters"] > 7e4
 
 
-@pytest.mark.parametrize(("text", "parameters"), [("resnet50:2:bfloat16", 2e7), ("vit_tiny:2:bfloat16", 5e6)])
+@pytest.mark.parametrize(
+    ("text", "parameters"),
+    [pytest.param("resnet50:2:bfloat16", 2e7, marks=pytest.mark.slow), ("vit_tiny:2:bfloat16", 5e6)],
+)
 def test_networks_of_accelerators_compute_in_bfloat16_and_keep_float32_gradients(text, parameters):
     def gradient():
         problem = problems.problem(text)
@@ -178,6 +181,7 @@ def test_fraction_writes_a_row_for_each_gate_and_fraction(tmp_path, monkeypatch)
     assert (tmp_path / "fraction.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_growth_writes_curves_and_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "COUNTS", (2,))
     # Smaller steps are repeated until they are work enough to be timed.

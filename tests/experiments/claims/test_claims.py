@@ -17,6 +17,22 @@ from experiments.report.stats import below, interval, show
 
 pytestmark = pytest.mark.xdist_group("claims")  # what the module builds is built once
 FRESH = 7_000
+LONG = (
+    "bound.pac",
+    "bound.prior",
+    "gr.flooding",
+    "lpg.bound",
+    "noise.explicit",
+    "noise.relu",
+    "noise.variance",
+    "unify.table",
+)
+"""Claims that take more than two seconds at smoke scale."""
+
+
+def each_claim(*names: str) -> pytest.MarkDecorator:
+    marked = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in names]
+    return pytest.mark.parametrize("name", marked)
 
 
 @functools.cache
@@ -29,7 +45,7 @@ def mean(name: str, row: str, column: str) -> float:
     return float(np.mean(smoke(name).rows[row][column]))
 
 
-@pytest.mark.parametrize("name", [name for name in catalog.claims() if not catalog.trained(name)])
+@each_claim(*(name for name in catalog.claims() if not catalog.trained(name)))
 def test_finds_numbers_panels_and_conditions(name):
     finding = smoke(name)
     assert finding.conditions
@@ -55,26 +71,29 @@ def test_pegr_learns_the_signal():
     assert error("PEGR 0.03") < 0.1 < 0.4 < error("gradient descent")
 
 
+@pytest.mark.slow
 def test_noise_is_an_l1_penalty():
     error = functools.partial(mean, "noise.explicit", column="error")
     assert error("noise, sigma 0.1") < 0.01 < 10 < error("gradient descent")
 
 
+@pytest.mark.slow
 def test_noise_is_a_nuclear_norm():
     found, theory = (mean("noise.explicit", "two layers, sigma 0.2", c) for c in ("norm", "of theory"))
     assert abs(found / theory - 1) < 0.1
 
 
+@pytest.mark.slow
 def test_noise_is_a_group_norm():
     found, theory = (mean("noise.explicit", "groups, sigma 0.3", c) for c in ("norm", "of theory"))
     assert abs(found / theory - 1) < 0.1
 
 
-@pytest.mark.parametrize(("claim", "wide"), [("noise.variance", 6000)])
-def test_noise_on_all_weights_grows_with_the_width(claim, wide):
-    deviation = functools.partial(mean, claim, column="standard deviation")
-    assert deviation(f"all weights, width {wide}") > 1.5 * deviation("all weights, width 20")
-    assert deviation(f"all weights, width {wide}") > 1.5 * deviation(f"layer by layer, width {wide}")
+@pytest.mark.slow
+def test_noise_on_all_weights_grows_with_the_width():
+    deviation = functools.partial(mean, "noise.variance", column="standard deviation")
+    assert deviation("all weights, width 6000") > 1.5 * deviation("all weights, width 20")
+    assert deviation("all weights, width 6000") > 1.5 * deviation("layer by layer, width 6000")
 
 
 def test_order_of_regularisers():
@@ -84,6 +103,7 @@ def test_order_of_regularisers():
     assert mean("gr.bias", "exact", "error") < mean("gr.bias", "gradient descent", "error")
 
 
+@pytest.mark.slow
 def test_flooding_is_gradient_regularisation():
     assert judge(smoke("gr.flooding").conditions)[0].result == "holds"
 
@@ -94,10 +114,12 @@ def test_difference_needs_fewer_operations(claim, network):
     assert flops(f"{network}, forward") < flops(f"{network}, double backpropagation")
 
 
+@pytest.mark.slow
 def test_delta_is_proportional_to_a_small_radius():
     assert all(c.estimate > 0 for c in smoke("unify.table").conditions if "slope" in c.statement)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claim", ["bound.pac", "bound.prior", "lpg.bound"])
 def test_bound_holds(claim):
     assert judge(smoke(claim).conditions)[0].result == "holds"

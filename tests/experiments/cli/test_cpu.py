@@ -45,6 +45,7 @@ def test_memory_is_kept_for_large_steps_alone(config, kept, monkeypatch):
     assert bool(asked) == kept
 
 
+@pytest.mark.slow
 def test_the_command_line_makes_the_devices_that_are_asked_for(tmp_path):
     words = "import sys, jax; from experiments.cli.main import main; main(sys.argv[1:]); print(len(jax.devices()))"
     small = ["--model", "mlp", "--train-size", "60", "--val-size", "30", "--epochs", "1", "--batch", "30"]

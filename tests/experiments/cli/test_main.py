@@ -18,6 +18,8 @@ from experiments.report import rows, tables
 from experiments.runs import run_dir
 
 SMALL = ["--model", "mlp", "--train-size", "80", "--val-size", "30", "--batch", "40", "--epochs", "1", "--devices", "1"]
+FEW = ("none", "sam", "rts_pugd", "momentum_sam", "noise_injection", "lpg", "pegr")
+"""A method of each kind; the others take half a minute together."""
 NEEDED = {"pegr": ["--method.strength", "0.01"], "sam_on": ["--method.mask", "vectors"]}
 
 
@@ -27,7 +29,10 @@ def in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("PUGD_CACHE_DIR", str(jax.config.jax_compilation_cache_dir))  # pyright: ignore
 
 
-@pytest.mark.parametrize("method", ["none", *pugd_optax.methods.__all__])
+@pytest.mark.parametrize(
+    "method",
+    [*FEW, *(pytest.param(name, marks=pytest.mark.slow) for name in pugd_optax.methods.__all__ if name not in FEW)],
+)
 def test_every_method_trains(method, tmp_path, monkeypatch):
     for figure in ("curves", "course"):
         monkeypatch.setattr(f"experiments.report.{figure}.draw", lambda groups, path: path)

@@ -48,6 +48,7 @@ def clock(monkeypatch):
     return lambda ahead: monkeypatch.setattr(time, "time", lambda now=time.time: now() + ahead)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_wherever_it_is_and_whatever_the_time(tmp_path, monkeypatch, clock, capsys):
     monkeypatch.chdir(tmp_path)
     first = Path("ein Lauf, äöü 日本")

@@ -1,6 +1,7 @@
 """One training run, however it is split: over devices, into microbatches, into calls of several steps."""
 
 import dataclasses
+import functools
 
 import chex
 import jax
@@ -31,6 +32,7 @@ def start(experiment: Experiment) -> tuple[State, Source]:
     return experiment.place(state), experiment.source(train, channels(train.images))
 
 
+@functools.cache
 def trained(**settings):
     """Parameters, running statistics and metrics after an epoch of three steps."""
     experiment = prepare(dataclasses.replace(BASE, **settings))

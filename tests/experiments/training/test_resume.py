@@ -32,6 +32,7 @@ CASES = {
     "a gate with memory": {"method": "sam", "method_options": (("when", "large_gradient"),)},
     "BatchNorm": {"method": "none", "model": "resnet8", "norm": "batch"},
 }
+LONG = ("rts_pugd", "BatchNorm")
 
 
 def stopping(experiment, after, number=signal.SIGTERM):
@@ -70,7 +71,7 @@ def assert_same_bits(one, two):
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.slow) if c in LONG else c for c in CASES])
 def test_stopped_within_an_epoch_and_resumed(case, tmp_path):
     experiment = prepare(dataclasses.replace(BASE, **CASES[case]))
     trainer.run(experiment, 0, tmp_path / "whole")
@@ -87,6 +88,7 @@ def test_stopped_within_an_epoch_and_resumed(case, tmp_path):
     assert result == result_of_parts
 
 
+@pytest.mark.slow
 def test_resumed_on_another_number_of_devices_it_ends_where_it_would_have_up_to_rounding(tmp_path):
     with_devices = lambda devices: prepare(dataclasses.replace(BASE, method="sam", devices=devices))
     trainer.run(with_devices(1), 0, tmp_path / "whole")

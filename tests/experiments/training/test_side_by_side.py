@@ -120,6 +120,7 @@ def test_one_program_serves_every_learning_rate_and_weight_decay():
     assert of_its_own[0].step is not of_its_own[1].step
 
 
+@pytest.mark.slow
 def test_one_program_serves_plain_training_of_any_length():
     one, longer, very_long = (prepare(dataclasses.replace(SMALL, epochs=n)) for n in (2, 4, 1000))
     assert longer.step is one.step

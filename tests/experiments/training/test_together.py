@@ -105,7 +105,7 @@ def alone(tmp_path_factory):
     return ended
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ["sgd", "sam", *(pytest.param(c, marks=pytest.mark.slow) for c in list(CASES)[2:])])
 def test_each_seed_ends_where_it_does_alone(case, tmp_path, alone, rounds):
     expected = alone(case)
     assert not rounds
@@ -160,6 +160,7 @@ def sent(rounds, monkeypatch):
     return found
 
 
+@pytest.mark.slow
 def test_stopped_twice_and_resumed_from_different_epochs(tmp_path, alone, rounds, sent):
     expected, compiled = alone("rts_pugd"), 2
     saved = lambda: [checkpoint.steps(path)[-1] for path in sorted(tmp_path.glob("*/seed*"))]
