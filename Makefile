@@ -11,11 +11,8 @@ demo: $(VENV)/experiments  ## Train SGD, SAM, PUGD and RTS-PUGD on handwritten d
 reproduce: $(VENV)/experiments  ## Measure a number of the README again: make reproduce NUMBER=pugd
 	$(BIN)/python -m experiments reproduce $(NUMBER)
 
-# XLA compiles several times faster without optimising; the suite compiles thousands of small programs.
-QUICKLY := --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
-
 test: $(VENV)/dev  ## All tests but those marked slow, with programs that are compiled quickly; some minutes
-	XLA_FLAGS='$(QUICKLY)' $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow'
+	PUGD_COMPILE=quickly $(BIN)/python -m pytest -n 2 --dist loadgroup -m 'not slow'
 
 test-all: $(VENV)/dev  ## Every test, with programs that are compiled as users have them; twenty minutes or so
 	$(BIN)/python -m pytest -n 2 --dist loadgroup

@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -25,8 +26,14 @@ CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1
 KEPT = {"JAX_COMPILATION_CACHE_DIR": CACHE, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 """The same cache, for the environment of another process."""
 
-QUICKLY = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+QUICKLY: dict[str, Any] = {"xla_backend_optimization_level": 0}
 """Compiler options that take a third of the time, for programs whose values are tested and nothing else."""
+if jax.__version_info__ < (0, 11):  # later versions do not have this option
+    QUICKLY["xla_cpu_use_fusion_emitters"] = False
+if os.environ.get("PUGD_COMPILE") == "quickly":  # `make test`: all programs
+    options = QUICKLY | {"xla_cpu_parallel_codegen_split_count": 1}
+    flags = [f"--{name}={str(value).lower()}" for name, value in options.items()]
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags])
 
 MUCH = 1_500_000_000
 """Bytes in memory from which on a process drops programs."""
