@@ -98,6 +98,22 @@ def test_convolutions_with_a_rule_of_their_own(x64):
     np.testing.assert_allclose(mine, exact, rtol=1e-9)
 
 
+@pytest.mark.parametrize("reads", [lambda w: w, jnp.sin], ids=["twice", "through a function"])
+@pytest.mark.parametrize(
+    ("lhs_dilation", "rhs_dilation", "padding"),
+    [((1, 1), (1, 1), "SAME"), ((1, 1), (2, 1), [(3, 2), (0, 2)]), ((2, 1), (1, 2), [(1, 1), (2, 1)])],
+)
+def test_windows_along_image_and_gradient(lhs_dilation, rhs_dilation, padding, reads, x64):
+    """The first axis of these kernels is moved to the gradient; a function of one needs its entries in their order."""
+    how = {"lhs_dilation": lhs_dilation, "rhs_dilation": rhs_dilation, "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    conv = partial(jax.lax.conv_general_dilated, window_strides=(1, 1), padding=padding, **how)
+    x = jnp.asarray(RANDOM.normal(size=(3, 6, 5, 4)))
+    losses_fn = lambda w: jnp.sum(jnp.tanh(conv(x, w)) ** 2 + jnp.sin(conv(x**2, reads(w))), axis=(1, 2, 3))
+    (mine, squares), (exact, expected) = both(losses_fn, jnp.asarray(RANDOM.normal(size=(3, 2, 4, 5))))
+    np.testing.assert_allclose(squares, expected, rtol=1e-9)
+    np.testing.assert_allclose(mine, exact, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize(
     ("model", "shape"),
     [

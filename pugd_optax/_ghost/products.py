@@ -12,7 +12,7 @@ from jax.extend.core import JaxprEqn
 from pugd_optax._ghost.axes import Place
 from pugd_optax._ghost.jaxprs import shape_of
 from pugd_optax._ghost.operands import refusal
-from pugd_optax._ghost.windows import Window, unfold
+from pugd_optax._ghost.windows import Window, sides, unfold
 
 
 class Product(NamedTuple):
@@ -104,19 +104,22 @@ def _conv(eqn: JaxprEqn, index: int, name: str, place: Place, other: Place, batc
     sizes, how = [shape_of(v) for v in (*eqn.invars, *eqn.outvars)], [eqn.params[key] for key in _CONV_PARAMS]
     ends = zip(kernel, out_spatial, *how, strict=True)
     windows = tuple(Window(sizes[1][k], sizes[2][out_k], *rest) for k, out_k, *rest in ends)
+    channels = (sizes[1][i], sizes[1][o])
+    along_image, along_tap = sides(windows, [sizes[0][k] for k in spatial], channels, groups)
+    moved = sum(w.kernel > 1 for w in along_tap)
 
     def columns_of(tap: jax.Array) -> jax.Array:
-        d = arrange(tap, place, batch, [out_n, *out_spatial], [out_c])
-        return jnp.moveaxis(d.reshape(*d.shape[:2], groups, -1), 2, 1)
+        d = arrange(tap, place, batch, [out_n], *([k] for k in out_spatial), [out_c])
+        return jnp.concatenate(unfold(d, along_tap, groups), axis=-1)
 
     return Product(
-        [*kernel, i],
-        [o],
+        [*kernel[moved:], i],
+        [*kernel[:moved], o],
         [],
         columns_of,
         rows_of=lambda image: arrange(image, other, batch, [n], *([k] for k in spatial), [c]),
-        unfold=lambda image: unfold(image, windows, groups),
-        reading=(other, tuple(dims[0]), windows, groups),
+        unfold=lambda image: unfold(image, along_image, groups),
+        reading=(other, tuple(dims[0]), along_image, groups),
         split=groups,
         windows=windows,
     )
