@@ -75,7 +75,7 @@ def resident() -> int:
 
 @pytest.fixture(scope="module", autouse=True)
 def _little_memory():
-    """A process that holds much drops the programs of the module it has finished, which the cache on disk keeps."""
+    """A process that uses much memory drops the programs of a finished module; the cache on disk keeps them."""
     yield
     if resident() > MUCH:
         jax.clear_caches()

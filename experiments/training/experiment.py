@@ -219,7 +219,7 @@ def _shapes(mesh: jax.sharding.Mesh, tree: Any) -> Any:
 def steps_per_call(config: Config, steps_per_epoch: int) -> int:
     """The number requested; by default 1 on CPU, where calls are cheap and loops are slow, and about 10 elsewhere.
 
-    About 10 is a divisor of the steps of an epoch if there is one from 5 to 20, so that one program serves all calls.
+    There it is a divisor of the steps per epoch if one lies between 5 and 20, so that one program serves all calls.
     """
     if config.steps_per_call or jax.default_backend() == "cpu":
         return config.steps_per_call or 1

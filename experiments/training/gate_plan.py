@@ -112,11 +112,12 @@ def _gradients(probe: _Probe, tx: optax.GradientTransformation, state: optax.Opt
 
 
 def _flops(function: Callable, *args: Any) -> float:
-    """Operations of a function, counted for the CPU: other backends count those of compiled programs only."""
+    """Operations of a function, counted for the CPU, because other backends only count those of compiled programs."""
     try:
         cpu = jax.local_devices(backend="cpu")[0]
     except RuntimeError as error:
-        raise UsageError(f"JAX_PLATFORMS: the costs of methods are counted for the CPU; add cpu ({error})") from error
+        what = "must include cpu, where the cost of a method is counted, such as JAX_PLATFORMS=cuda,cpu"
+        raise UsageError(f"JAX_PLATFORMS {what} ({error})") from error
     with jax.default_device(cpu):
         analysis = jax.jit(function).lower(*args).cost_analysis()
     assert analysis is not None

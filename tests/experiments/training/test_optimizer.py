@@ -138,5 +138,7 @@ def test_without_a_cpu_costs_cannot_be_counted(monkeypatch):
         raise RuntimeError("Unknown backend cpu")
 
     monkeypatch.setattr(jax, "local_devices", unknown)
-    with pytest.raises(UsageError, match="JAX_PLATFORMS: the costs of methods are counted for the CPU; add cpu"):
+    with pytest.raises(
+        UsageError, match="JAX_PLATFORMS must include cpu, where the cost of a method is counted, such as"
+    ):
         build(method="sam")
