@@ -1,10 +1,13 @@
 """A convolution whose gradient is fast on CPU, also inside `lax.cond`, `scan` and `while_loop`.
 
 XLA's CPU compiler is fast for convolutions in the layout NHWC x HWIO with a small kernel, and for matrix products. It
-is slow for four things that occur in JAX's own gradient:
+is slow for five things that occur in JAX's own gradient:
 
-- The gradient with respect to the kernel is a convolution with an image-sized kernel. Here, for small kernels, it is
-  one matrix product: shifts of the image along its width as columns, times shifts of the gradient along its height.
+- The gradient with respect to the kernel is a convolution with an image-sized kernel. Here, for small kernels, it is a
+  matrix product: shifts of the image along its width as columns, times shifts of the gradient along its height. The
+  columns of a few images fit into the cache, so it is computed for a few images at a time.
+- The gradient with respect to the image reads the kernel backwards, which XLA's library of fast convolutions (oneDNN,
+  see docs/pages/step_costs.md) does not do. Here the kernel is turned beforehand.
 - Inside a loop or a branch, a convolution in any other layout runs some forty times slower. Here every convolution is
   written in the fast layout, with explicit transposes.
 - If the result has fewer positions than the kernel has taps, XLA swaps image and kernel into a slow layout. Here this
@@ -29,6 +32,10 @@ from jax.custom_derivatives import SymbolicZero
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 MOST_TAPS = 9
 """Larger kernels do not use the product, whose columns would need this many times the memory of the image."""
+LARGE = 2**18
+"""Numbers in the images from which on their columns, twelve bytes or more for each, leave the cache."""
+AT_A_TIME = 4
+"""Images whose columns are computed together if those of all would leave the cache."""
 
 
 def conv_general_dilated(
@@ -113,14 +120,41 @@ def _derivative(height: Window, width: Window, options: Any, primals: Any, tange
     if not isinstance(dx, SymbolicZero) and _tiny(x, height, width):
         moved.append(_by_product(dx, w, height, width, options).astype(y.dtype))
     elif not isinstance(dx, SymbolicZero):
-        moved.append(_convolve(dx, w.transpose(0, 1, 3, 2), ("NHWC", "HWOI", "NHWC"), height, width, options))
+        turned = lax.rev(_turned(w.transpose(0, 1, 3, 2)), (0, 1))  # the transpose turns it again
+        moved.append(_convolve(dx, turned, ("NHWC", "HWOI", "NHWC"), height, width, options))
     if not isinstance(dw, SymbolicZero):
         small = height.taps * width.taps <= MOST_TAPS or _tiny(x, height, width)
-        moved.append((_by_product if small else _by_sliding)(x, dw, height, width, options).astype(y.dtype))
+        moved.append((_in_groups if small else _by_sliding)(x, dw, height, width, options).astype(y.dtype))
     return y, _kept(functools.reduce(jnp.add, moved), w)
 
 
 _conv.defjvp(_derivative, symbolic_zeros=True)
+
+
+def _turned(w: jax.Array) -> jax.Array:
+    """The kernel, turned by 180 degrees in a way that XLA does not move into the convolution."""
+    for axis in (0, 1):
+        taps = [lax.slice_in_dim(w, i, i + 1, axis=axis) for i in range(w.shape[axis])]
+        w = jnp.concatenate(taps[::-1], axis)
+    return w
+
+
+def _in_groups(x: jax.Array, dw: jax.Array, height: Window, width: Window, options: Any) -> jax.Array:
+    """`_by_product` of a few images at a time, on each device of its own, if there are many.
+
+    The columns are computed again for the gradient and not stored. A device adds up its part of the gradient over all
+    groups, so that the devices exchange it once.
+    """
+    devices, sharding = jax.device_count(), getattr(jax.typeof(x), "sharding", None)
+    split_by_hand = sharding is not None and any(sharding.spec)
+    if x.size < LARGE or x.shape[0] % (devices * AT_A_TIME) or split_by_hand:
+        return _by_product(x, dw, height, width, options)
+    groups = x.reshape(devices, -1, AT_A_TIME, *x.shape[1:])
+    kernels = jnp.broadcast_to(dw, (devices, *dw.shape))
+    product = jax.vmap(lambda images, kernel: _by_product(images, kernel, height, width, options))
+    group = jax.checkpoint(lambda i: product(lax.dynamic_index_in_dim(groups, i, 1, keepdims=False), kernels))
+    y = lax.map(group, jnp.arange(groups.shape[1])).swapaxes(0, 1)
+    return y.reshape(x.shape[0], *y.shape[3:])
 
 
 def _by_sliding(x: jax.Array, dw: jax.Array, height: Window, width: Window, options: Any) -> jax.Array:
@@ -145,12 +179,11 @@ def _by_product(x: jax.Array, dw: jax.Array, height: Window, width: Window, opti
         return _product(image, flat, precision)
     image = jnp.concatenate(columns, -1)
     parts = _product(image, dw.transpose(1, 2, 0, 3).reshape(kw * inputs, kh * outputs), precision)
-    lows = [height.pads[0] - i * height.dilation for i in range(kh)]
-    rows = sum(height.pads) + x.shape[1] - (kh - 1) * height.dilation
     split = lax.split(parts, [outputs] * kh, axis=3)
-    return functools.reduce(
-        jnp.add, [_pad(p, 1, (low, rows - x.shape[1] - low)) for p, low in zip(split, lows, strict=True)]
-    )
+    spread = (kh - 1) * height.dilation
+    placed = [_pad(part, 1, (spread - i * height.dilation, i * height.dilation)) for i, part in enumerate(split)]
+    low, high = height.pads
+    return _pad(functools.reduce(jnp.add, placed), 1, (low - spread, high - spread))
 
 
 def _product(image: jax.Array, flat: jax.Array, precision: Any) -> jax.Array:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax import lax
-from jax.sharding import Mesh, PartitionSpec as P
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
 
+from experiments.models import convolution
 from experiments.models.convolution import conv_general_dilated
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -102,6 +103,65 @@ def test_transformations(name):
         for f in (conv_general_dilated, lax.conv_general_dilated)
     )
     chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=2e-6)
+
+
+@pytest.fixture
+def groups(monkeypatch):
+    """Images are computed in groups, however few they are."""
+    monkeypatch.setattr(convolution, "LARGE", 0)
+
+
+def many(dtype=jnp.float32):
+    """Two groups of images for each device."""
+    x, w = arrays(3, dtype)
+    count = 2 * convolution.AT_A_TIME * jax.device_count()
+    return jax.random.normal(jax.random.key(2), (count, *x.shape[1:]), dtype), w
+
+
+@pytest.mark.parametrize(("strides", "padding", "dilation", "size"), [case for case in CASES if case[3] <= 3])
+def test_groups_of_images(strides, padding, dilation, size, groups):
+    (x, _), (_, w) = many(), arrays(size)
+
+    def total(conv, w):
+        y = conv(x, w, strides, padding, None, dilation, LAYOUT)
+        return jnp.sum(jnp.sin(y) * y) / y.size
+
+    found, expected = (
+        jax.jit(jax.grad(lambda w, conv=conv: total(conv, w)))(w)
+        for conv in (conv_general_dilated, lax.conv_general_dilated)
+    )
+    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TRANSFORMED)
+def test_transformations_of_groups(name, groups):
+    x, w = many()
+    found, expected = (
+        jax.jit(lambda x, w, f=f: TRANSFORMED[name](f, x, w))(x, w)
+        for f in (conv_general_dilated, lax.conv_general_dilated)
+    )
+    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=2e-6)
+
+
+def test_many_images_are_computed_in_a_loop_that_keeps_no_columns():
+    x, w = jnp.ones((64, 64, 64, 2)), jnp.ones((3, 3, 2, 2))
+    grad = jax.jit(jax.grad(lambda w, x: jnp.sum(conv_general_dilated(x, w, (1, 1), "SAME", None, None, LAYOUT) ** 2)))
+    few = grad.lower(w, x[:4]).as_text()
+    many = grad.lower(w, x).as_text()
+    assert "while" in many
+    assert "while" not in few
+    assert f"{64 * 64 * 64}x6xf32" not in many, "columns of all images"
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
+def test_devices_exchange_the_gradient_once(kind, groups):
+    mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(kind,))
+    (x, w), on = many(), lambda a, *axes: jax.device_put(a, NamedSharding(mesh, P(*axes)))
+    compiled = jax.jit(gradient, static_argnums=0).lower(conv_general_dilated, on(x, "data"), on(w)).compile()
+    assert len(re.findall(r" all-reduce(?:-start)?\(", compiled.as_text())) == 1
+    assert not re.search(r" (all-gather|all-to-all|collective-permute)(-start)?\(", compiled.as_text())
+    expected = jax.jit(gradient, static_argnums=0)(lax.conv_general_dilated, x, w)
+    chex.assert_trees_all_close(compiled(on(x, "data"), on(w)), expected, rtol=1e-5, atol=2e-6)
 
 
 def test_float64(x64):
