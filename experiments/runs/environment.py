@@ -15,7 +15,7 @@ PACKAGES = ("pugd_optax", "jax", "jaxlib", "optax", "flax", "numpy", "scikit-lea
 
 
 def environment() -> dict[str, Any]:
-    """Versions, commit and machine."""
+    """Versions, commit, machine, and the flags of the compiler."""
     device = jax.devices()[0]
     return {
         "started": datetime.datetime.now(datetime.UTC).isoformat(),
@@ -25,6 +25,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "device": f"{len(jax.devices())} x {device.device_kind} ({device.platform})",
         "cores": os.cpu_count(),
+        "xla_flags": os.environ.get("XLA_FLAGS"),
     }
 
 
