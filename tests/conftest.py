@@ -46,7 +46,9 @@ gc.set_threshold(50_000)  # tracing makes many small objects: at Python's 700, a
 
 hypothesis.settings.register_profile("local", deadline=None, max_examples=30)
 hypothesis.settings.register_profile("ci", deadline=None, max_examples=30, derandomize=True)
-hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+hypothesis.settings.register_profile("quick", deadline=None, max_examples=10)
+_PROFILE = "ci" if os.environ.get("CI") else "quick" if os.environ.get("PUGD_COMPILE") else "local"
+hypothesis.settings.load_profile(_PROFILE)
 
 
 @pytest.hookimpl(wrapper=True)

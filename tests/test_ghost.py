@@ -13,8 +13,9 @@ from flax import linen as nn
 from pugd_optax import per_example
 from tests.conftest import QUICKLY
 from tests.ghost_models import BATCH, CASES, IMAGES, LABELS, RANDOM, VECTORS, merged_axes
+from tests.tiers import slow_but
 
-LARGE = ("scanned", "vit", "residual")
+QUICK = ("dense", "recurrent", "vmap", "merged axes", "pieces", "functions")
 
 
 def both(losses_fn, params):
@@ -27,7 +28,7 @@ def both(losses_fn, params):
     return run(per_example.ghost), run(per_example.reference)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LARGE else n for n in CASES])
+@pytest.mark.parametrize("name", slow_but(QUICK, CASES))
 def test_agrees_with_the_reference(name, x64):
     (mine, squares), (exact, expected) = both(*CASES[name]())
     rtol = 1e-6 if name == "nnx" else 1e-9  # NNX's attention rounds to float32 on its way
@@ -35,7 +36,7 @@ def test_agrees_with_the_reference(name, x64):
     assert optax.tree.norm(optax.tree.sub(mine, exact)) < rtol * optax.tree.norm(exact)
 
 
-@pytest.mark.parametrize("name", ["dense", "language"])
+@pytest.mark.parametrize("name", slow_but(QUICK, ["dense", "language"]))
 def test_agrees_in_float32(name):
     (mine, squares), (exact, expected) = both(*CASES[name]())
     np.testing.assert_allclose(squares, expected, rtol=1e-5)

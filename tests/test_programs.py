@@ -13,7 +13,9 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
+from pugd_optax import methods
 from tests.contract.given import RESTING, build, each, every_method
+from tests.tiers import FEW, slow_but
 
 GATES = ("ae_sam", "looksam", "rst", "rts_pugd")
 """Methods that are active now and then: told that they are, while tracing."""
@@ -204,7 +206,7 @@ def test_an_idle_step_is_one_branch_without_a_second_gradient(name):
     assert counts["dot_general"] == primitives(by_hand(Network.gradient, base, net), net.params)["dot_general"]
 
 
-@every_method
+@pytest.mark.parametrize("name", slow_but(FEW, methods.__all__))
 def test_additions_grow_with_the_leaves(name):
     """A global sum is added up once, and not again in whatever reads it: that would be leaves x leaves additions."""
 

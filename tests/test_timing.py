@@ -10,9 +10,10 @@ import optax
 import pytest
 
 from pugd_optax import rts_pugd, sam, schedules, timing
-from tests.contract.given import build, gated_method
+from tests.contract.given import RESTING, build
 from tests.problems import classifier, examples, extra_args
 from tests.test_triggers import GAPS, NORMS, STEPS, decisions
+from tests.tiers import FEW, slow_but
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ ALL_GATES = {
 }
 
 
-@gated_method
+@pytest.mark.parametrize("name", slow_but(FEW, RESTING))
 def test_every_method_takes_every_gate(name, strict_dtypes):
     """All of them in one compiled scan; the state says what each gate decided."""
     txs = {kind: build(name, when=gate) for kind, gate in ALL_GATES.items()}

@@ -187,6 +187,7 @@ def distance_from_truth(tx, data):
     return jnp.sum((predict(params) - beta) ** 2)
 
 
+@pytest.mark.slow
 def test_large_forward_steps_favour_sparse_solutions(x64):
     """The implicit bias of the paper: backward < plain < exact < forward with a small < with a large step."""
     random = np.random.default_rng(0)

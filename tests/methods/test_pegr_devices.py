@@ -20,7 +20,7 @@ MODELS = {
 }
 LARGE = ("residual", "language")
 CASES = [
-    pytest.param(name, per_example.ghost, checked, marks=[pytest.mark.slow] if name in LARGE and checked else [])
+    pytest.param(name, per_example.ghost, checked, marks=[pytest.mark.slow] if name in LARGE else [])
     for name in MODELS
     for checked in (True, False)
 ]

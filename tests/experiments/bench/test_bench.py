@@ -87,6 +87,7 @@ def test_bars_depend_on_where_the_time_goes():
     assert lpg.bar_on("tiny") == lpg.bar == 1.03
 
 
+@pytest.mark.slow
 def test_compilation_compares_with_as_many_gradients_by_hand(tmp_path):
     words = ["--leaves", "4", "--only", "sam", "noise_injection", "--out", str(tmp_path)]
     command.main(["compilation", *words], QUIET)
@@ -111,10 +112,8 @@ def test_a_network_of_accelerators_is_the_same_command(tmp_path):
     assert result["parameters"] > 7e4
 
 
-@pytest.mark.parametrize(
-    ("text", "parameters"),
-    [pytest.param("resnet50:2:bfloat16", 2e7, marks=pytest.mark.slow), ("vit_tiny:2:bfloat16", 5e6)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("text", "parameters"), [("resnet50:2:bfloat16", 2e7), ("vit_tiny:2:bfloat16", 5e6)])
 def test_networks_of_accelerators_compute_in_bfloat16_and_keep_float32_gradients(text, parameters):
     def gradient():
         problem = problems.problem(text)
@@ -169,6 +168,7 @@ def test_every_gate_runs_the_same_training():
         chex.assert_trees_all_close(end, ends[0], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_fraction_writes_a_row_for_each_gate_and_fraction(tmp_path, monkeypatch):
     monkeypatch.setattr(fraction, "FRACTIONS", (0.0, 0.5))
     options = ["--problems", "mlp8:8", "--steps", "4", "--repeats", "1", "--out", str(tmp_path)]

@@ -14,25 +14,12 @@ from experiments.claims.claim import Choice, Finding, Line, Panel, Power, Saved,
 from experiments.claims.conditions import exact, judge
 from experiments.config.errors import UsageError
 from experiments.report.stats import below, interval, show
+from tests.tiers import slow_but
 
 pytestmark = pytest.mark.xdist_group("claims")  # what the module builds is built once
 FRESH = 7_000
-LONG = (
-    "bound.pac",
-    "bound.prior",
-    "gr.flooding",
-    "lpg.bound",
-    "noise.explicit",
-    "noise.relu",
-    "noise.variance",
-    "unify.table",
-)
-"""Claims that take more than two seconds at smoke scale."""
-
-
-def each_claim(*names: str) -> pytest.MarkDecorator:
-    marked = [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in names]
-    return pytest.mark.parametrize("name", marked)
+QUICK = ("lpg.classes", "pegr.real", "pegr.variance")
+"""Claims that take less than a second at smoke scale."""
 
 
 @functools.cache
@@ -45,7 +32,7 @@ def mean(name: str, row: str, column: str) -> float:
     return float(np.mean(smoke(name).rows[row][column]))
 
 
-@each_claim(*(name for name in catalog.claims() if not catalog.trained(name)))
+@pytest.mark.parametrize("name", slow_but(QUICK, (name for name in catalog.claims() if not catalog.trained(name))))
 def test_finds_numbers_panels_and_conditions(name):
     finding = smoke(name)
     assert finding.conditions
@@ -66,6 +53,7 @@ def test_lab_note_says_what_decides(name):
     assert not re.search(r"<[a-z]", note), "a page takes it for HTML and shows nothing"
 
 
+@pytest.mark.slow
 def test_pegr_learns_the_signal():
     error = functools.partial(mean, "pegr.signal", column="test error")
     assert error("PEGR 0.03") < 0.1 < 0.4 < error("gradient descent")
@@ -193,6 +181,7 @@ def test_what_cannot_be_kept_is_refused_before_it_is_computed(tmp_path, monkeypa
             command.main(options, Console())
 
 
+@pytest.mark.slow
 def test_a_claim_leaves_finding_page_and_provenance(tmp_path, capsys):
     with jax.numpy_rank_promotion("allow"):
         command.main(command.Options("lpg.balanced", "smoke", FRESH, tmp_path), Console(width=200))

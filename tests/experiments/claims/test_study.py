@@ -198,6 +198,7 @@ def test_what_an_accelerator_is_for_is_all_that_is_at_real_scale():
     assert (names, options.scale) == (list(command.ACCELERATOR), "paper")
 
 
+@pytest.mark.slow
 def test_a_budget_stops_at_the_next_step_and_the_same_command_goes_on(tmp_path, monkeypatch):
     class Timer(threading.Thread):
         """Goes off when the run has had two epochs."""

@@ -177,6 +177,7 @@ def settings(how: random.Random) -> dict[str, Any]:
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("checked_alone")
 @pytest.mark.filterwarnings("default")  # Optax warns of some schedules
 def test_settings_are_an_experiment_or_one_line():

@@ -62,6 +62,7 @@ def test_a_run_folder_tells_the_whole_story(tmp_path):
     assert (result["best_epoch"], result["val_accuracy"]) == (best["epoch"], best["val_accuracy"])
 
 
+@pytest.mark.slow
 def test_a_report_is_rebuilt_from_the_folders_alone(tmp_path, capsys):
     main(["train", "--method", "pugd", *SMALL, "--out", "out", "--seeds", "2"])
     printed = capsys.readouterr().out
@@ -88,6 +89,7 @@ def test_rows_are_means_and_deviations_over_seeds():
     assert np.isnan(second.images_per_second)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_numbers(tmp_path):
     for out in ("one", "two"):
         main(["train", "--method", "sam", *SMALL, "--noise", "symmetric:0.2", "--out", out])

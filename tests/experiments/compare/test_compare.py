@@ -65,6 +65,7 @@ def test_a_method_for_long_tails_takes_part_where_there_is_one(monkeypatch):
         assert {*contestants(Setting(name, base, ()))} == expected
 
 
+@pytest.mark.slow
 def test_command_and_page_at_smoke_scale(tmp_path):
     said = io.StringIO()
     with jax.numpy_rank_promotion("allow"):

@@ -16,6 +16,7 @@ from experiments.models import zoo
 from experiments.models.functional import network
 from experiments.models.resnet import WideResNet
 from experiments.training import experiment
+from tests.tiers import slow_but
 
 PRESETS = presets.notes()
 COSTS = {
@@ -56,7 +57,7 @@ def test_the_recipes_of_the_papers_are_there():
 
 
 @pytest.mark.usefixtures("small_networks")
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", slow_but(("fast_cifar10",), PRESETS))
 def test_a_preset_is_traced(name):
     config = dataclasses.replace(presets.load(name), epochs=2, devices=1)
     made = experiment.prepare(config)

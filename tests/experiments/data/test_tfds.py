@@ -102,6 +102,7 @@ def test_what_is_not_prepared_is_told_with_the_command(tmp_path, monkeypatch):
         data.load(spec("tfds:no_test"), tmp_path)
 
 
+@pytest.mark.slow
 def test_damaged_files_are_read_or_refused_in_one_line(tmp_path, monkeypatch):
     prepare(tmp_path / "sets", "some_set", {"train": 6, "test": 3})
     files = {path: path.read_bytes() for path in sorted((tmp_path / "sets").rglob("*")) if path.is_file()}

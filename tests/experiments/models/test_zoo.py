@@ -12,6 +12,7 @@ from experiments.models import fast
 from experiments.models.convolution import conv_general_dilated
 from experiments.models.functional import network
 from experiments.models.zoo import MODELS, constructor
+from tests.tiers import slow_but
 
 
 def size(name: str, **settings) -> int:
@@ -73,7 +74,7 @@ def test_resnet18_by_hand():
 
 
 @pytest.mark.parametrize("norm", ["group", "batch"])
-@pytest.mark.parametrize("name", sorted(MODELS))
+@pytest.mark.parametrize("name", slow_but(("fast", "mlp", "resnet8", "vit_tiny"), sorted(MODELS)))
 def test_every_model_maps_images_to_float32_logits(name, norm):
     make = constructor(name, image_shape=(16, 16, 1), num_classes=7, norm=norm, dtype="bfloat16")
     model = nnx.eval_shape(lambda: make(nnx.Rngs(0)))

@@ -19,6 +19,7 @@ from experiments.runs.state import initial
 from experiments.training import optimizer
 from experiments.training.objective import CROSS_ENTROPY, LOSSES, criterion
 from experiments.training.step import make_step
+from tests.tiers import FEW, slow_but
 
 RNG = np.random.default_rng(0)
 LOGITS, LABELS = RNG.normal(size=(12, 3)), np.arange(12) % 3
@@ -157,7 +158,7 @@ def trace(method: str, loss: str, reweight: str, flooding: str, mixup: float):
     return jax.tree.map(lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), state, after), metrics.loss.shape
 
 
-@pytest.mark.parametrize("method", ["none", *pugd_optax.methods.__all__])
+@pytest.mark.parametrize("method", slow_but(FEW, ["none", *pugd_optax.methods.__all__]))
 def test_every_method_takes_weights_flooding_and_mixed_labels(method):
     same, loss = trace(method, "ldam", "drw:0.5", "iflood:0.1", 0.2)
     assert all(jax.tree.leaves(same))

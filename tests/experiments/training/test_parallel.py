@@ -89,6 +89,7 @@ def in_turn(method, devices):
     return jax.device_get(params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["shard_map", "pmap"])
 def test_a_program_for_each_device_perturbs_with_its_own_examples(mode):
     params, _, metrics = trained(method="sam", method_options=(("radius", "0.5"),), parallel=mode, devices=4)
@@ -132,6 +133,7 @@ def test_devices_draw_their_own_augmentation():
     assert float(mean) != pytest.approx(float(own), abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"method_options": (("when", "after:0.34"),)}, {"method": "ae_sam"}], ids=str)
 def test_several_steps_a_call_are_the_same_steps(settings):
     assert_close(trained(**settings, steps_per_call=2), trained(**settings))

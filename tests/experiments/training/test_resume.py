@@ -20,6 +20,7 @@ from experiments.runs import checkpoint, run_dir
 from experiments.runs.signals import graceful_shutdown
 from experiments.training import trainer
 from experiments.training.experiment import prepare
+from tests.tiers import slow_but
 
 BASE = Config(
     model="mlp", train_size=80, val_size=40, batch=20, epochs=3, noise="symmetric:0.2", augment="crop", devices=1
@@ -32,7 +33,6 @@ CASES = {
     "a gate with memory": {"method": "sam", "method_options": (("when", "large_gradient"),)},
     "BatchNorm": {"method": "none", "model": "resnet8", "norm": "batch"},
 }
-LONG = ("rts_pugd", "BatchNorm")
 
 
 def stopping(experiment, after, number=signal.SIGTERM):
@@ -71,7 +71,7 @@ def assert_same_bits(one, two):
         assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
-@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.slow) if c in LONG else c for c in CASES])
+@pytest.mark.parametrize("case", slow_but(("a gate with memory",), CASES))
 def test_stopped_within_an_epoch_and_resumed(case, tmp_path):
     experiment = prepare(dataclasses.replace(BASE, **CASES[case]))
     trainer.run(experiment, 0, tmp_path / "whole")

@@ -89,6 +89,7 @@ def test_what_cannot_be_meant_is_answered(method, text, said):
         )
 
 
+@pytest.mark.slow
 def test_microbatches_must_divide_the_part():
     config = Config(model="mlp", method="sam", second_batch="0.1", accumulate=2, devices=1)
     with pytest.raises(UsageError, match="--accumulate 2: does not divide the 5"):

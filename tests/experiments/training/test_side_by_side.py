@@ -105,6 +105,7 @@ def test_what_no_program_depends_on_shares_one():
     assert prepare(dataclasses.replace(SMALL, momentum=0.8)).step is not plain.step
 
 
+@pytest.mark.slow
 def test_one_program_serves_every_learning_rate_and_weight_decay():
     one = prepare(dataclasses.replace(SMALL, lr="cosine:0.1:0.0"))
     other = prepare(dataclasses.replace(SMALL, lr="linear:0.3:0.1", weight_decay=0.01))

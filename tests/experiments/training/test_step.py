@@ -125,6 +125,7 @@ def test_crops_are_windows_of_the_padded_image_and_flips_their_mirror():
     assert augment.crop_flip(jax.random.key(0), images).dtype == jnp.uint8
 
 
+@pytest.mark.slow
 def test_every_step_draws_its_own_augmentation():
     net, data = small(), some_data()
     noise = lambda key, data, indices: (jax.random.normal(key, (6, 4, 4, 1)), data.labels[indices])

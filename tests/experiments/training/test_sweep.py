@@ -109,6 +109,7 @@ def test_labels_that_some_file_systems_take_for_one_are_refused():
         sweep.run(both, Console(quiet=True))
 
 
+@pytest.mark.slow
 def test_a_broken_seed_is_told_of_and_the_others_are_trained(tmp_path, capsys, monkeypatch):
     train = lambda *more: main(["train", *SMALL, "--out", "out", *more])
     assert train("--seeds", "2") == 0
@@ -205,6 +206,7 @@ def test_a_signal_ends_the_whole_sweep(monkeypatch, capsys):
     assert capsys.readouterr().err == "stopped: sam, seed 0: SIGTERM at step 3; --resume goes on\n"
 
 
+@pytest.mark.slow
 def test_tables_in_markdown_and_csv(tmp_path):
     main(["sweep", "--method", "none,sam", *SMALL, "--seeds", "2", "--out", "out"])
     text = (tmp_path / "out" / "report.md").read_text()

@@ -22,6 +22,7 @@ from experiments.runs import checkpoint, run_dir
 from experiments.training import side_by_side, sweep, trainer
 from experiments.training.experiment import prepare
 from experiments.training.together import Group, over_seeds
+from tests.tiers import slow_but
 
 BASE = Config(
     **{
@@ -105,7 +106,7 @@ def alone(tmp_path_factory):
     return ended
 
 
-@pytest.mark.parametrize("case", ["sgd", "sam", *(pytest.param(c, marks=pytest.mark.slow) for c in list(CASES)[2:])])
+@pytest.mark.parametrize("case", slow_but(("sgd",), CASES))
 def test_each_seed_ends_where_it_does_alone(case, tmp_path, alone, rounds):
     expected = alone(case)
     assert not rounds
@@ -116,6 +117,7 @@ def test_each_seed_ends_where_it_does_alone(case, tmp_path, alone, rounds):
     assert_close(found, expected)
 
 
+@pytest.mark.slow
 def test_seeds_are_divided_evenly_and_compiled_once(tmp_path, rounds):
     call = over_seeds(prepare(dataclasses.replace(BASE, **RTS, momentum=0.8)).step)
     train(tmp_path, at_once=4, **RTS, momentum=0.8, **{"seeds": 5})
