@@ -143,18 +143,21 @@ def _in_groups(x: jax.Array, dw: jax.Array, height: Window, width: Window, optio
     """`_by_product` of a few images at a time, on each device of its own, if there are many.
 
     The columns are computed again for the gradient and not stored. A device adds up its part of the gradient over all
-    groups, so that the devices exchange it once.
+    groups, so that the devices exchange it once. Images with an explicit sharding are not divided further.
     """
-    devices, sharding = jax.device_count(), getattr(jax.typeof(x), "sharding", None)
-    split_by_hand = sharding is not None and any(sharding.spec)
-    if x.size < LARGE or x.shape[0] % (devices * AT_A_TIME) or split_by_hand:
+    devices, explicit = jax.device_count(), any(jax.typeof(x).sharding.spec)
+    if x.size < LARGE or x.shape[0] % (devices * AT_A_TIME) or explicit:
         return _by_product(x, dw, height, width, options)
     groups = x.reshape(devices, -1, AT_A_TIME, *x.shape[1:])
-    kernels = jnp.broadcast_to(dw, (devices, *dw.shape))
     product = jax.vmap(lambda images, kernel: _by_product(images, kernel, height, width, options))
-    group = jax.checkpoint(lambda i: product(lax.dynamic_index_in_dim(groups, i, 1, keepdims=False), kernels))
-    y = lax.map(group, jnp.arange(groups.shape[1])).swapaxes(0, 1)
-    return y.reshape(x.shape[0], *y.shape[3:])
+    group = jax.checkpoint(lambda x, w, i: product(lax.dynamic_index_in_dim(x, i, 1, keepdims=False), w))
+
+    def results(w: jax.Array) -> jax.Array:
+        kernels = jnp.broadcast_to(w, (devices, *w.shape))
+        y = lax.map(lambda i: group(groups, kernels, i), jnp.arange(groups.shape[1])).swapaxes(0, 1)
+        return y.reshape(x.shape[0], *y.shape[3:])
+
+    return jax.jvp(results, (jnp.zeros_like(dw),), (dw,))[1]  # before 0.10, JAX transposes a loop only as a derivative
 
 
 def _by_sliding(x: jax.Array, dw: jax.Array, height: Window, width: Window, options: Any) -> jax.Array:

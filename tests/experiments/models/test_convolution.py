@@ -140,7 +140,7 @@ def test_transformations_of_groups(name, groups):
         jax.jit(lambda x, w, f=f: TRANSFORMED[name](f, x, w))(x, w)
         for f in (conv_general_dilated, lax.conv_general_dilated)
     )
-    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=2e-6)
+    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_many_images_are_computed_in_a_loop_that_keeps_no_columns():
