@@ -20,6 +20,9 @@ from matplotlib.figure import Figure
 MARKED = 12
 """Curves with at most this many points have markers."""
 
+MANY = 5
+"""A legend with more lines than this gets a space of its own above the curves."""
+
 MARKERS = "os^Dv"
 
 
@@ -48,7 +51,7 @@ def draw(panels: Sequence[Panel], path: Path) -> None:
 def _scales(axis: Axes, panel: Panel) -> None:
     """Logarithmic axes with plain numbers; a swept quantity with few values has a tick at each; epochs are whole."""
     if panel.x == "epoch":
-        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(steps=[1, 2, 5, 10], integer=True))
     if "x" in panel.log:
         axis.set_xscale("log")
         swept = sorted({x for line in panel.lines for x in line.x})
@@ -89,6 +92,9 @@ def _curves(axis: Axes, panel: Panel) -> None:
         # On a logarithmic axis a band that reaches below 0 would hide the mean.
         low = np.maximum(mean - half, mean / 10) if "y" in panel.log else mean - half
         axis.fill_between(line.x, low, mean + half, color=colour, alpha=0.15, linewidth=0)
+    if len(panel.lines) > MANY and "y" not in panel.log:
+        low, high = axis.get_ylim()
+        axis.set_ylim(low, high + 0.07 * len(panel.lines) * (high - low))
     axis.legend(facecolor="white", edgecolor="none", framealpha=0.8, fontsize=8)
 
 
