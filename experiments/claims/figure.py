@@ -21,7 +21,7 @@ MARKED = 12
 """Curves with at most this many points have markers."""
 
 MANY = 5
-"""A legend with more lines than this gets a space of its own above the curves."""
+"""Above curves with few points a legend with more lines than this gets a space of its own."""
 
 MARKERS = "os^Dv"
 
@@ -92,7 +92,7 @@ def _curves(axis: Axes, panel: Panel) -> None:
         # On a logarithmic axis a band that reaches below 0 would hide the mean.
         low = np.maximum(mean - half, mean / 10) if "y" in panel.log else mean - half
         axis.fill_between(line.x, low, mean + half, color=colour, alpha=0.15, linewidth=0)
-    if len(panel.lines) > MANY and "y" not in panel.log:
+    if len(panel.lines) > MANY and len(panel.lines[0].x) <= MARKED and "y" not in panel.log:
         low, high = axis.get_ylim()
         axis.set_ylim(low, high + 0.07 * len(panel.lines) * (high - low))
     axis.legend(facecolor="white", edgecolor="none", framealpha=0.8, fontsize=8)
