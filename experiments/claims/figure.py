@@ -91,6 +91,8 @@ def _curves(axis: Axes, panel: Panel) -> None:
         )
         # On a logarithmic axis a band that reaches below 0 would hide the mean.
         low = np.maximum(mean - half, mean / 10) if "y" in panel.log else mean - half
+        if len(line.x) == 1:
+            axis.errorbar(line.x, mean, [mean - low, half], fmt="none", color=colour, elinewidth=0.8, capsize=2)
         axis.fill_between(line.x, low, mean + half, color=colour, alpha=0.15, linewidth=0)
     if len(panel.lines) > MANY and len(panel.lines[0].x) <= MARKED and "y" not in panel.log:
         low, high = axis.get_ylim()

@@ -35,7 +35,8 @@ of them, and some trainings are shared by several claims. Where time is measured
 Columns of trained networks: *cost*, gradient evaluations relative to plain training for the epochs of the setting;
 *test %*, after the last epoch, for a row that is stopped early at the peak; *validation %*, after the last epoch; *its
 peak %*, the best of all epochs; *training %*, with the labels trained on, wrong ones included; *cos(g, g\\*)*, cosine
-of the gradient and the perturbed one, mean over the epochs. Bands of the curves are 95 % intervals over seeds.
+of the gradient and the perturbed one, mean over the epochs. Bands of the curves are 95 % intervals over seeds. The
+seeds of a setting share its test examples: intervals are over training examples, starts and orders, not over test sets.
 """
 
 
