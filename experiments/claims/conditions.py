@@ -8,8 +8,10 @@ matter; the margin is stated before the runs. With the interval of the effect a 
     undecided       if it contains both.
 
 The levels of the intervals are Holm's over the conditions of a claim, so that a claim with no true effect finds one
-with a probability of at most 5 %. An exact value has an interval of width 0. Seeds at which a run diverged are left
-out; if this is more than a tenth of the seeds, the condition is undecided.
+with a probability of at most 5 %. The p-value is that of the result: if it holds, of an effect of at most `least`; if
+it does not hold, of an effect of at least `least` + margin; if undecided, the smaller of the two. An exact value has an
+interval of width 0. Seeds at which a run diverged are left out; if this is more than a tenth of the seeds, the
+condition is undecided.
 
 References:
   Holm, *A Simple Sequentially Rejective Multiple Test Procedure*, Scandinavian Journal of Statistics 6, 1979.
@@ -55,7 +57,7 @@ class Condition(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """A condition, its result, Holm's p-value, and half the width of its interval at Holm's level."""
+    """A condition, its result, the p-value of the result after Holm, and half its interval's width at Holm's level."""
 
     condition: Condition
     result: Result
@@ -143,13 +145,16 @@ def _family(conditions: Sequence[Condition]) -> list[Judged]:
     ranks = np.argsort(np.argsort(smaller, kind="stable"))
     levels = LEVEL / np.maximum(len(conditions) - np.minimum(ranks, decided), 1)
     found = zip(conditions, holds, adjusted, levels, strict=True)
-    return [_judged(condition, p <= level, adjusted, level) for condition, p, adjusted, level in found]
+    return [_judged(condition, p, adjusted, level) for condition, p, adjusted, level in found]
 
 
-def _judged(condition: Condition, holds: bool, p: float, level: float) -> Judged:
-    result: Result = "undecided" if p > LEVEL else "holds" if holds else "does not hold"
+def _judged(condition: Condition, holds: float, p: float, level: float) -> Judged:
+    """The result of a condition, from its own p-value of holding, Holm's of any result, and its level."""
+    result: Result = "undecided" if p > LEVEL else "holds" if holds <= level else "does not hold"
+    if result == "holds":  # the other test, of less than is of interest, may have the smaller p-value
+        p = max(p, min(1.0, holds * LEVEL / level))
     half = stats.t.ppf(1 - level / 2, condition.freedom) * condition.error if condition.error else 0.0
-    return Judged(condition, result, p, float(half))
+    return Judged(condition, result, float(p), float(half))
 
 
 def _p(distance: float, condition: Condition) -> float:

@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 
 from experiments.claims.claim import Panel
+from experiments.claims.conditions import DIVERGED
 from experiments.report.plotting import GRID, PALETTE, STYLE, save, styles
 from experiments.report.stats import interval
 
@@ -18,6 +19,9 @@ from matplotlib.figure import Figure
 
 MARKED = 12
 """Curves with at most this many points have markers."""
+
+MANY = 5
+"""Above curves with few points a legend with more lines than this gets a space of its own."""
 
 MARKERS = "os^Dv"
 
@@ -45,7 +49,9 @@ def draw(panels: Sequence[Panel], path: Path) -> None:
 
 
 def _scales(axis: Axes, panel: Panel) -> None:
-    """Logarithmic axes with plain numbers; a swept quantity with few values has a tick at each."""
+    """Logarithmic axes with plain numbers; a swept quantity with few values has a tick at each; epochs are whole."""
+    if panel.x == "epoch":
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(steps=[1, 2, 5, 10], integer=True))
     if "x" in panel.log:
         axis.set_xscale("log")
         swept = sorted({x for line in panel.lines for x in line.x})
@@ -56,14 +62,19 @@ def _scales(axis: Axes, panel: Panel) -> None:
         axis.set_yscale("log")
         low, high = axis.get_ylim()
         axis.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.yaxis.set_minor_formatter(ticker.FuncFormatter(lambda value, _: f"{value:.2g}" if high < 10 * low else ""))
+        digits = "123456789" if high < 10 * low else "25" if high < 100 * low else ""
+        axis.yaxis.set_minor_formatter(
+            ticker.FuncFormatter(lambda value, _: f"{value:.2g}" if f"{value:.0e}"[0] in digits else "")
+        )
 
 
 def _curves(axis: Axes, panel: Panel) -> None:
+    """Means with bands; a point at which too many runs diverged is left out."""
     style = styles([line.label for line in panel.lines])
     for line in panel.lines:
         theory = all(len(values) == 1 for values in line.y)
-        mean, half, _ = np.array([interval(values) for values in line.y]).T
+        mean, half, diverged = np.array([interval(values) for values in line.y]).T
+        mean[diverged > DIVERGED * np.array([len(values) for values in line.y])] = np.nan
         colour, dashes = style[line.label]
         marker = "" if theory or len(line.x) > MARKED else "o"
         face = colour if dashes == "-" else "white"
@@ -80,8 +91,13 @@ def _curves(axis: Axes, panel: Panel) -> None:
         )
         # On a logarithmic axis a band that reaches below 0 would hide the mean.
         low = np.maximum(mean - half, mean / 10) if "y" in panel.log else mean - half
+        if len(line.x) == 1:
+            axis.errorbar(line.x, mean, [mean - low, half], fmt="none", color=colour, elinewidth=0.8, capsize=2)
         axis.fill_between(line.x, low, mean + half, color=colour, alpha=0.15, linewidth=0)
-    axis.legend(frameon=False, fontsize=8)
+    if len(panel.lines) > MANY and len(panel.lines[0].x) <= MARKED and "y" not in panel.log:
+        low, high = axis.get_ylim()
+        axis.set_ylim(low, high + 0.07 * len(panel.lines) * (high - low))
+    axis.legend(facecolor="white", edgecolor="none", framealpha=0.8, fontsize=8)
 
 
 def _points(axis: Axes, panel: Panel) -> None:

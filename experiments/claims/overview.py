@@ -69,9 +69,11 @@ def older(saved: Saved) -> bool:
     return saved.trainings is not None and not saved.finding.choices
 
 
-def seeds(saved: Saved) -> int:
-    """The number of seeds behind the table of a finding."""
-    return max(len(values) for row in saved.finding.rows.values() for values in row.values())
+def seeds(saved: Saved) -> str:
+    """The number of seeds behind the rows of a finding, the fewest and the most."""
+    counts = [max(len(values) for values in row.values()) for row in saved.finding.rows.values()]
+    fewest, most = min(counts), max(counts)
+    return f"{most} seed{'s' if most > 1 else ''}" if fewest == most else f"{fewest} to {most} seeds"
 
 
 def _tested(saved: Saved) -> list[str]:
@@ -80,8 +82,8 @@ def _tested(saved: Saved) -> list[str]:
     sure = ", ".join(f"{count} {word}" for result, word in WORDS.items() if (count := results[result]))
     where = f"[`{saved.name}`](#{saved.name.replace('.', '')}): {catalog.setting(saved.name)}"
     protocol = "; not yet repeated with the current protocol" if older(saved) else ""
-    seed = f"{seeds(saved)} seed{'s' if seeds(saved) > 1 else ''}"
-    return [catalog.statement(saved.name), verdict(saved.finding.conditions), where, f"{seed}: {sure}{protocol}"]
+    how = f"{seeds(saved)}: {sure}{protocol}"
+    return [catalog.statement(saved.name), verdict(saved.finding.conditions), where, how]
 
 
 def _waiting(name: str) -> list[str]:

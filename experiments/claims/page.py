@@ -23,12 +23,20 @@ intervals (Student's t). A condition states that an effect, a paired difference 
 if its interval is above the bound. It *does not hold* if its interval reaches below the bound and stays below the
 smallest effect of interest. It is *undecided* if its interval contains both. A seed at which a run diverged is left
 out; if more than a tenth of the seeds diverged, the condition is undecided. The intervals of the conditions of one
-claim are at Holm's levels, so that a claim without any true effect finds one with a probability of at most 5 %. The
-verdict depends only on the conditions of kind *paper*, which the paper states; those of kind *extra* are tested as
-well. If all of them hold, the verdict is *holds here*; if none holds and all are decided, *does not hold here*; if none
-holds and some are undecided, *undecided here*; otherwise *holds partly*. These are reproductions in small settings, not
-the tables of the papers. The seconds of a command do not include trainings that existed before; the seconds of the
-trainings include all of them, and some trainings are shared by several claims.
+claim are at Holm's levels, so that a claim without any true effect finds one with a probability of at most 5 %; they
+are wider than those of the tables. The p-value, after Holm, is that of the result: where a condition does not hold, a
+small one says that the effect is below the smallest of interest. The verdict depends only on the conditions of kind
+*paper*, which the paper states; those of kind *extra* are tested as well and never change it. If all of the paper's
+hold, the verdict is *holds here*; if none holds and all are decided, *does not hold here*; if none holds and some are
+undecided, *undecided here*; otherwise *holds partly*. These are reproductions in small settings, not the tables of the
+papers. The seconds of a command do not include trainings that existed before; the seconds of the trainings include all
+of them, and some trainings are shared by several claims. Where time is measured, a seed is a repetition.
+
+Columns of trained networks: *cost*, gradient evaluations relative to plain training for the epochs of the setting;
+*test %*, after the last epoch, for a row that is stopped early at the peak; *validation %*, after the last epoch; *its
+peak %*, the best of all epochs; *training %*, with the labels trained on, wrong ones included; *cos(g, g\\*)*, cosine
+of the gradient and the perturbed one, mean over the epochs. Bands of the curves are 95 % intervals over seeds. The
+seeds of a setting share its test examples: intervals are over training examples, starts and orders, not over test sets.
 """
 
 
@@ -51,28 +59,29 @@ def table(rows: Rows) -> list[list[str]]:
 
 
 def _section(saved: Saved) -> str:
-    """Verdict, table, figure and criteria, followed by the lab note, which ends with the observations."""
+    """Statement, verdict, table and figure, then the rest of the lab note with the criteria and the observations."""
     finding = saved.finding
     criteria = [
         f"- {judged.result} ({judged.condition.kind}): {judged.condition.statement} ({judged.numbers})"
         for judged in judge(finding.conditions)
     ]
     before, heading, after = catalog.note(saved.name).partition(CRITERIA)
+    statement, _, setting = before.partition("\n\n")
     criterion, *observations = f"{heading}{after}".split("\n\n")
     return "\n".join(
         [
             f"## {saved.name}\n",
+            f"{statement}\n",
             f"**{verdict(finding.conditions)}.** {finding.reading}\n",
             markdown_table(table(finding.rows)) + "\n",
             f"![{saved.name}]({saved.name}.png)\n",
-            f"{before.rstrip()}\n",
+            f"{setting.strip()}\n",
             *_chosen(saved),
             f"{criterion}\n",
             *criteria,
             "",
             *(f"{paragraph}\n" for paragraph in observations),
-            f"Run: `{saved.command}`, {seeds(saved)} seeds, {saved.seconds:.0f} s{_trainings(saved)}; "
-            f"{_machine(saved)}.\n",
+            f"Run: `{saved.command}`, {seeds(saved)}, {saved.seconds:.0f} s{_trainings(saved)}; {_machine(saved)}.\n",
         ]
     )
 

@@ -149,7 +149,7 @@ def cost(trained: Trained, setting: Setting) -> np.ndarray:
 
 
 def rows(outcome: Outcome, reference: str) -> Rows:
-    """A row for each variant; differences are paired by seed."""
+    """A row for each variant; differences are paired by seed. Numbers of the last epoch are not a stopped variant's."""
     against = outcome[reference].accuracy
     return {
         outcome.named(label): {
@@ -159,7 +159,7 @@ def rows(outcome: Outcome, reference: str) -> Rows:
             "validation %": list(variant.validation),
             "its peak %": list(variant.peak),
             "test % at the peak": list(100 * variant.result("test_accuracy")),
-            "training %": list(100 * variant.metric("train_accuracy")[-1]),
+            **({} if variant.stopped else {"training %": list(100 * variant.metric("train_accuracy")[-1])}),
             **_agreement(variant),
             "seconds": list(variant.result("seconds")),
         }

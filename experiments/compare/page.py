@@ -26,7 +26,13 @@ def write(saved: Mapping[str, Any], folder: Path) -> Path:
     found = ranks({name: _scores(results, name) for name in everywhere})
     gains = {task: {name: _gain(methods, name) for name in everywhere} for task, methods in results.items()}
     draw(found, gains, folder / "compare.png")
-    parts = [_head(saved, found), *(_task(task, methods) for task, methods in results.items()), _table(results, found)]
+    tasks = ranks({name: [interval(of[name]["test %"]).mean for of in results.values()] for name in everywhere})
+    parts = [
+        _head(saved, found),
+        _across(tasks),
+        *(_task(task, methods) for task, methods in results.items()),
+        _table(results, found),
+    ]
     write_text(folder / "compare.md", "\n".join(parts))
     return folder / "compare.md"
 
@@ -60,6 +66,16 @@ p = {found.p:.1g}): {", ".join(f"`{name}`" for name in leaders)}.
 ![Mean ranks, and gains over plain training](compare.png)
 
 JAX {about["packages"]["jax"]}, {about["device"]}, {about["cores"]} cores, commit {str(about["commit"])[:12]}.
+"""
+
+
+def _across(tasks: Ranks) -> str:
+    """What the tasks alone say: the seeds of a task are not a sample of tasks."""
+    if tasks.blocks < 2:
+        return ""
+    apart = f"{len(tasks.leaders)} of {len(tasks.mean)} methods are not told apart from the best"
+    return f"""The seeds of a task say how sure a rank is on it, not on other tasks: with the {tasks.blocks} tasks alone
+as blocks, {apart} (Friedman: p = {tasks.p:.1g}). The ranks speak of these tasks.
 """
 
 

@@ -65,6 +65,8 @@ def table(outcome: Outcome, reference: str = "plain") -> Rows:
     made = rows(outcome, reference)
     for variant, row in zip(outcome.variants.values(), made.values(), strict=True):
         del row["seconds"]
+        if variant.stopped:  # accuracies by class are those of the last epoch
+            continue
         row["balanced test %"] = list(by_class(variant).mean(axis=1))
         if outcome.setting.base.imbalance != "none":
             row |= {f"{name} %": list(part(variant, name)) for name in PARTS}

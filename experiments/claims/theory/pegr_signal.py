@@ -17,6 +17,9 @@ was tuned.
 **Success criteria.** At |mu| = 4: test error below that of gradient descent (of interest is 0.05); signal above noise
 for PEGR and below it for gradient descent (of interest is 1); the same order of the test errors with a tenth of the
 training labels flipped. Also tested: PEGR's test error is below 5 % and gradient descent's above 40 %.
+
+**Observations.** At |mu| = 16 the mean test error is 0.094 with PEGR and 0.044 without, which five seeds leave open.
+`pegr.robust`, with 20 seeds, shows that PEGR at this strength is worse there.
 """
 
 from typing import NamedTuple

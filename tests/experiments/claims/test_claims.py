@@ -7,11 +7,13 @@ import re
 import jax
 import numpy as np
 import pytest
+from matplotlib import pyplot as plt
 from rich.console import Console
 
-from experiments.claims import catalog, command, page
+from experiments.claims import catalog, command, figure, page
 from experiments.claims.claim import Choice, Finding, Line, Panel, Power, Saved, Trainings, load, save
 from experiments.claims.conditions import exact, judge
+from experiments.claims.overview import seeds
 from experiments.config.errors import UsageError
 from experiments.report.stats import below, interval, show
 from tests.tiers import slow_but
@@ -136,13 +138,28 @@ def test_page_is_written_from_what_was_saved(tmp_path):
     text = page.write(tmp_path).read_text()
     assert "Verdicts on 1 claims: holds here 1." in text
     assert "- holds (paper): so (1.5; asked: above 0; exact)" in text
-    assert "PEGR learns the signal" in text
+    statement, reading = text.index("\nPEGR learns the signal"), text.index("**holds here.** Read.")
+    assert text.index("## pegr.signal") < statement < reading < text.index("**Statement.**")
     assert "2 ± 13" in text
     assert "| data: SGD | 0.1 **0.3** | 91 ± 13 |" in text
     assert "On an edge of the grid all the same: data, SGD: rate." in text
     assert "asks for 64 seeds; at most 30 were taken" in text
     assert "12 trainings, 34 s, at commit abc; JAX 1.2.3, 1 x cpu (cpu), 2 cores, commit 0123456789ab." in text
     assert (tmp_path / "pegr.signal.png").stat().st_size > 1000
+
+
+def test_seeds_of_settings_with_different_numbers_are_all_told():
+    rows = {"a": {"x": [1.0]}, "b": {"x": [1.0, 2.0, 3.0], "y": [1.0]}}
+    finding = made().finding
+    assert seeds(made()) == "2 seeds"
+    assert seeds(made()._replace(finding=finding._replace(rows=rows))) == "1 to 3 seeds"
+
+
+def test_a_point_at_which_too_many_runs_diverged_is_not_drawn():
+    line = Line("a", [1.0, 2.0], [[1.0] * 10, [1.0, float("nan")] * 5])
+    axis = plt.figure().add_subplot()
+    figure._curves(axis, Panel("", "epoch", "", [line]))
+    np.testing.assert_equal(axis.lines[0].get_ydata(), [1.0, np.nan])
 
 
 def test_interval_is_students():

@@ -46,6 +46,17 @@ def test_interval_is_students_at_the_level_of_the_family():
     np.testing.assert_allclose(ours.p, 2 * stats.ttest_1samp(EFFECT, 0).pvalue)
 
 
+def test_p_is_that_of_the_result_and_not_of_an_effect_less_than_is_of_interest():
+    # 8 standard errors below the effect of interest, 3 above 0: that it holds has p = .017, not p < .001.
+    small = Condition("paper", "", 0.3, 0.1, 8, least=0.0, margin=1.1)
+    judged = judge([small])[0]
+    assert judged.result == "holds"
+    np.testing.assert_allclose(judged.p, 2 * stats.t.sf(3, 8))
+    beside = judge([small, with_p(0.9), with_p(0.9)])[0]  # at a third of the level this does not hold
+    assert beside.result == "does not hold"
+    np.testing.assert_allclose(beside.p, 6 * stats.t.sf(8, 8))
+
+
 def test_two_met_conditions_of_four_do_not_survive():
     # p = .014 and .019 among four, the case of a scheduled radius.
     assert verdict([with_p(p) for p in (0.014, 0.019, 0.5, 0.9)]) == "undecided here"

@@ -91,6 +91,19 @@ def test_page_names_what_loses_to_plain_training(tmp_path):
     assert "uncorrected: `sam`." in text
 
 
+def test_page_tells_the_test_over_tasks_from_that_over_seeds(tmp_path):
+    about = {"packages": {"jax": "0"}, "device": "", "cores": 1, "commit": "0"}
+    column = lambda *values: {"test %": list(values), "gradient evaluations": [1.0], "seconds": [1.0], "rate": [0.1]}
+    methods = {"none": column(*[70.0] * 10), "pugd": column(*[80.0] * 10), "sam": column(*[75.0] * 10)}
+    page.write({"command": "", "environment": about, "tasks": {"one": methods, "two": methods}}, tmp_path)
+    text = " ".join((tmp_path / "compare.md").read_text().split())
+    assert "Blocks of the ranks are a task and a seed (20)" in text
+    assert "By Nemenyi's test at 5 % 1 methods" in text
+    assert (
+        "with the 2 tasks alone as blocks, 3 of 3 methods are not told apart from the best (Friedman: p = 0.1)" in text
+    )
+
+
 def test_a_report_without_numbers_is_told(tmp_path):
     with pytest.raises(UsageError, match="holds no compare"):
         command.main(command.Options(report=True, out=tmp_path), Console(file=io.StringIO()))
