@@ -17,6 +17,8 @@ class Untested(NamedTuple):
     why: str
 
 
+HOURS = {"real.clean": 8, "real.longtail": 2, "real.noisy": 11, "real.regularizers": 7}
+"""On two CPU cores, for claims whose paper scale may still wait: gradients of the grid and of the seeds, 0.38 s each."""
 WORDS: dict[Result, str] = {"holds": "hold", "does not hold": "do not", "undecided": "undecided"}
 UNTESTED = (
     Untested(
@@ -87,5 +89,6 @@ def _tested(saved: Saved) -> list[str]:
 
 
 def _waiting(name: str) -> list[str]:
-    command = f"`python -m experiments claims {name}`"
+    takes = f" --scale paper`; about {HOURS[name]} hours on two CPU cores" if name in HOURS else "`"
+    command = f"`python -m experiments claims {name}{takes}"
     return [catalog.statement(name), "not run yet", f"`{name}`: {catalog.setting(name)}", command]
