@@ -13,7 +13,7 @@ from rich.console import Console
 from experiments.claims import catalog, command, figure, page
 from experiments.claims.claim import Choice, Finding, Line, Panel, Power, Saved, Trainings, load, save
 from experiments.claims.conditions import exact, judge
-from experiments.claims.overview import seeds
+from experiments.claims.overview import HOURS, overview, seeds
 from experiments.config.errors import UsageError
 from experiments.report.stats import below, interval, show
 from tests.tiers import slow_but
@@ -209,3 +209,10 @@ def test_a_claim_leaves_finding_page_and_provenance(tmp_path, capsys):
     assert saved.trainings.commits == [saved.environment["commit"]]
     assert f"{saved.trainings.count} trainings" in (tmp_path / "results.md").read_text()
     assert "lpg.balanced: " in capsys.readouterr().out
+
+
+def test_every_claim_that_waits_is_listed_with_its_command():
+    lines = {line.split("|")[3].split("`")[1]: line for line in overview([]).splitlines() if "not run yet" in line}
+    assert set(lines) == set(catalog.claims())
+    for name, hours in HOURS.items():
+        assert f"claims {name} --scale paper`; about {hours} hours on two CPU cores" in lines[name]
