@@ -1,13 +1,14 @@
 """A convolution whose gradient is fast on CPU, also inside `lax.cond`, `scan` and `while_loop`.
 
 XLA's CPU compiler is fast for convolutions in the layout NHWC x HWIO with a small kernel, and for matrix products. It
-is slow for five things that occur in JAX's own gradient:
+is slow for six things that occur in JAX's own gradient:
 
 - The gradient with respect to the kernel is a convolution with an image-sized kernel. Here, for small kernels, it is a
   matrix product: shifts of the image along its width as columns, times shifts of the gradient along its height. The
   columns of a few images fit into the cache, so it is computed for a few images at a time.
 - The gradient with respect to the image reads the kernel backwards, which XLA's library of fast convolutions (oneDNN,
-  see docs/pages/step_costs.md) does not do. Here the kernel is turned beforehand.
+  see docs/pages/step_costs.md) does not do. Here the kernel is turned beforehand. If the convolution is strided, zeros
+  are inserted; here, for few channels, it is the sum of unstrided convolutions, one for each phase of the image.
 - Inside a loop or a branch, a convolution in any other layout runs some forty times slower. Here every convolution is
   written in the fast layout, with explicit transposes.
 - If the result has fewer positions than the kernel has taps, XLA swaps image and kernel into a slow layout. Here this
@@ -20,6 +21,7 @@ either mode and any order work; those beyond the first gradient are correct, but
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -34,6 +36,8 @@ MOST_TAPS = 9
 """Larger kernels do not use the product, whose columns would need this many times the memory of the image."""
 LARGE = 2**18
 """Numbers in the images from which on their columns, twelve bytes or more for each, leave the cache."""
+THIN = 32
+"""Channels up to which a strided convolution is divided into phases for its gradient."""
 AT_A_TIME = 4
 """Images whose columns are computed together if those of all would leave the cache."""
 
@@ -120,8 +124,7 @@ def _derivative(height: Window, width: Window, options: Any, primals: Any, tange
     if not isinstance(dx, SymbolicZero) and _tiny(x, height, width):
         moved.append(_by_product(dx, w, height, width, options).astype(y.dtype))
     elif not isinstance(dx, SymbolicZero):
-        turned = lax.rev(_turned(w.transpose(0, 1, 3, 2)), (0, 1))  # the transpose turns it again
-        moved.append(_convolve(dx, turned, ("NHWC", "HWOI", "NHWC"), height, width, options))
+        moved.append(_by_phases(dx, w, height, width, options))
     if not isinstance(dw, SymbolicZero):
         small = height.taps * width.taps <= MOST_TAPS or _tiny(x, height, width)
         moved.append((_in_groups if small else _by_sliding)(x, dw, height, width, options).astype(y.dtype))
@@ -129,6 +132,42 @@ def _derivative(height: Window, width: Window, options: Any, primals: Any, tange
 
 
 _conv.defjvp(_derivative, symbolic_zeros=True)
+
+
+class Phase(NamedTuple):
+    """Every `step`-th pixel from `first` on, and every `step`-th tap from `tap` on, along one axis."""
+
+    step: int
+    first: int
+    tap: int
+    window: Window
+
+
+def _phases(size: int, window: Window, channels: int) -> list[Phase]:
+    """The unstrided convolutions along one axis that make up a strided one, or that along the whole axis."""
+    stride = window.stride
+    if stride == 1 or window.dilation > 1 or channels > THIN:
+        return [Phase(1, 0, 0, window)]
+    found = []
+    for tap in range(min(stride, window.taps)):
+        skipped, first = divmod(tap - window.pads[0], stride)
+        taps, pixels = len(range(tap, window.taps, stride)), len(range(first, size, stride))
+        high = _positions(size, window) - pixels + skipped + taps - 1
+        found.append(Phase(stride, first, tap, Window(taps, 1, 1, (-skipped, high))))
+    return found
+
+
+def _by_phases(x: jax.Array, w: jax.Array, height: Window, width: Window, options: Any) -> jax.Array:
+    """The convolution in a form whose transpose reads no kernel backwards and, for few channels, no inserted zeros."""
+    y = []
+    for rows, columns in itertools.product(
+        _phases(x.shape[1], height, w.shape[2]), _phases(x.shape[2], width, w.shape[2])
+    ):
+        image = x[:, rows.first :: rows.step, columns.first :: columns.step]
+        kernel = w[rows.tap :: rows.step, columns.tap :: columns.step].transpose(0, 1, 3, 2)
+        turned = lax.rev(_turned(kernel), (0, 1))  # the transpose turns it again
+        y.append(_convolve(image, turned, ("NHWC", "HWOI", "NHWC"), rows.window, columns.window, options))
+    return functools.reduce(jnp.add, y)
 
 
 def _turned(w: jax.Array) -> jax.Array:
