@@ -148,7 +148,7 @@ def _phases(size: int, window: Window, channels: int) -> list[Phase]:
     stride = window.stride
     if stride == 1 or window.dilation > 1 or channels > THIN:
         return [Phase(1, 0, 0, window)]
-    found = []
+    found = []  # the number of positions is that of the strided convolution
     for tap in range(min(stride, window.taps)):
         skipped, first = divmod(tap - window.pads[0], stride)
         taps, pixels = len(range(tap, window.taps, stride)), len(range(first, size, stride))
@@ -159,10 +159,9 @@ def _phases(size: int, window: Window, channels: int) -> list[Phase]:
 
 def _by_phases(x: jax.Array, w: jax.Array, height: Window, width: Window, options: Any) -> jax.Array:
     """The convolution in a form whose transpose reads no kernel backwards and, for few channels, no inserted zeros."""
-    y = []
-    for rows, columns in itertools.product(
-        _phases(x.shape[1], height, w.shape[2]), _phases(x.shape[2], width, w.shape[2])
-    ):
+    y, channels = [], w.shape[2]
+    phases = (_phases(x.shape[axis], window, channels) for axis, window in ((1, height), (2, width)))
+    for rows, columns in itertools.product(*phases):
         image = x[:, rows.first :: rows.step, columns.first :: columns.step]
         kernel = w[rows.tap :: rows.step, columns.tap :: columns.step].transpose(0, 1, 3, 2)
         turned = lax.rev(_turned(kernel), (0, 1))  # the transpose turns it again

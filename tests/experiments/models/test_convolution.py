@@ -105,6 +105,23 @@ def test_transformations(name):
     chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=2e-6)
 
 
+@pytest.mark.parametrize(("strides", "padding", "dilation"), [case[:3] for case in CASES[1:4]])
+def test_strided_convolutions_of_many_channels(strides, padding, dilation, monkeypatch):
+    """They are not divided into phases; with the few channels of `arrays`, an axis without dilation is."""
+    x, w = arrays(3)
+
+    def grad(conv):
+        total = lambda x: jnp.mean(jnp.sin(conv(x, w, strides, padding, None, dilation, LAYOUT)))
+        return jax.jit(jax.grad(total))
+
+    divided = grad(conv_general_dilated).lower(x).as_text()
+    monkeypatch.setattr(convolution, "THIN", 2)
+    whole = grad(conv_general_dilated)
+    assert divided.count("stablehlo.convolution") > 2
+    assert whole.lower(x).as_text().count("stablehlo.convolution") == 2
+    chex.assert_trees_all_close(whole(x), grad(lax.conv_general_dilated)(x), rtol=1e-5, atol=1e-6)
+
+
 @pytest.fixture
 def groups(monkeypatch):
     """Images are computed in groups, however few they are."""
