@@ -31,7 +31,7 @@ def cross_entropy(u):
 
 
 def edited(edit, g, y, t):
-    """What an edit makes of a gradient, compiled; labels and strength stay concrete."""
+    """The edited gradient, compiled; labels and strength stay concrete."""
     return np.asarray(jax.jit(lambda g: edit(g, y, t))(g))
 
 

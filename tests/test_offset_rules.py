@@ -91,7 +91,7 @@ def first(tx: Any, w: jax.Array, **extra: Any):
 
 
 def offsets_after(rule: classes.BatchRule, counts: Any, step: int) -> Any:
-    """The offsets that a rule makes of these confusions, after so many batches."""
+    """The offsets of a rule for these confusions, after so many batches."""
     none = jnp.zeros((1, len(counts)))
     seen = classes.init(len(counts))._replace(step=jnp.asarray(step))
     return jax.jit(lambda counts: rule.update(counts, seen, none, none, None)[0])(jnp.asarray(counts))

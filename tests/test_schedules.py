@@ -52,7 +52,7 @@ def test_inverse_quarter_wave_ends_at_one_over_min():
 
 @pytest.mark.parametrize(("steps", "cycles"), [(100, 1), (100, 2), (90, 3), (90, 9), (820, 41), (980, 49), (17, 5)])
 def test_half_cosine(steps, cycles):
-    """Restarts included, at the very step, whatever float32 makes of t / T."""
+    """Restarts included, at the exact step, however float32 rounds t / T."""
 
     def reference(t):
         within = 1.0 if t >= steps else (t * cycles % steps) / steps

@@ -1,4 +1,4 @@
-"""Numbers of every size and broken ones at every place, for every method.
+"""Numbers of every size, and NaN and infinity at every position, for every method.
 
 One program a method: a step, mapped over the cases, with what spoils each of them as its input.
 """
@@ -63,7 +63,7 @@ def mapped_step(name: str) -> Any:
 
 
 def drawn(seed: int, scales: tuple[float, ...]) -> Any:
-    """A tree for every case, each leaf of a size of its own, zeros among them."""
+    """A tree for every case, leaves of different sizes, zeros among them."""
     random = np.random.default_rng(seed)
 
     def leaf(w: jax.Array) -> jax.Array:

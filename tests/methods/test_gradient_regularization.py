@@ -87,7 +87,7 @@ def _error(scheme):
 
 
 def output(tx, grad_fn):
-    """What the method makes of the gradient, as a compiled function of the parameters."""
+    """The update of the method, as a compiled function of the parameters."""
     return jax.jit(lambda p: tx.update(grad_fn(p), tx.init(p), p, grad_fn=grad_fn)[0])
 
 

@@ -25,7 +25,7 @@ from experiments.training import experiment, objective, optimizer, profile, swee
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "15"))
 """Command lines that are tried, and twice as many settings; `FUZZ_EXAMPLES=5000 pytest` here is the long run."""
 FIRST = int(os.environ.get("FUZZ_SEED", "0")) << 32
-"""Where the seeds begin; the words are others for every `FUZZ_SEED`."""
+"""The first seed; every `FUZZ_SEED` gives other words."""
 
 DOTTED = ("radius", "when", "mask", "rule", "edit", "penalty", "inner", "strength", "alpha", "sigma", "x")
 OPTIONS = [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(Config)]

@@ -18,7 +18,7 @@ from tests.experiments.data.test_sources import own_file, write_archive, write_i
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
 """Damaged files that each reader is given; `FUZZ_EXAMPLES=2000 pytest` on this file is the long run."""
 FIRST = int(os.environ.get("FUZZ_SEED", "0")) << 32
-"""Where the seeds begin; the damage is another for every `FUZZ_SEED`."""
+"""The first seed; every `FUZZ_SEED` gives other damage."""
 
 
 def write_whole(name: str, folder: Path) -> None:

@@ -101,7 +101,7 @@ def test_what_fails_on_the_first_process_fails_on_all(monkeypatch):
     with pytest.raises(OSError, match="disk full"):
         failing()
     monkeypatch.setattr(distributed, "is_first", lambda: False)
-    monkeypatch.setattr(distributed, "any_process", lambda wish: True)
+    monkeypatch.setattr(distributed, "any_process", lambda flag: True)
     with pytest.raises(UsageError, match="fails failed on the first process, which says why"):
         failing()
 

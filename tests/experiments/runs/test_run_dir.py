@@ -157,7 +157,7 @@ def test_a_run_with_a_checkpoint_is_never_started_over(tmp_path):
     assert (folder / "metrics.jsonl").exists()
 
 
-def test_lines_without_a_checkpoint_are_told_of_and_removed(tmp_path, capsys):
+def test_lines_without_a_checkpoint_are_reported_and_removed(tmp_path, capsys):
     folder = made(tmp_path, BASE, 0)
     (folder / "result.json").unlink()
     run_dir.start(folder, BASE, 0)

@@ -1,4 +1,4 @@
-"""The second gradient on part of a batch: which examples, what it costs, what a step makes of it."""
+"""The second gradient on part of a batch: which examples, what it costs, and the step that follows."""
 
 import dataclasses
 

@@ -110,7 +110,7 @@ def test_labels_that_some_file_systems_take_for_one_are_refused():
 
 
 @pytest.mark.slow
-def test_a_broken_seed_is_told_of_and_the_others_are_trained(tmp_path, capsys, monkeypatch):
+def test_a_broken_seed_is_reported_and_the_others_are_trained(tmp_path, capsys, monkeypatch):
     train = lambda *more: main(["train", *SMALL, "--out", "out", *more])
     assert train("--seeds", "2") == 0
     (tmp_path / "out/none/seed0/run.json").write_text("{")
