@@ -60,7 +60,7 @@ second half. Blocks of the ranks are a task and a seed ({found.blocks}). A metho
 takes part in some tasks alone has no rank. Test sets are balanced.
 
 `{first}` has the best mean rank, {found.mean[first]:.1f}; plain training is number {place} of {len(found.mean)}. By
-Nemenyi's test at 5 % {len(leaders)} methods, plain training {plain}, are not told apart from the best (Friedman:
+Nemenyi's test at 5 % {len(leaders)} methods, plain training {plain}, cannot be distinguished from the best (Friedman:
 p = {found.p:.1g}): {", ".join(f"`{name}`" for name in leaders)}.
 
 ![Mean ranks, and gains over plain training](compare.png)
@@ -73,9 +73,9 @@ def _across(tasks: Ranks) -> str:
     """What the tasks alone say: the seeds of a task are not a sample of tasks."""
     if tasks.blocks < 2:
         return ""
-    apart = f"{len(tasks.leaders)} of {len(tasks.mean)} methods are not told apart from the best"
-    return f"""The seeds of a task say how sure a rank is on it, not on other tasks: with the {tasks.blocks} tasks alone
-as blocks, {apart} (Friedman: p = {tasks.p:.1g}). The ranks speak of these tasks.
+    apart = f"{len(tasks.leaders)} of {len(tasks.mean)} methods cannot be distinguished from the best"
+    return f"""The seeds of a task show how certain a rank is on this task, not on others: with only the
+{tasks.blocks} tasks as blocks, {apart} (Friedman: p = {tasks.p:.1g}). The ranks are about these tasks.
 """
 
 

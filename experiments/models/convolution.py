@@ -35,11 +35,11 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
 MOST_TAPS = 9
 """Larger kernels do not use the product, whose columns would need this many times the memory of the image."""
 LARGE = 2**18
-"""Numbers in the images from which on their columns, twelve bytes or more for each, leave the cache."""
+"""Size of a batch of images, in numbers, from which on their columns do not fit into the cache of a core."""
 THIN = 32
-"""Channels up to which a strided convolution is divided into phases for its gradient."""
+"""The largest number of channels for which the gradient of a strided convolution is divided into phases."""
 AT_A_TIME = 4
-"""Images whose columns are computed together if those of all would leave the cache."""
+"""Images whose columns are computed together if those of the whole batch do not fit into the cache."""
 
 
 def conv_general_dilated(
@@ -144,11 +144,11 @@ class Phase(NamedTuple):
 
 
 def _phases(size: int, window: Window, channels: int) -> list[Phase]:
-    """The unstrided convolutions along one axis that make up a strided one, or that along the whole axis."""
+    """The unstrided convolutions along one axis whose sum is the given one; the given one itself if not divided."""
     stride = window.stride
     if stride == 1 or window.dilation > 1 or channels > THIN:
         return [Phase(1, 0, 0, window)]
-    found = []  # the number of positions is that of the strided convolution
+    found = []  # each has as many positions as the strided convolution
     for tap in range(min(stride, window.taps)):
         skipped, first = divmod(tap - window.pads[0], stride)
         taps, pixels = len(range(tap, window.taps, stride)), len(range(first, size, stride))
@@ -178,10 +178,10 @@ def _turned(w: jax.Array) -> jax.Array:
 
 
 def _in_groups(x: jax.Array, dw: jax.Array, height: Window, width: Window, options: Any) -> jax.Array:
-    """`_by_product` of a few images at a time, on each device of its own, if there are many.
+    """`_by_product` for groups of a few images, if the batch is large; a group holds as many images of each device.
 
-    The columns are computed again for the gradient and not stored. A device adds up its part of the gradient over all
-    groups, so that the devices exchange it once. Images with an explicit sharding are not divided further.
+    The columns are not stored but computed again for the gradient. Each device adds up its part of the gradient over
+    all groups, so that the devices exchange it only once. Images with an explicit sharding are not grouped.
     """
     devices, explicit = jax.device_count(), any(jax.typeof(x).sharding.spec)
     if x.size < LARGE or x.shape[0] % (devices * AT_A_TIME) or explicit:
