@@ -73,13 +73,13 @@ def test_what_is_large_is_computed_once():
 
 
 def gradient(conv, x, w):
-    """Return the gradients by `x` and `w` of a loss whose derivative differs between positions."""
+    """Return the gradients with respect to `x` and `w` of a loss whose derivative differs between positions."""
     y = lambda x, w: conv(x, w, (1, 1), "SAME", None, None, LAYOUT)
     return jax.grad(lambda x, w: jnp.mean(jnp.sin(y(x, w)) * y(x, w)), (0, 1))(x, w)
 
 
 def sharded(f, x, w):
-    """Return the gradient by `x` with one example on each of two devices and the kernel on both; and the kernel."""
+    """Return the gradient with respect to `x`, one example on each of two devices, and the kernel, replicated."""
     mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
     one = lambda x, w: (gradient(f, x, w)[0], jax.lax.pmean(jax.lax.pcast(w, "data", to="varying"), "data"))
     return jax.shard_map(one, mesh=mesh, in_specs=(P("data"), P()), out_specs=(P("data"), P()))(x, w)

@@ -122,7 +122,7 @@ def test_without_a_sound_one_nothing_is_made_up(two):
     ids=repr,
 )
 def test_one_that_cannot_be_read_now_is_not_taken_for_a_damaged_one(error, kind, two, monkeypatch):
-    """Otherwise the newest checkpoint would be removed just because a machine was short of memory."""
+    """The newest checkpoint must not be removed just because a machine is short of memory."""
 
     def fails(*args, **kwargs):
         raise error

@@ -75,7 +75,7 @@ def test_two_processes_of_two_devices_are_one_of_four(tmp_path):
 
 @pytest.mark.slow
 def test_where_one_is_killed_the_other_ends_and_says_how_to_go_on(tmp_path):
-    """This takes half a minute, since the survivor waits that long for a heartbeat of the other process."""
+    """The test takes half a minute, since the survivor waits that long for a heartbeat of the other process."""
     started = start(tmp_path / "two", "--epochs", "100000")
     (folder,) = wait_for(tmp_path / "two", "checkpoints/*/sha256.json", started)
     started[1].kill()

@@ -13,7 +13,7 @@ THREE = Config(model="mlp", epochs=3, lr="linear:0.1:0.0", **SMALL)
 
 
 def test_no_validation_loss_is_made_up_before_the_first_is_measured(tmp_path, monkeypatch):
-    """The first epoch gets NaN, since a 0 would give the trigger on the generalisation gap a false reference."""
+    """The validation loss is NaN at first: a 0 would give the trigger on the generalisation gap a false reference."""
     given, epoch = [], trainer.run_epoch
 
     def observed(experiment, state, source, key, val_loss, *rest):
