@@ -82,7 +82,7 @@ def test_it_gets_settings_epochs_and_result(name, monkeypatch, tmp_path):
 
 
 def test_one_that_fails_on_the_first_process_fails_on_all(monkeypatch, tmp_path):
-    """Only the first process calls the tracker; if the others did not fail too, they would wait for it forever."""
+    """Only the first process calls the tracker; if only it failed, the others would wait in a sum over devices."""
     install(monkeypatch, "wandb")
     monkeypatch.setattr(FakeRun, "log", lambda *args, **given: 1 / 0)
     agreed = []
