@@ -30,7 +30,7 @@ def modules() -> dict[str, Path]:
 
 @functools.cache
 def imports(name: str) -> frozenset[str]:
-    """The modules of experiments/ that a module imports, inside functions too."""
+    """Return the modules of experiments/ that a module imports, including imports inside functions."""
     found = set()
     for node in ast.walk(ast.parse(modules()[name].read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -42,7 +42,7 @@ def imports(name: str) -> frozenset[str]:
 
 
 def package_of(name: str) -> str:
-    """`training` of `experiments.training.step`."""
+    """Return the package of a module: `training` for `experiments.training.step`."""
     return name.split(".")[1]
 
 

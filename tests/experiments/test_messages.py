@@ -1,7 +1,7 @@
-"""Every error of the experiments, read as a user would: it names the option, its value and the fix.
+"""Error messages of the experiments: each names the option, its value and the fix.
 
-The mistakes of a command line are made here, in the words of one. Errors about files and machines are made where these
-are at hand; of them the text alone is read.
+Errors of the command line are raised here by wrong commands. Errors about files and machines are raised in other tests;
+here only their text is checked, in the source.
 """
 
 import ast
@@ -25,12 +25,12 @@ SMALL = "--dataset digits --train-size 40 --val-size 10 --batch 10 --model mlp -
 
 
 def settings(words, *, small=SMALL):
-    """Settings and everything that is checked before a run begins."""
+    """Return a function that reads these settings and makes every check that precedes a run."""
     return lambda: experiment.prepare(options.train_config(shlex.split(f"{small} {words}")))
 
 
 def command(words):
-    """A command as `main` runs it, its error not yet caught."""
+    """Return a function that runs a command as `main` does, but does not catch its error."""
     return lambda: cli._dispatch(shlex.split(words), cli.Console(quiet=True))
 
 
@@ -119,7 +119,7 @@ CASES = [
 
 @pytest.fixture(autouse=True)
 def elsewhere(monkeypatch, tmp_path):
-    """Commands run in an empty folder and with no data."""
+    """Run every test in an empty folder and without a data folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PUGD_DATA_DIR", raising=False)
 
@@ -131,7 +131,7 @@ def test_message_names_option_value_and_fix(case, tmp_path):
 
 
 def texts(path: str, line: int) -> list[str]:
-    """The words of the message that a `raise` makes, the values in it as {}."""
+    """Return the source text of the strings and names in the `raise` statement at a line."""
     tree = ast.parse((ROOT / path).read_text())
     (node,) = [n for n in ast.walk(tree) if isinstance(n, ast.Raise) and n.lineno == line]
     return [ast.unparse(part) for part in ast.walk(node) if isinstance(part, ast.JoinedStr | ast.Constant | ast.Name)]
@@ -139,7 +139,7 @@ def texts(path: str, line: int) -> list[str]:
 
 @pytest.mark.parametrize("site", sites("experiments"), ids=str)
 def test_every_message_holds_a_value_or_an_option(site):
-    """Read off the source: no error consists of fixed words alone, unless these are the words to type."""
+    """Each `raise` in the source inserts a value or names an option, or gives the words to type."""
     said = " ".join(texts(site.path, site.first))
     assert re.search(r"\{|--|usage:|what|unknown|_one_line", said), f"{site}: {said}"
 

@@ -19,7 +19,7 @@ COMMAND = re.compile(r"^(?:python -m )?((?:pytest|experiments) .*)$", re.MULTILI
 
 @pytest.fixture
 def copy(tmp_path):
-    """Packages, tests and pages, without results."""
+    """Return a folder with a copy of the packages, tests and pages, without results."""
     skip = shutil.ignore_patterns("__pycache__", "results")
     for folder in ("pugd_optax", "experiments", "tests", "docs"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=skip)
@@ -28,7 +28,7 @@ def copy(tmp_path):
 
 
 def follow(page: str, root: Path) -> None:
-    """Write the files of a page and add the lines of its diffs."""
+    """Write the files of a page, and add the lines of its diffs to existing files."""
     for kind, path, content in BLOCK.findall(page):
         if kind == "python":
             assert not (root / path).exists()
@@ -44,7 +44,7 @@ def follow(page: str, root: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "files", "passed"), [("own_claim", 1, 2), ("own_data", 5, 5), ("own_model", 3, 3)])
 def test_the_page_is_followed_literally(name, files, passed, copy):
-    """It names as few files as it promises, and all of its commands succeed."""
+    """The page names exactly as many files as expected, and all of its commands succeed."""
     page = (PAGES / f"{name}.md").read_text()
     assert len({path for _, path, _ in BLOCK.findall(page)}) == files
     follow(page, copy)

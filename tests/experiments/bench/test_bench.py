@@ -24,7 +24,7 @@ def test_every_comparison_is_of_known_steps():
 
 
 def test_ratio_is_taken_repeat_by_repeat():
-    """A machine that slows down for both alike leaves every ratio at 2."""
+    """Every ratio is 2 even if the machine slows down, since both steps of a repeat slow down alike."""
     reference = np.array([1.0, 5.0, 2.0, 9.0])
     assert clock.ratio(2 * reference, reference) == (2.0, 2.0, 2.0)
 
@@ -184,7 +184,7 @@ def test_fraction_writes_a_row_for_each_gate_and_fraction(tmp_path, monkeypatch)
 @pytest.mark.slow
 def test_growth_writes_curves_and_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(devices, "COUNTS", (2,))
-    # Smaller steps are repeated until they are work enough to be timed.
+    # Smaller steps are repeated until they take long enough to be timed.
     options = ["--widths", "64", "--batches", "64", "--repeats", "1", "--out", str(tmp_path)]
     command.main(["growth", *options], QUIET)
     report = json.loads((tmp_path / "growth.json").read_text())["results"]

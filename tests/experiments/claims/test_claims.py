@@ -1,4 +1,4 @@
-"""Every claim at smoke scale on seeds that nobody has looked at, and what is written of it."""
+"""Every claim at smoke scale with fresh seeds, and its lab note."""
 
 import functools
 import json
@@ -18,7 +18,7 @@ from experiments.config.errors import UsageError
 from experiments.report.stats import below, interval, show
 from tests.tiers import slow_but
 
-pytestmark = pytest.mark.xdist_group("claims")  # what the module builds is built once
+pytestmark = pytest.mark.xdist_group("claims")  # one worker, so that cached results are computed once
 FRESH = 7_000
 QUICK = ("lpg.classes", "pegr.real", "pegr.variance")
 """Claims that take less than a second at smoke scale."""

@@ -14,7 +14,7 @@ def result(condition: Condition) -> str:
 
 
 def with_p(p: float, freedom: int = 10) -> Condition:
-    """A condition whose two-sided p-value, uncorrected, is that."""
+    """Return a condition whose uncorrected two-sided p-value is `p`."""
     effect = float(stats.t.isf(p / 2, freedom))
     return Condition("paper", "", effect, 1.0, freedom, least=0.0, margin=effect)
 
@@ -47,12 +47,12 @@ def test_interval_is_students_at_the_level_of_the_family():
 
 
 def test_p_is_that_of_the_result_and_not_of_an_effect_less_than_is_of_interest():
-    # 8 standard errors below the effect of interest, 3 above 0: that it holds has p = .017, not p < .001.
+    # 8 standard errors below the effect of interest, 3 above 0: "holds" has p = .017, not p < .001.
     small = Condition("paper", "", 0.3, 0.1, 8, least=0.0, margin=1.1)
     judged = judge([small])[0]
     assert judged.result == "holds"
     np.testing.assert_allclose(judged.p, 2 * stats.t.sf(3, 8))
-    beside = judge([small, with_p(0.9), with_p(0.9)])[0]  # at a third of the level this does not hold
+    beside = judge([small, with_p(0.9), with_p(0.9)])[0]  # does not hold at a third of the level
     assert beside.result == "does not hold"
     np.testing.assert_allclose(beside.p, 6 * stats.t.sf(8, 8))
 
@@ -66,8 +66,8 @@ def test_two_met_conditions_of_four_do_not_survive():
     ("shift", "margin", "expected"),
     [
         (0.0, 0.5, "holds"),
-        (-1.1, 1.0, "does not hold"),  # lies around 0, below the margin
-        (-0.9, 0.3, "undecided"),  # holds 0 and the margin
+        (-1.1, 1.0, "does not hold"),  # the interval contains 0 and lies below the margin
+        (-0.9, 0.3, "undecided"),  # the interval contains 0 and the margin
         (-2.0, 0.3, "does not hold"),
     ],
 )

@@ -26,7 +26,7 @@ def workspace(folder, name="one"):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder with the ledger of two runs, and these runs."""
+    """Return a folder with the ledger of two runs, and the two runs."""
     folder = tmp_path_factory.mktemp("trained")
     return folder, workspace(folder).train(SETTING, [CONFIG], "second", [7_000, 7_001])[0]
 
@@ -65,7 +65,7 @@ def test_line_holds_what_a_study_reads(trained):
     assert set(line.curve) <= set(CURVES)
     assert found.metric("val_accuracy").shape == (2, 2)
     np.testing.assert_allclose(found.peak, 100 * found.metric("val_accuracy").max(axis=0), atol=1e-3)
-    assert np.isnan(found.metric("cosine")).all()  # of plain training
+    assert np.isnan(found.metric("cosine")).all()  # plain training measures no cosine
 
 
 def test_a_run_that_diverged_is_known_too(tmp_path):
@@ -99,7 +99,7 @@ def test_half_a_line_of_a_killed_process_is_dropped(trained, tmp_path):
     whole = (folder / "ledger" / "one.jsonl").read_text()
     path.write_text(whole + whole[:50])
     before = ledger.read(path)
-    assert sorted(line.seed for line in before) == [7_000, 7_001]  # side by side: either may end first
+    assert sorted(line.seed for line in before) == [7_000, 7_001]  # the runs are side by side, and either may end first
     ledger._append(path, before[0]._replace(seed=1))
     assert ledger.read(path) == [*before, before[0]._replace(seed=1)]
 
@@ -121,7 +121,7 @@ def test_key_is_of_the_settings_that_count():
 
 
 def test_defaults_on_which_ledgers_rest_have_not_changed():
-    # A line holds what differs from the defaults: a default that changes makes every line that of another run.
+    # A line holds only what differs from the defaults, so a changed default would change the run of every line.
     texts = {"method": "none", "dataset": "digits", "model": "resnet8", "lr": "cosine:0.1:0.0", "optimizer": "sgd"}
     texts |= {"loss": "cross_entropy", "norm": "group", "dtype": "float32", "half": "both", "parallel": "jit"}
     texts |= dict.fromkeys(("reweight", "flooding", "noise", "imbalance"), "none") | {"second_batch": "1"}

@@ -1,4 +1,4 @@
-"""Studies of LPG: smoke scale, shared settings, the settings of the papers."""
+"""Studies of LPG: results at smoke scale, settings that claims share, and the settings of the papers."""
 
 import dataclasses
 
@@ -36,7 +36,7 @@ def test_claim_at_smoke_scale(name, tmp_path):
 
 
 def test_settings_of_one_name_are_the_same():
-    # Their runs share a folder.
+    # Settings with the same name share a run folder.
     for scale in ("smoke", "full", "paper"):
         found = {}
         for claim in CLAIMS.values():

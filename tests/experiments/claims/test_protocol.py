@@ -1,4 +1,4 @@
-"""How hyperparameters are chosen: validation data alone, one grid, extended where the choice is on its edge; power."""
+"""Choosing hyperparameters on validation data, with a grid that is extended at its edges; and statistical power."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ SETTING = Setting("tiny", Config(), (rates(0.01, 0.03, 0.1), decays(1e-4, 1e-3, 
 
 
 class Told(Workspace):
-    """A workspace that trains nothing: a function tells the validation accuracy of a configuration."""
+    """A workspace that trains nothing: the function `told` gives the result of every configuration."""
 
     def train(self, setting, configs, half, seeds):
         assert half == "first"
@@ -59,7 +59,7 @@ def test_choice_is_the_best_point_by_validation_accuracy(workspace):
 def test_a_stopped_variant_chooses_by_its_peak(workspace):
     choices = choose(SETTING, {"SGD": Variant(Config()), "stopped": Variant(Config(), stopped=True)}, workspace)
     assert choices["SGD"].chosen["rate"] == 0.03
-    assert choices["stopped"].chosen["rate"] < 0.03  # an edge, so the grid went on downwards
+    assert choices["stopped"].chosen["rate"] < 0.03  # the choice was on an edge, so the grid was extended downwards
 
 
 @pytest.mark.parametrize(("at", "rate"), [(1.0, 1.11), (0.0011, 0.00111)])

@@ -1,4 +1,4 @@
-"""What the claims on short trainings share: images that are apart, one step by hand, grids that extend."""
+"""Code shared by the claims on short trainings: disjoint images, training steps, and grids that extend."""
 
 import chex
 import jax

@@ -1,4 +1,4 @@
-"""Studies: smoke scale, what every comparison shares, the scale of the papers."""
+"""Studies: results at smoke scale, what all comparisons have in common, and the scale of the papers."""
 
 import dataclasses
 import io
@@ -27,7 +27,7 @@ from experiments.data import Dataset, Examples
 from experiments.runs.signals import graceful_shutdown
 from experiments.training import experiment, sweep
 
-pytestmark = pytest.mark.xdist_group("study")  # what the module builds is built once
+pytestmark = pytest.mark.xdist_group("study")  # one worker, so that cached results are computed once
 FRESH = 7_000
 SETTING = Setting("tiny", Config(model="mlp", epochs=1, train_size=50, val_size=50, devices=1), (rates(0.1),))
 SMALL = [name for name in catalog.claims() if name.startswith(("rts.", "real."))]
@@ -126,7 +126,7 @@ def test_longer_training_stretches_its_schedules():
 
 
 def outcome_of(curves, choices=None):
-    """Variants with these validation curves, [epochs][seeds]; the test accuracy is the last of the curve."""
+    """Return an outcome with these validation curves in %, [epochs][seeds]; each ends with the test accuracy."""
     variants = {}
     for label, curve in curves.items():
         columns = np.transpose(np.asarray(curve, float) / 100)
@@ -201,7 +201,7 @@ def test_what_an_accelerator_is_for_is_all_that_is_at_real_scale():
 @pytest.mark.slow
 def test_a_budget_stops_at_the_next_step_and_the_same_command_goes_on(tmp_path, monkeypatch):
     class Timer(threading.Thread):
-        """Goes off when the run has had two epochs."""
+        """A timer that calls its function once a run has finished more than two epochs."""
 
         def __init__(self, seconds, function):
             super().__init__()

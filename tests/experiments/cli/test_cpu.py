@@ -1,4 +1,4 @@
-"""Devices of the CPU, settled before JAX starts."""
+"""CPU settings made before JAX starts: the number of devices, and whether freed memory is kept."""
 
 import os
 import subprocess

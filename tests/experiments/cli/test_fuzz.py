@@ -1,4 +1,4 @@
-"""The grammar's own words in wrong places: every command ends in a result or in one line, whatever it is given."""
+"""Fuzzing the command line with its own words in wrong places: every command gives a result or a one-line error."""
 
 import dataclasses
 import inspect
@@ -23,9 +23,9 @@ from experiments.models.zoo import MODELS
 from experiments.training import experiment, objective, optimizer, profile, sweep
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "15"))
-"""Command lines that are tried, and twice as many settings; `FUZZ_EXAMPLES=5000 pytest` here is the long run."""
+"""The number of command lines to try, with twice as many settings; `FUZZ_EXAMPLES=5000 pytest FILE` runs longer."""
 FIRST = int(os.environ.get("FUZZ_SEED", "0")) << 32
-"""The first seed; every `FUZZ_SEED` gives other words."""
+"""The first seed; each value of `FUZZ_SEED` gives different words."""
 
 DOTTED = ("radius", "when", "mask", "rule", "edit", "penalty", "inner", "strength", "alpha", "sigma", "x")
 OPTIONS = [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(Config)]
@@ -67,7 +67,7 @@ POOLS = {
     "flooding": ["none", "flood", *objective.OF_EXAMPLES],
     "preset": [*notes()],
 }
-"""The names that have a meaning where they stand."""
+"""The names that are valid values, by option."""
 NAMES = [name for pool in POOLS.values() for name in pool] + [*cli.COMMANDS]
 NUMBERS = ["0", "1", "-1", "2", "0.5", "1e-3", "0.9", "10", "1e400", "-1e400", "nan", "-nan", "inf", "-0.0", "0x10"]
 NUMBERS += ["1_000", "1e9", "1.", "٣", "²", "2147483647", "2147483648", "-2147483649", "9" * 30, "9" * 5000]
@@ -88,7 +88,7 @@ STARTS = {
 
 
 def word(how: random.Random, option: str = "") -> str:
-    """A word that has a meaning there, with arguments that might fit; or one from elsewhere, or several joined."""
+    """Return a name or number that suits the option, with arguments that may fit; or any words, possibly joined."""
     one = lambda: how.choice(how.choice([NAMES, NUMBERS, ODD, OPTIONS]))
     pool = POOLS.get(option.rpartition(".")[2].removeprefix("--"), NUMBERS)
     if how.random() < 0.7:
@@ -97,7 +97,7 @@ def word(how: random.Random, option: str = "") -> str:
 
 
 def line(how: random.Random) -> list[str]:
-    """A command that is right but for some words that were changed, added, dropped or moved."""
+    """Return a valid command after one to four random edits: words are changed, added, dropped or moved."""
     command = how.choice(["train", "train", "train", "train", "sweep", *STARTS])
     argv = [command, *STARTS[command].split()]
     for _ in range(how.choice([1, 1, 1, 2, 4])):
@@ -123,7 +123,7 @@ def line(how: random.Random) -> list[str]:
 
 @pytest.fixture
 def checked_alone(monkeypatch, tmp_path):
-    """Settings are read and checked; nothing is traced, trained or measured."""
+    """Replace tracing, training and measuring, so that settings are only read and checked."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PUGD_DATA_DIR", raising=False)
 
@@ -164,7 +164,7 @@ TEXTS = ("lr", "optimizer", "loss", "reweight", "flooding", "dataset", "noise", 
 
 
 def settings(how: random.Random) -> dict[str, Any]:
-    """Settings that are right but for one to three of them."""
+    """Return valid settings with one to three random changes."""
     method = how.choice([*pugd_optax.methods.__all__])
     made: dict[str, Any] = {"model": "mlp", "method": method, "epochs": 2, "devices": 1, "method_options": ()}
     for _ in range(how.choice([1, 1, 2, 3])):
@@ -179,7 +179,7 @@ def settings(how: random.Random) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("checked_alone")
-@pytest.mark.filterwarnings("default")  # Optax warns of some schedules
+@pytest.mark.filterwarnings("default")  # Optax warns about some schedules
 def test_settings_are_an_experiment_or_one_line():
     refused = 0
     for seed in range(FIRST, FIRST + 2 * EXAMPLES):

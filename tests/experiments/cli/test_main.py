@@ -19,7 +19,7 @@ from experiments.runs import run_dir
 
 SMALL = ["--model", "mlp", "--train-size", "80", "--val-size", "30", "--batch", "40", "--epochs", "1", "--devices", "1"]
 FEW = ("none", "sam", "rts_pugd", "momentum_sam", "noise_injection", "lpg", "pegr")
-"""A method of each kind; the others take half a minute together."""
+"""One method of each kind; all other methods together take half a minute."""
 NEEDED = {"pegr": ["--method.strength", "0.01"], "sam_on": ["--method.mask", "vectors"]}
 
 
@@ -83,7 +83,7 @@ def test_rows_are_means_and_deviations_over_seeds():
 
     found = [run("SGD", 0, 0.9, 1.0), run("SGD", 1, 0.8, 3.0), run("PUGD", 0, 1.0, 5.0)]
     first, second = rows.rows(rows.groups(found)[""])
-    # Student's t of one degree of freedom: 12.706 standard errors
+    # Student's t with one degree of freedom: 12.706 standard errors
     assert first.test == pytest.approx((85.0, 50**0.5, 12.7062 * 5), rel=1e-4)
     assert (second.test, second.ratio, second.seeds) == ((100.0, 0.0, 0.0), 2.5, 1)
     assert np.isnan(second.images_per_second)
@@ -177,7 +177,7 @@ def test_scalars_for_tensorboard_are_those_of_the_lines(tmp_path):
 
 
 def events(path):
-    """What TensorBoard reads: records of a length, its check sum, an event, its check sum."""
+    """Yield the events of a TensorBoard file; each record holds a length, its checksum, an event and its checksum."""
     raw, at = path.read_bytes(), 0
     while at < len(raw):
         (length,) = struct.unpack_from("<Q", raw, at)

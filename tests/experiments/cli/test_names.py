@@ -1,4 +1,4 @@
-"""The names of options: help and documentation hold what the registries hold, no more and no less."""
+"""Names of option values: help and documentation list exactly those in the registries."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ DATA = (Path(__file__).parents[3] / "docs" / "pages" / "data.md").read_text()
 
 
 def written(column: str) -> set[str]:
-    """The names in backticks of a column of a table, without their arguments."""
+    """Return the names in backticks in a column of a table, without their arguments."""
     return {name.partition(":")[0] for name in re.findall(r"`([\w:.]+?)`", column)}
 
 

@@ -1,4 +1,4 @@
-"""Labels that other programs read as markup or formulas, terminals that cannot show them, and memory that ends."""
+"""Labels that look like markup or formulas, terminals that cannot show them, and errors of the runtime."""
 
 import io
 

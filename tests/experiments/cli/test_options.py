@@ -1,4 +1,4 @@
-"""Words of the command line: what the help says, and what an error looks like where no box can be drawn."""
+"""The help of the command line, and its error messages where no box can be drawn."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Numbers of the README, with one small method."""
+"""Reproducing numbers of the README, with one small method."""
 
 import dataclasses
 import io
@@ -15,7 +15,7 @@ TABLE = "| SGD | {} ± 1.0 | {} ± 1.0 | 200 | 1.00 |\n"
 
 @pytest.fixture
 def told(tmp_path, monkeypatch):
-    """What the command says of a README with these two numbers."""
+    """Return a function that writes a README with a table and returns the lines that the command prints for it."""
     small = dataclasses.replace(demo.METHODS[0], model="mlp", epochs=1, seeds=2, tensorboard=False)
     monkeypatch.setattr(demo, "METHODS", (small,))
     monkeypatch.setattr(reproduce, "README", tmp_path / "README.md")
@@ -52,5 +52,5 @@ def test_every_row_of_the_readme_can_be_reproduced():
 
 @pytest.mark.parametrize(("mean", "agree"), [(90.0, True), (91.3, True), (93.0, False)])
 def test_numbers_agree_by_the_interval_of_their_difference(mean, agree):
-    # t(2) = 4.303, so that of three seeds half a width is 2.484 standard deviations.
+    # t(2) = 4.303, so the interval of three seeds has a half-width of 2.484 standard deviations.
     assert reproduce._agree(Accuracy(90.0, 0.4, 0), Accuracy(mean, 0.4, 0), 3) == agree

@@ -31,12 +31,12 @@ COSTS = {
     "rts": (1, 2),
     "sam_wrn28_10": (1, 2),
 }
-"""Gradient evaluations of an idle and an active step."""
+"""Gradient evaluations of an idle step and of an active step, by preset."""
 
 
 @pytest.fixture(autouse=True)
 def black_images(monkeypatch):
-    """A set with the shape of CIFAR-10: 6000 images, 600 a class."""
+    """Replace every data set by 6000 black images of the shape of CIFAR-10, 600 in each class."""
     labels = np.arange(6000, dtype=np.int32) % 10
     examples = Examples(np.zeros((6000, 32, 32, 3), np.uint8), labels)
     dataset = Dataset(examples, examples.take(slice(100)), 10, "crop_flip")
@@ -45,11 +45,11 @@ def black_images(monkeypatch):
 
 @pytest.fixture
 def small_networks(monkeypatch):
-    """Networks of the same kind with few layers, which are traced in a second."""
+    """Replace the networks by smaller ones of the same kind, which are traced in a second."""
     monkeypatch.setitem(zoo.MODELS, "wrn28_10", functools.partial(WideResNet, 10, 1))
     monkeypatch.setitem(zoo.MODELS, "resnet18", zoo.MODELS["resnet8"])
     monkeypatch.setitem(zoo.MODELS, "resnet32", zoo.MODELS["resnet8"])
-    monkeypatch.setattr(experiment, "network", network.__wrapped__)  # not from the cache of the real ones
+    monkeypatch.setattr(experiment, "network", network.__wrapped__)  # bypass the cache of real networks
 
 
 def test_the_recipes_of_the_papers_are_there():

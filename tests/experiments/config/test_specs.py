@@ -1,4 +1,4 @@
-"""Text to numbers, schedules, gates and masks, and what is said of wrong text."""
+"""Parsing text into numbers, schedules, gates and masks, and the errors for wrong text."""
 
 import math
 import re
@@ -173,7 +173,7 @@ def test_what_is_written_as_the_usage_says_is_parsed(name):
 
 
 def test_no_other_module_takes_options_apart():
-    """`config/specs.py` is the one grammar; the colon in `sources/files.py` is that of a checksum, `md5:...`."""
+    """Only `config/specs.py` parses options; the colon in `sources/files.py` is part of a checksum, `md5:...`."""
     root = Path(__file__).parents[3] / "experiments"
     parser = re.compile(r"\.r?(?:split|partition)\([\"']:")
     found = {path.relative_to(root).as_posix() for path in root.rglob("*.py") if parser.search(path.read_text())}

@@ -1,4 +1,4 @@
-"""Every test of data has a cache folder of its own."""
+"""A separate cache folder for every test of data."""
 
 import pytest
 

@@ -29,7 +29,7 @@ def test_cutout_is_one_square_around_any_pixel():
         top = rows[-1] - 1 if rows[0] == 0 else rows[0] + 1
         left = columns[-1] - 1 if columns[0] == 0 else columns[0] + 1
         centres.add((top, left))
-    assert len(centres) > 40  # of 48
+    assert len(centres) > 40  # out of 48 pixels
 
 
 def test_mixup_mixes_images_and_labels_alike():
@@ -44,7 +44,7 @@ def test_the_share_of_mixup_follows_beta():
     draw = lambda key: mixup(key, jnp.array([[1.0], [0.0]]), jnp.array([0, 1]), 0.2, 2)[1][0, 0]
     shares = np.asarray(jax.vmap(draw)(jax.random.split(KEY, 4000)))
     assert shares.mean() == pytest.approx(0.5, abs=0.03)
-    assert shares.var() == pytest.approx(1 / (4 * (2 * 0.2 + 1)), abs=0.01)  # of Beta(a, a)
+    assert shares.var() == pytest.approx(1 / (4 * (2 * 0.2 + 1)), abs=0.01)  # the variance of Beta(a, a)
 
 
 def test_the_parts_in_their_order():
@@ -59,7 +59,7 @@ def test_the_parts_in_their_order():
 
 
 def test_the_share_of_mixup_is_not_drawn_with_the_key_of_an_image():
-    """Of five images the third is mixed with itself, so that it shows whether it was flipped."""
+    """The third of five images is mixed with itself, so it shows whether it was flipped."""
     augment = pipeline("flip", 0, 1.0, num_classes=5)
     images, soft = jax.jit(jax.vmap(lambda key: augment(key, DATA, jnp.arange(5))))(jax.random.split(KEY, 400))
     flipped = np.isclose(images[:, 2], (IMAGES[2, :, ::-1] - 7.0) / 2, atol=1e-3).all((1, 2, 3))

@@ -1,4 +1,4 @@
-"""Data files that are crafted: one line for each, and nothing unpacked without bound."""
+"""Crafted data files: each is refused with a one-line error, and nothing is unpacked without a limit."""
 
 import gzip
 import struct
@@ -25,14 +25,14 @@ def few_jpegs(folder):
 
 
 def of_people(folder: Path) -> data.Dataset:
-    """Blank images with the labels that people gave."""
+    """Return a data set of blank images whose labels come from a file of human labels."""
     train = data.Examples(np.zeros((12, 4, 4, 3), np.uint8), np.arange(12, dtype=np.int32) % 10, np.arange(12))
     labels = human_labels(train, "worse", "cifar10", folder, checksum=False)
     return data.Dataset(train._replace(labels=labels), train, 10, "none")
 
 
 def load(name: str, folder: Path) -> data.Dataset:
-    """The set, its images decoded."""
+    """Load the data set of this name, with its images decoded."""
     if name == "people":
         return of_people(folder)
     if name == "jpegs":
@@ -146,7 +146,7 @@ def test_a_gz_bomb_is_unpacked_no_further_than_its_header_says(tmp_path):
 
 
 def zip_bomb(path: Path, size: int) -> None:
-    """An npz that says of an array, and of all else truthfully, that it unpacks to so many bytes."""
+    """Write a valid npz file whose headers claim that its first array unpacks to `size` bytes."""
     own_file(path)
     raw = bytearray(path.read_bytes())
     for mark, at in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
@@ -194,7 +194,7 @@ def jpegs(folder: Path, first: bytes = b"", **changes) -> None:
 
 
 def huge_png(side: int) -> bytes:
-    """An image of four pixels a side, whose header says more."""
+    """Return a PNG file of 4 x 4 pixels whose header claims `side` x `side` pixels."""
     small = file_of(np.zeros((4, 4, 3), np.uint8), "png")
     head = small[12:16] + struct.pack(">II", side, side) + small[24:29]
     return small[:12] + head + struct.pack(">I", zlib.crc32(head)) + small[33:]

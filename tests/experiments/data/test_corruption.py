@@ -1,4 +1,4 @@
-"""Label noise, long tails, and the data of a seed."""
+"""Label noise, long tails, and the data that a seed selects."""
 
 import dataclasses
 import os
@@ -99,7 +99,7 @@ def test_totals_of_long_tailed_cifar(classes, largest, totals, smallest):
 
 
 def people(folder, count: int = 60, wrong: int = 6) -> Examples:
-    """A small file of human labels, of which so many are wrong, and images in another order."""
+    """Write a file of human labels, the first `wrong` of them wrong; return half of its images in another order."""
     clean = np.arange(count, dtype=np.uint8) % 10
     given = clean.copy()
     given[:wrong] = (given[:wrong] + 1) % 10

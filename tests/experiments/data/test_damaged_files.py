@@ -1,4 +1,4 @@
-"""Data files that are damaged at random: each is read or refused in one line, and nothing is written."""
+"""Randomly damaged data files: each is read, or refused with a one-line error, and nothing is written."""
 
 import functools
 import gzip
@@ -16,13 +16,13 @@ from tests.experiments.data.test_broken_files import LABELS, TEST, TRAIN, jpegs,
 from tests.experiments.data.test_sources import own_file, write_archive, write_idx_set
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "60"))
-"""Damaged files that each reader is given; `FUZZ_EXAMPLES=2000 pytest` on this file is the long run."""
+"""The number of damaged files for each reader; `FUZZ_EXAMPLES=2000 pytest FILE` runs longer."""
 FIRST = int(os.environ.get("FUZZ_SEED", "0")) << 32
-"""The first seed; every `FUZZ_SEED` gives other damage."""
+"""The first seed; each value of `FUZZ_SEED` gives different damage."""
 
 
 def write_whole(name: str, folder: Path) -> None:
-    """A set that is small and as it should be."""
+    """Write a small, undamaged data set."""
     if name in ("mnist", "fashion_mnist"):
         pack, end = (gzip.compress, ".gz") if name == "mnist" else (bytes, "")
         write_idx_set(folder, LABELS[:10], pack, end)
@@ -36,7 +36,7 @@ def write_whole(name: str, folder: Path) -> None:
 
 
 def damaged(raw: bytes, how: random.Random) -> bytes:
-    """Cut, with bytes changed, repeated, filled in or swapped, most often near the start where headers are."""
+    """Return the bytes after one random edit, often near the start or the end, where headers are."""
     raw = raw or b"\0"
     at = how.choice([how.randrange(64), how.randrange(len(raw)), len(raw) - how.randrange(1, 64)]) % len(raw)
     length = how.choice([1, 2, 4, 8, how.randrange(1, 200)])
@@ -66,7 +66,7 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(name, tmp_path):
         files, how = whole(name, tmp_path), random.Random(FIRST + seed)
         path = how.choice(sorted(files))
         raw = files[path]
-        packed = inside and path.suffix == ".gz"  # what was packed is damaged, so that its checksum is right
+        packed = inside and path.suffix == ".gz"  # damage the content before packing, so that its checksum is right
         for _ in range(how.choice([1, 1, 2, 5])):
             raw = gzip.compress(damaged(gzip.decompress(raw), how), 1) if packed else damaged(raw, how)
         said = ""

@@ -68,7 +68,7 @@ def file_of(image: np.ndarray, kind: str, **options) -> bytes:
 
 
 def write_jpegs(path: Path, train_rows: int, monkeypatch) -> np.ndarray:
-    """Twelve grey images, of which so many are read as training images."""
+    """Write twelve grey JPEG images; the loader reads the first `train_rows` as training images."""
     grey = np.broadcast_to(np.arange(12, dtype=np.uint8)[:, None, None, None] * 20, (12, 32, 32, 3)).copy()
     files = [file_of(image, "jpeg", quality=100, subsampling=0) for image in grey]
     offset, label = np.cumsum([0, *map(len, files)]), np.arange(12, dtype=np.uint8) % 10

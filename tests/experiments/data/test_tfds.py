@@ -27,7 +27,7 @@ def png(level: int, side: int = SIDE) -> io.BytesIO:
 
 
 def prepare(folder: Path, name: str, parts: dict[str, int], side: int | None = SIDE, **options) -> None:
-    """Grey images of the level 7 i, of class i mod 3 and the id of row i."""
+    """Prepare a data set of grey images: image i has the level 7 i, the class i mod 3 and the id of row i."""
 
     def info(self):
         features = {"id": tfds.features.Text(), "image": tfds.features.Image(shape=(side, side, 3))}
@@ -59,7 +59,7 @@ def test_a_prepared_set_is_read_without_tensorflow(tmp_path):
     assert (dataset.num_classes, dataset.augment, dataset.family) == (CLASSES, "crop_flip", "cifar10")
     rows = dataset.train.rows
     assert sorted(rows) == list(range(30))
-    assert rows.tolist() != list(range(30))  # TFDS shuffles; the id tells where an image was
+    assert rows.tolist() != list(range(30))  # TFDS shuffles; the id gives the original position
     np.testing.assert_array_equal(np.asarray(dataset.train.images)[:, 0, 0, 0], 7 * rows)
     np.testing.assert_array_equal(dataset.train.labels, rows % CLASSES)
 

@@ -1,4 +1,4 @@
-"""The convolution with the fast gradient equals JAX's, value and both gradients."""
+"""The convolution with the fast gradient equals JAX's in value and in both gradients."""
 
 import re
 
@@ -15,7 +15,7 @@ from experiments.models import convolution
 from experiments.models.convolution import conv_general_dilated
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
-CASES = [  # strides, padding, dilation, size of the kernel; one with more than nine taps goes without the product
+CASES = [  # strides, padding, dilation, size of the kernel; more than nine taps are computed without the product
     ((1, 1), "SAME", (1, 1), 3),
     ((2, 2), "SAME", (1, 1), 3),
     ((1, 2), "VALID", (2, 1), 3),
@@ -73,13 +73,13 @@ def test_what_is_large_is_computed_once():
 
 
 def gradient(conv, x, w):
-    """By both, of a loss in which no gradient is the same everywhere."""
+    """Return the gradients with respect to `x` and `w` of a loss whose derivative differs between positions."""
     y = lambda x, w: conv(x, w, (1, 1), "SAME", None, None, LAYOUT)
     return jax.grad(lambda x, w: jnp.mean(jnp.sin(y(x, w)) * y(x, w)), (0, 1))(x, w)
 
 
 def sharded(f, x, w):
-    """Each of two devices with its example, the kernel on both."""
+    """Return the gradient with respect to `x`, one example on each of two devices, and the kernel, replicated."""
     mesh = Mesh(np.array(jax.devices()[:2]), ("data",))
     one = lambda x, w: (gradient(f, x, w)[0], jax.lax.pmean(jax.lax.pcast(w, "data", to="varying"), "data"))
     return jax.shard_map(one, mesh=mesh, in_specs=(P("data"), P()), out_specs=(P("data"), P()))(x, w)
@@ -107,7 +107,7 @@ def test_transformations(name):
 
 @pytest.mark.parametrize(("strides", "padding", "dilation"), [case[:3] for case in CASES[1:4]])
 def test_strided_convolutions_of_many_channels(strides, padding, dilation, monkeypatch):
-    """They are not divided into phases; with the few channels of `arrays`, an axis without dilation is."""
+    """Strided axes without dilation are divided into phases, but not if there are more than `THIN` channels."""
     x, w = arrays(3)
 
     def grad(conv):
@@ -124,12 +124,12 @@ def test_strided_convolutions_of_many_channels(strides, padding, dilation, monke
 
 @pytest.fixture
 def groups(monkeypatch):
-    """Images are computed in groups, however few they are."""
+    """Remove the size limit, so that small inputs are computed in groups of images, too."""
     monkeypatch.setattr(convolution, "LARGE", 0)
 
 
 def many(dtype=jnp.float32):
-    """Two groups of images for each device."""
+    """Return images that make two groups for each device, and a kernel."""
     x, w = arrays(3, dtype)
     count = 2 * convolution.AT_A_TIME * jax.device_count()
     return jax.random.normal(jax.random.key(2), (count, *x.shape[1:]), dtype), w

@@ -1,4 +1,4 @@
-"""GroupNorm equals Flax's: value, gradients of every order and mode, and under every transformation."""
+"""GroupNorm equals Flax's in value and in gradients of every order and mode, under every transformation."""
 
 import functools
 
@@ -22,7 +22,7 @@ CASES = [
 
 
 def layers(settings):
-    """Ours and Flax's with the same random parameters, as functions of parameters and data."""
+    """Return our layer and Flax's as functions of parameters and data, and parameters for both."""
     made = []
     for kind in (GroupNorm, nnx.GroupNorm):
         layer = kind(12, **settings, rngs=nnx.Rngs(0))
@@ -42,7 +42,7 @@ def weighted(apply, params, x):
 
 
 def values_and_gradients(applied, params, x):
-    """Of ours and Flax's, compiled."""
+    """Yield the value and the gradients of each layer, compiled."""
     for apply in applied:
         gradient = jax.grad(functools.partial(weighted, apply), (0, 1))
         yield jax.jit(lambda p, x, apply=apply, gradient=gradient: (apply(p, x), gradient(p, x)))(params, x)

@@ -114,7 +114,7 @@ def test_every_convolution_is_the_one_with_the_fast_gradient(name):
 def test_patches_of_images_with_these_spreads_become_white(channels):
     filters = fast.patches(channels).reshape(4 * channels, 4 * channels)
     spread = 1 / np.linalg.norm(filters, axis=0)
-    patterns = filters * spread  # orthonormal: what they measure in random patches made of them, and scaled, is white
+    patterns = filters * spread  # orthonormal; filtering the patch (patterns * spread) @ z gives z
     np.testing.assert_allclose(patterns.T @ patterns, np.eye(4 * channels), atol=1e-6)
     np.testing.assert_allclose(filters.T @ (patterns * spread), np.eye(4 * channels), atol=1e-6)
     np.testing.assert_allclose(np.sort(spread), np.sort(np.ravel(fast.SPREADS[:channels])), rtol=1e-6)

@@ -1,4 +1,4 @@
-"""Checkpoints: what is read is what was written, or it is said why not."""
+"""Checkpoints: what is restored equals what was saved, or an error says why it cannot be restored."""
 
 import dataclasses
 import errno
@@ -38,7 +38,7 @@ def assert_equal(one: Snapshot, two: Snapshot):
 
 @pytest.fixture
 def two(tmp_path) -> Path:
-    """A run folder with the checkpoints of steps 10 and 20."""
+    """Return a run folder with checkpoints of steps 10 and 20."""
     for step in (10, 20):
         checkpoint.save(tmp_path, step, snapshot(step))
     return tmp_path
@@ -70,7 +70,7 @@ def test_a_half_written_one_does_not_count(two):
 
 
 def damage(folder: Path, how: str):
-    """Damage the largest file, the numbers of the arrays."""
+    """Damage the largest file, which holds the values of the arrays."""
     path = max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     raw = bytearray(path.read_bytes())
     if how == "flipped":
@@ -122,7 +122,7 @@ def test_without_a_sound_one_nothing_is_made_up(two):
     ids=repr,
 )
 def test_one_that_cannot_be_read_now_is_not_taken_for_a_damaged_one(error, kind, two, monkeypatch):
-    """Else the newest would be removed because a machine was short of memory."""
+    """The newest checkpoint must not be removed just because a machine is short of memory."""
 
     def fails(*args, **kwargs):
         raise error
@@ -174,7 +174,7 @@ def test_a_file_named_as_a_step_is_no_checkpoint(two):
 
 
 def test_what_others_left_beside_the_checkpoints_is_left_alone(two):
-    """Notes, files of a file manager or of a network file system, copies of a checkpoint under another name."""
+    """Such files are notes, files of a file manager or network file system, and renamed copies of a checkpoint."""
     strays = [two / "checkpoints" / name for name in (".DS_Store", ".nfs0001", "notes.txt", "30")]
     for path in strays:
         path.write_text("")

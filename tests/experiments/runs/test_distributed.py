@@ -1,4 +1,4 @@
-"""Two processes of two devices each train as one process with four."""
+"""Two processes with two devices each train like one process with four devices."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def free_port() -> int:
 
 
 def start(folder: Path, *options: str) -> list[subprocess.Popen]:
-    """Two processes of one training."""
+    """Start the two processes of one training run."""
     joint = {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
@@ -44,9 +44,9 @@ def start(folder: Path, *options: str) -> list[subprocess.Popen]:
 
 
 def two_processes(folder: Path, *options: str) -> list[set[str]]:
-    """The lines that the first and the second process print, after both have ended well.
+    """Return the lines that the first and the second process print, after both have succeeded.
 
-    Among them are Gloo's about its connections, which several threads write at once: in pieces, at times.
+    They include messages of Gloo about its connections, which may be broken up, since several threads write at once.
     """
     started = start(folder, *options)
     printed = [process.communicate(timeout=300)[0] for process in started]
@@ -55,7 +55,7 @@ def two_processes(folder: Path, *options: str) -> list[set[str]]:
 
 
 def numbers(folder: Path) -> list[dict[str, float]]:
-    """The lines of the metrics and the result, without times."""
+    """Return the metrics of every epoch and the result, without times."""
     texts = [*(folder / "metrics.jsonl").read_text().splitlines(), (folder / "result.json").read_text()]
     keep = ("train_loss", "train_accuracy", "grad_norm", "cosine", "val_loss", "val_accuracy", "test_accuracy", "step")
     return [{k: v for k, v in json.loads(text).items() if k in keep} for text in texts]
@@ -75,7 +75,7 @@ def test_two_processes_of_two_devices_are_one_of_four(tmp_path):
 
 @pytest.mark.slow
 def test_where_one_is_killed_the_other_ends_and_says_how_to_go_on(tmp_path):
-    """It takes the half minute in which the survivor waits for a sign of life."""
+    """The test takes half a minute, since the survivor waits that long for a heartbeat of the other process."""
     started = start(tmp_path / "two", "--epochs", "100000")
     (folder,) = wait_for(tmp_path / "two", "checkpoints/*/sha256.json", started)
     started[1].kill()
@@ -86,7 +86,7 @@ def test_where_one_is_killed_the_other_ends_and_says_how_to_go_on(tmp_path):
 
 
 def wait_for(root: Path, pattern: str, started: list[subprocess.Popen]) -> list[Path]:
-    """The run folders in which such a file has appeared, before any process ended."""
+    """Wait until a file matches the pattern, and return its run folders; no process may end before."""
     while not (found := list(root.glob(f"*/seed0/{pattern}"))):
         assert all(process.poll() is None for process in started)
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""A process that is ended before it can speak has its line said; one that ends by itself has none."""
+"""The message for a process that is killed or aborted; a process that ends by itself prints none."""
 
 import subprocess
 import sys
@@ -33,5 +33,5 @@ def test_an_exit_and_an_error_speak_for_themselves(end):
     ("words", "told"), [(["train"], True), (["sweep"], True), (["report"], False), (["train", "--distributed"], False)]
 )
 def test_trainings_have_last_words(words, told):
-    """Those of several processes say that one of them has died."""
+    """Distributed training prints another line, which says that one of its processes has died."""
     assert said(COMMAND.format("lambda words: __import__('os').abort()"), *words) == [KILLED] * told

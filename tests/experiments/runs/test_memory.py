@@ -1,4 +1,4 @@
-"""Freed memory: what is large is kept, and small pieces go back to the system, when asked."""
+"""Freed memory: on request, large blocks are kept and small pieces are returned to the system."""
 
 import ctypes
 import os
@@ -14,7 +14,7 @@ PIECE, PIECES = 8192, 5000
 
 
 def resident() -> int:
-    """Bytes of this process that are in memory."""
+    """Return the resident memory of this process in bytes."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -33,7 +33,7 @@ def test_pieces_between_others_are_given_back():
 
 def test_freed_memory_is_kept():
     keep_freed()
-    np.ones(8_000_000)  # 64 MB, taken and freed: 16 000 pages
+    np.ones(8_000_000)  # allocates and frees 64 MB, 16 000 pages
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     np.ones(8_000_000)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1000

@@ -1,4 +1,4 @@
-"""Where a run lies does not matter: copied, moved, behind a link, under any name, whatever the clock says."""
+"""A run resumes after its folder was copied, moved, linked or renamed, and whatever the clock says."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ TRAIN += [
 
 
 def numbers(out: Path) -> list[dict]:
-    """The lines of the metrics and the result, without times."""
+    """Return the metrics of every epoch and the result, without times."""
     (folder,) = out.glob("*/seed0")
     texts = [*(folder / "metrics.jsonl").read_text().splitlines(), (folder / "result.json").read_text()]
     timed = ("seconds", "images_per_second", "compile_seconds")
@@ -35,7 +35,7 @@ def numbers(out: Path) -> list[dict]:
 
 
 def interrupt(out: Path) -> None:
-    """The folder as a kill in the last epoch leaves it."""
+    """Leave the folder as if the run had been killed in its last epoch."""
     (folder,) = out.glob("*/seed0")
     (folder / "result.json").unlink()
     shutil.rmtree(folder / "checkpoints" / str(checkpoint.steps(folder)[-1]))
@@ -44,7 +44,7 @@ def interrupt(out: Path) -> None:
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Sets the clock; what is measured as an interval goes on."""
+    """Return a function that shifts `time.time`; the clocks that measure intervals are unchanged."""
     return lambda ahead: monkeypatch.setattr(time, "time", lambda now=time.time: now() + ahead)
 
 

@@ -1,4 +1,4 @@
-"""Records that are broken: told in one line, and no other run suffers."""
+"""Broken records: each is reported in one line, and other runs can still be read."""
 
 import json
 

@@ -16,7 +16,7 @@ RESULT = {"test_accuracy": 0.5, "last_test_accuracy": 0.5, "gradient_evaluations
 
 
 def made(root, config, seed, epochs=(1, 2)):
-    """A complete run, its numbers made up."""
+    """Write a complete run with made-up numbers and return its folder."""
     folder = run_dir.folder_of(root, config, seed)
     run_dir.start(folder, config, seed)
     for epoch in epochs:
@@ -58,7 +58,7 @@ def test_devices_that_perturb_by_themselves_are_counted(tmp_path):
 
 
 def without(folder, setting):
-    """The run as one from before there was that setting."""
+    """Remove a setting from the record of a run, as if the run were older than the setting."""
     about = json.loads((folder / "run.json").read_text())
     del about["config"][setting]
     (folder / "run.json").write_text(json.dumps(about))

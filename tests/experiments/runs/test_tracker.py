@@ -1,4 +1,4 @@
-"""What a tracker is told of a run: its settings, every line of metrics.jsonl, the result, and that it has ended."""
+"""What a tracker receives from a run: its settings, every line of metrics.jsonl, the result, and its end."""
 
 import dataclasses
 import importlib.machinery
@@ -20,7 +20,7 @@ SMALL = Config(
 
 
 class FakeRun:
-    """Notes what it is told."""
+    """A run of a tracker that records what it receives."""
 
     def __init__(self, **given):
         self.given, self.lines, self.ended = given, [], False
@@ -33,7 +33,7 @@ class FakeRun:
 
 
 class FakeClient:
-    """MLflow's client, of one run."""
+    """A fake of MLflow's client with a single run."""
 
     run = FakeRun()
 
@@ -52,7 +52,7 @@ class FakeClient:
 
 
 def install(monkeypatch, name):
-    """A module of that name, and a function that returns what its only run was told."""
+    """Install a fake module of that name, and return a function that returns its only run."""
     made = []
     fake: Any = types.ModuleType(name)
     fake.__spec__ = importlib.machinery.ModuleSpec(name, None)
@@ -82,7 +82,7 @@ def test_it_gets_settings_epochs_and_result(name, monkeypatch, tmp_path):
 
 
 def test_one_that_fails_on_the_first_process_fails_on_all(monkeypatch, tmp_path):
-    """It is told by the first alone: the others would wait in their next sum over devices."""
+    """Only the first process calls the tracker; if only it failed, the others would wait in a sum over devices."""
     install(monkeypatch, "wandb")
     monkeypatch.setattr(FakeRun, "log", lambda *args, **given: 1 / 0)
     agreed = []

@@ -1,10 +1,10 @@
 """A run that is killed again and again, then left alone: `python kill.py FOLDER KILLS SEED [PROCESSES]`.
 
-Every turn is a process of its own, forked before JAX has started a backend, so that it is quick to begin. It is killed
-with SIGKILL at a random moment: now and then before it has restored its checkpoint, else after some more epochs, in the
-middle of a step, of a line or of a checkpoint. Of several processes that train together one is killed, and the others
-have to end by themselves. Prints one JSON object; the status is 1 where the run does not end as one that nothing
-disturbed.
+Every turn is a separate process. It is forked before JAX has started a backend, so that it starts quickly, and killed
+with SIGKILL at a random moment: sometimes before it has restored its checkpoint, otherwise after some more epochs, in
+the middle of a step, of a line or of a checkpoint. If several processes train together, one is killed and the others
+have to end by themselves. Prints one JSON object; the exit status is 1 if the run ends differently from an undisturbed
+run.
 """
 
 import json
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from experiments.cli import main as cli
 from experiments.runs import checkpoint, distributed, run_dir
-from experiments.training import sweep, trainer  # noqa: F401  what a turn would import
+from experiments.training import sweep, trainer  # noqa: F401  imported before the fork, for every turn
 
 EPOCHS, STEPS = 60, 10
 OPTIONS = ["--model", "mlp", "--method", "sam", "--label", "short", "--noise", "symmetric:0.2", "--batch", "20"]
@@ -27,7 +27,7 @@ TIMED = dict.fromkeys(("seconds", "images_per_second", "compile_seconds"))
 
 
 def main(root: Path, kills: int, seed: int, processes: int = 1) -> int:
-    """Kill the run that many times, then let it end; beside it, one that nothing disturbs."""
+    """Kill a run `kills` times, let it end, and compare it with an undisturbed run."""
     draw = random.Random(seed)
     folder = root / "killed" / "short" / "seed0"
     lost = []
@@ -49,13 +49,13 @@ def main(root: Path, kills: int, seed: int, processes: int = 1) -> int:
 
 
 def _numbers(root: Path) -> tuple[list, dict]:
-    """What a run left, without times."""
+    """Return the metrics and the result of a run, without times."""
     (run,) = run_dir.read(root)
     return [{**line, **TIMED} for line in run.metrics], {**run.result, **TIMED}
 
 
 def _turn(name: str, root: Path, every: int, processes: int) -> list[int]:
-    """The processes of one turn; of several each has one device, and says what it says in a file."""
+    """Start the processes of one turn; with several processes, their error output is discarded."""
     words = ["train", *OPTIONS, "--out", str(root / name), "--checkpoint-every", str(every), "--resume"]
     if processes == 1:
         return [_fork([*words, "--devices", "1"], {})]
@@ -73,7 +73,7 @@ def _fork(words: list[str], variables: dict[str, str]) -> int:
         sys.stdout = sys.stderr
         if variables:
             distributed.JOINING = distributed.PATIENCE
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # those that end with a partner print the stack of C++
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # a process that ends with its partner prints a C++ stack
         status = cli.main(words)
         sys.stderr.flush()
         os._exit(status)
@@ -86,7 +86,7 @@ def _end(children: list[int]) -> None:
 
 
 def _wait_all(children: list[int]) -> list[int]:
-    """The status of every child; those that train together have to end together."""
+    """Return the exit status of every child; all have to end soon after the first one ends."""
     statuses, latest = {}, float("inf")
     while len(statuses) < len(children):
         for child in set(children) - set(statuses):
@@ -108,7 +108,7 @@ def _wait_for(lines: int, folder: Path, children: list[int]) -> None:
 
 
 def _lines(folder: Path) -> int:
-    """Whole lines of the metrics: epochs that ended."""
+    """Return the number of complete lines of the metrics, one for every epoch that ended."""
     path = folder / "metrics.jsonl"
     return path.read_text().count("\n") if path.exists() else 0
 

@@ -1,4 +1,4 @@
-"""What a run of two seeds compiles, counted: a few programs, and none for putting NumPy arrays on the device."""
+"""The number of programs that a run of two seeds compiles."""
 
 import os
 import re
@@ -12,7 +12,7 @@ RUN = "train --model mlp --method pugd --train-size 100 --val-size 50 --epochs 2
 
 @pytest.mark.slow
 def test_a_run_compiles_a_dozen_programs(tmp_path):
-    """`jnp.asarray` of NumPy arrays would compile one, `stage`, for each shape; here it is left for one scalar."""
+    """`jnp.asarray` would compile a program `stage` for every shape of NumPy array; only one scalar still needs it."""
     environment = {**os.environ, "XLA_FLAGS": "", "JAX_LOG_COMPILES": "1", "PUGD_CACHE_DIR": str(tmp_path / "cache")}
     words = [sys.executable, "-m", "experiments", *RUN.split(), "--no-tensorboard", "--out", str(tmp_path / "run")]
     ran = subprocess.run(words, env=environment, capture_output=True, text=True)

@@ -34,7 +34,7 @@ def losses_of(loss: str, reweight: str = "none", flooding: str = "none", labels=
 
 
 def cross_entropies(logits: np.ndarray) -> np.ndarray:
-    """[examples, classes]: that of every label."""
+    """Return the cross-entropy of every example with every label, [examples, classes]."""
     return np.log(np.exp(logits).sum(1, keepdims=True)) - logits
 
 
@@ -69,7 +69,7 @@ def test_every_loss_of_the_library_has_a_name():
 
 @pytest.mark.parametrize("text", EXPECTED)
 def test_two_labels_by_their_shares(text):
-    """Mixup's labels: the losses of both labels, weighted; a single label with all of the share is that label."""
+    """The loss of a mixed label is the weighted mean of two losses; that of a one-hot label is the usual loss."""
     other = (LABELS + 1) % 3
     soft = 0.7 * np.eye(3)[LABELS] + 0.3 * np.eye(3)[other]
     expected = 0.7 * losses_of(text) + 0.3 * losses_of(text, labels=other)
@@ -141,7 +141,7 @@ def net():
 
 
 def trace(method: str, loss: str, reweight: str, flooding: str, mixup: float):
-    """The types that a step with these parts returns; nothing is computed."""
+    """Trace a step; return whether each part of the state keeps its shape and type, and the shape of the loss."""
     config = Config(method=method, method_options=OPTIONS.get(method, ()), epochs=1)
     made = optimizer.build(config, steps_per_epoch=10, num_classes=3)
     step = make_step(

@@ -1,4 +1,4 @@
-"""From settings to a chain, and what is known of it ahead."""
+"""Optimizer chains made from settings, their costs, and gates that are known in advance."""
 
 import dataclasses
 from typing import Any
@@ -125,7 +125,7 @@ def test_optimizers_that_want_more_than_a_gradient_are_refused(name):
 
 
 def test_costs_are_counted_where_jax_runs_on_a_gpu(monkeypatch):
-    """There a program that is not compiled has no analysis, unless it is made for the CPU."""
+    """On a GPU, JAX analyses the cost of an uncompiled program only if the program is made for the CPU."""
     count, cpu = jax.stages.Lowered.cost_analysis, jax.devices("cpu")[0]
     on_gpu = lambda self: count(self) if jax.config.jax_default_device == cpu else None  # pyright: ignore
     monkeypatch.setattr(jax.stages.Lowered, "cost_analysis", on_gpu)

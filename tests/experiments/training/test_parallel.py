@@ -34,7 +34,7 @@ def start(experiment: Experiment) -> tuple[State, Source]:
 
 @functools.cache
 def trained(**settings):
-    """Parameters, running statistics and metrics after an epoch of three steps."""
+    """Return parameters, running statistics and metrics after an epoch of three steps."""
     experiment = prepare(dataclasses.replace(BASE, **settings))
     state, train = start(experiment)
     state, metrics = run_epoch(experiment, state, train, jax.random.key(0), jnp.float32(0), seed=0, epoch=1)

@@ -1,4 +1,4 @@
-"""A run that is stopped and resumed ends bit by bit where an undisturbed one does."""
+"""A run that is stopped and resumed ends in exactly the same state as an undisturbed run."""
 
 import dataclasses
 import json
@@ -36,7 +36,7 @@ CASES = {
 
 
 def stopping(experiment, after, number=signal.SIGTERM):
-    """The experiment, and a signal in the course of its step `after`; compilation calls each program once."""
+    """Return the experiment with a signal in its step `after`, not counting one call per program to compile it."""
     calls = 0
 
     def step(*args, **kwargs):
@@ -54,7 +54,7 @@ def resumed(experiment):
 
 
 def end(experiment, folder):
-    """The last checkpoint, and what the folder says beside times."""
+    """Return the last checkpoint, the metrics and the result of a run, without times."""
     snapshot = checkpoint.restore(folder, trainer._fresh(experiment, 0))
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     timeless = [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
@@ -150,7 +150,7 @@ def test_without_an_interval_only_a_signal_makes_a_checkpoint(tmp_path):
 
 @pytest.fixture
 def plain_signals():
-    """The handlers of a Python started by hand; a worker of pytest-xdist ignores Ctrl-C."""
+    """Set Python's default signal handlers, since a worker of pytest-xdist ignores Ctrl-C."""
     plain = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     before = {number: signal.signal(number, handler) for number, handler in plain.items()}
     yield
@@ -182,7 +182,7 @@ def test_outside_the_main_thread_signals_are_left_alone():
 
 
 def failing_once(experiment, step):
-    """The experiment with one training batch of which the images cannot be normalised: their mean is not a number."""
+    """Return the experiment with a data mean of NaN in one step, so that its normalised images are NaN."""
     calls = 0
 
     def broken(state, data, *args, **kwargs):
@@ -228,7 +228,7 @@ def test_killed_twenty_times_it_loses_an_interval_at_most_and_ends_where_an_undi
     done = subprocess.run(
         [sys.executable, kill, tmp_path, "20", "0"], env=env, capture_output=True, text=True, timeout=900
     )
-    assert done.returncode == 0, done.stdout + done.stderr  # 1 where it does not end as an undisturbed one
+    assert done.returncode == 0, done.stdout + done.stderr  # 1 if it ends differently from an undisturbed run
     told = json.loads(done.stdout.splitlines()[-1])
     assert len(told["lost"]) == 20
     assert max(told["lost"]) <= 1

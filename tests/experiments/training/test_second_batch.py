@@ -23,7 +23,7 @@ SIZE, RATE, RADIUS = 6, 0.1, 0.1
 
 
 def losses(params, model_state, rows):
-    """Of the examples in those rows, by the model whose state is that before the step."""
+    """Return the losses of the examples in `rows`, given the parameters and the state of the model."""
     from flax import nnx
 
     data, net = some_data(), small()

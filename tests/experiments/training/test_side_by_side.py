@@ -1,4 +1,4 @@
-"""Runs side by side: each is what it is alone, an error or a signal ends them all, and programs are shared."""
+"""Runs side by side: each equals the same run alone, an error or a signal ends all, and programs are shared."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ SMALL = Config(model="mlp", train_size=80, val_size=30, batch=40, epochs=3, devi
 
 
 def lines(folder):
-    """The numbers of a run, but for the seconds."""
+    """Return the metrics of a run, without the seconds."""
     read = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [{name: value for name, value in line.items() if name != "seconds"} for line in read]
 
@@ -116,7 +116,7 @@ def test_one_program_serves_every_learning_rate_and_weight_decay():
     assert float(base.weight_decay) == np.float32(0.01)
     late = {"method": "sam", "method_options": (("when", "tail:0.5"),)}
     gated = [prepare(dataclasses.replace(SMALL, lr=lr, **late)) for lr in ("cosine:0.1:0.0", "linear:0.3:0.1")]
-    assert gated[0].step is not gated[1].step  # the gate follows the rate
+    assert gated[0].step is not gated[1].step  # the gate depends on the learning rate
     of_its_own = [prepare(dataclasses.replace(SMALL, optimizer="adamw", weight_decay=decay)) for decay in (0.0, 0.1)]
     assert of_its_own[0].step is not of_its_own[1].step
 
@@ -139,7 +139,7 @@ def test_one_program_evaluates_sets_of_any_size(monkeypatch):
     experiment = prepare(SMALL)
     parts = split(SMALL, experiment.dataset, 0)
     params, model_state = experiment.network.init(0)
-    loss = mock.Mock(side_effect=evaluate.optax.softmax_cross_entropy_with_integer_labels)  # called where it is traced
+    loss = mock.Mock(side_effect=evaluate.optax.softmax_cross_entropy_with_integer_labels)  # called only in tracing
     monkeypatch.setattr(evaluate.optax, "softmax_cross_entropy_with_integer_labels", loss)
     for examples in (parts.val, parts.test, parts.train):
         held_out = experiment.held_out(examples, channels(parts.train.images))
@@ -149,7 +149,7 @@ def test_one_program_evaluates_sets_of_any_size(monkeypatch):
         resident = experiment.source(examples, channels(parts.train.images))
         expected, _ = evaluate.evaluate_each(experiment.network.graphdef, params, model_state, resident, chunk=64)
         np.testing.assert_allclose(losses, expected, rtol=1e-5)
-    assert loss.call_count == 1 + 3  # the sets on the device are a program each
+    assert loss.call_count == 1 + 3  # each set on the device has its own program
 
 
 def test_a_copy_has_memory_of_its_own():

@@ -22,7 +22,7 @@ from experiments.training.step import make_step
 
 
 class Small(nnx.Module):
-    """Dense, BatchNorm, dense."""
+    """A network of a dense layer, BatchNorm and a dense layer."""
 
     def __init__(self, rngs: nnx.Rngs):
         self.first, self.norm = nnx.Linear(16, 8, rngs=rngs), nnx.BatchNorm(8, momentum=0.9, rngs=rngs)

@@ -216,7 +216,7 @@ def test_tables_in_markdown_and_csv(tmp_path):
     assert [float(row["evaluations"]) for row in rows] == [2, 4]
     accuracies = [100 * run.result["test_accuracy"] for run in run_dir.read(tmp_path / "out") if run.title == "sam"]
     assert float(rows[1]["test_mean"]) == pytest.approx(sum(accuracies) / 2)
-    # two values: t quantile of one degree of freedom times half their distance
+    # for two values: the t quantile with one degree of freedom, times half their distance
     assert float(rows[1]["test_ci95"]) == pytest.approx(12.7062 * abs(accuracies[0] - accuracies[1]) / 2, rel=1e-4)
     assert float(rows[0]["images_per_second"]) > 0
 

@@ -1,4 +1,4 @@
-"""Seeds in one program: each ends where it does alone, up to rounding, and none waits for one that will not come."""
+"""Seeds in one program: each ends as it does alone, up to rounding, and none waits for a seed that has dropped out."""
 
 import dataclasses
 import faulthandler
@@ -50,7 +50,7 @@ SECONDS = 100
 
 @pytest.fixture(autouse=True)
 def ends():
-    """A test that hangs ends the process, and says where every thread was."""
+    """If a test hangs, end the process and print the stack of every thread."""
     faulthandler.dump_traceback_later(SECONDS, exit=True)
     yield
     faulthandler.cancel_dump_traceback_later()
@@ -58,7 +58,7 @@ def ends():
 
 @pytest.fixture
 def rounds(monkeypatch):
-    """The steps done by those who take part in a round, and the program, of every round."""
+    """Return a list that records, for every round, the step counts of the seeds in it and their program."""
     found, run = [], Group._run
 
     def noted(self, calls):
@@ -70,13 +70,13 @@ def rounds(monkeypatch):
 
 
 def train(folder, at_once=3, tolerated=(), **settings):
-    """Every seed of the experiment; a line for each that failed."""
+    """Train every seed of the experiment, and return a line for each one that failed."""
     config = dataclasses.replace(BASE, seeds_at_once=at_once, jobs=1, out=folder, **settings)
     return sweep.run([(folder, config)], Console(quiet=True), tolerated)
 
 
 def end(folder, **settings):
-    """State, metrics and result of each seed that has ended, without the times."""
+    """Return the state, metrics and result of each seed that has ended, without times."""
     experiment = prepare(dataclasses.replace(BASE, **settings))
     found = {}
     for path in sorted(folder.glob("*/seed*/result.json")):
@@ -95,7 +95,7 @@ def assert_close(actual, expected):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """Where the seeds of a case end one by one."""
+    """Return a function that trains the seeds of a case one after another and returns how each ended."""
 
     @functools.cache
     def ended(case):
@@ -148,7 +148,7 @@ def test_a_seed_that_diverges_leaves_the_others_as_they_are(tmp_path, alone, mon
 
 @pytest.fixture
 def sent(rounds, monkeypatch):
-    """The rounds in which SIGTERM comes."""
+    """Return a list for the test to fill with the numbers of the rounds in which SIGTERM is raised."""
     found, run = [], Group._run
 
     def signalled(self, calls):
@@ -171,7 +171,7 @@ def test_stopped_twice_and_resumed_from_different_epochs(tmp_path, alone, rounds
         train(tmp_path, **RTS, **{"seeds": 2})
     assert saved() == [10, 10]
     rounds.clear()
-    sent[:] = [compiled + 4]  # the third seed begins, where the gate is shut, and the others wait
+    sent[:] = [compiled + 4]  # the third seed begins with its gate closed, and the others wait
     with pytest.raises(Stopped):
         train(tmp_path, **RTS, resume=True)
     assert saved() == [11, 11, 5]

@@ -13,7 +13,7 @@ THREE = Config(model="mlp", epochs=3, lr="linear:0.1:0.0", **SMALL)
 
 
 def test_no_validation_loss_is_made_up_before_the_first_is_measured(tmp_path, monkeypatch):
-    """A gap to a made-up 0 would be the reference of the trigger on the generalisation gap."""
+    """The validation loss is NaN at first: a 0 would give the trigger on the generalisation gap a false reference."""
     given, epoch = [], trainer.run_epoch
 
     def observed(experiment, state, source, key, val_loss, *rest):
@@ -24,7 +24,7 @@ def test_no_validation_loss_is_made_up_before_the_first_is_measured(tmp_path, mo
     trainer.run(prepare(THREE), 0, tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     np.testing.assert_allclose(given, [np.nan, *(line["val_loss"] for line in lines[:-1])], rtol=1e-6)
-    rates = [line["lr"] for line in lines]  # of the last step of each epoch, here its only one
+    rates = [line["lr"] for line in lines]  # of the last step of each epoch, here the only one
     np.testing.assert_allclose(rates, [0.1, 0.1 * 2 / 3, 0.1 / 3], rtol=1e-6)
 
 
@@ -45,7 +45,7 @@ def test_every_epoch_has_an_order_of_its_own(tmp_path, monkeypatch):
 
 
 def test_the_best_epoch_is_the_first_of_the_best_on_validation_data(tmp_path, monkeypatch):
-    measured = iter([(1.0, 0.5), (1.0, 0.75), (1.0, 0.75), (1.0, 0.25)])  # of three epochs, and of the test
+    measured = iter([(1.0, 0.5), (1.0, 0.75), (1.0, 0.75), (1.0, 0.25)])  # in three epochs, and on the test set
     monkeypatch.setattr(trainer, "evaluate", lambda *args: next(measured))
     result = trainer.run(prepare(THREE), 0, tmp_path / "run")
     assert (result["best_epoch"], result["val_accuracy"], result["test_accuracy"]) == (2, 0.75, 0.25)
