@@ -232,7 +232,7 @@ def functional(run, shapes, data=VECTORS):
 
 
 def nested_scans(p, x):
-    """Layers by time: stacked matrices, one more for all layers, a matrix that is also used outside, a cell's state."""
+    """A scan over time inside a scan over layers, with stacked and shared matrices, one of them also used outside."""
 
     def layer(x, w):
         cell = lambda h, now: (jnp.tanh(now @ w + h @ p["all"] + p["bias"]), h * now @ p["w"][0])
@@ -264,7 +264,7 @@ def pieces(p, x):
 
 
 def functions_of_weights(p, x):
-    """Losses with functions of weights that are no matrix product."""
+    """Losses in which weights enter through functions and not only through products with the data."""
     mask = np.arange(36.0).reshape(6, 6) % 3
     h = jnp.tanh(x @ (p["w"] @ p["w"].T) + (x * p["d"]) @ (p["w"] * mask)) @ (p["w"] / jnp.linalg.norm(p["w"]))
     return h + x @ jnp.diag(jnp.exp(p["d"][0])) + jnp.sum(x[:, :, None] * p["w"][None], axis=1)

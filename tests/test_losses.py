@@ -154,7 +154,7 @@ def test_sce(x64, alpha, beta):
 
 @every_loss
 def test_hopeless_examples_have_finite_gradients(name):
-    """Values and gradients are finite where p_y underflows to 0, although the power in GCE has no finite slope there."""
+    """Values and gradients are finite where p_y underflows to 0, where the power in GCE has an infinite slope."""
     u, y = jnp.array([[200.0, 0.0, 0.0, -200.0]]), jnp.array([3])
     value, slope = jax.value_and_grad(lambda u: ALL[name](u, y).sum())(u)
     assert np.isfinite(value)

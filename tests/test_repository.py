@@ -102,7 +102,7 @@ def test_the_changelog_has_a_section_for_what_comes_or_came():
 
 
 def test_every_mutant_is_one_edit_and_names_its_tests():
-    """Every mutant is one valid edit; the mutants themselves take too long to run in the suite."""
+    """Every mutant edits one place and names existing tests; running them takes too long for the suite."""
     listed = LIBRARY + EXPERIMENTS
     assert len(set(listed)) == len(listed) >= 60
     for mutant in listed:
