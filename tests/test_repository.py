@@ -76,7 +76,7 @@ def test_every_python_and_the_oldest_tested_and_newest_versions_are_tried():
 
 
 def test_continuous_integration_runs_every_test_and_make_test_all_but_the_slow_ones():
-    """CI and `make test-all` run every test, with full compiler optimisation; `make test` skips the slow ones."""
+    """CI and `make test-all` run every test; `make test` skips the slow ones."""
     targets = dict(re.findall(r"^(test(?:-all)?): .*\n\t(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert targets["test"].endswith("-n 2 --dist loadgroup -m 'not slow'")
     assert targets["test-all"] == "$(BIN)/python -m pytest -n 2 --dist loadgroup"
