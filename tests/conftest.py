@@ -24,10 +24,10 @@ if not hasattr(jax, "enable_x64"):  # JAX before 0.8
 
 CACHE = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
 KEPT = {"JAX_COMPILATION_CACHE_DIR": CACHE, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-"""The same cache, for the environment of another process."""
+"""Environment variables that give another process the same cache."""
 
 QUICKLY: dict[str, Any] = {"xla_backend_optimization_level": 0}
-"""Compiler options that take a third of the time, for programs whose values are tested and nothing else."""
+"""Compiler options that cut compile time to a third, for tests that check values only."""
 if jax.__version_info__ < (0, 11):  # later versions do not have this option
     QUICKLY["xla_cpu_use_fusion_emitters"] = False
 if os.environ.get("PUGD_COMPILE") == "quickly":  # `make test`: all programs
@@ -36,7 +36,7 @@ if os.environ.get("PUGD_COMPILE") == "quickly":  # `make test`: all programs
     os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *flags])
 
 MUCH = 1_500_000_000
-"""Bytes in memory from which on a process drops programs."""
+"""The bytes of resident memory above which a process drops its compiled programs."""
 
 jax.config.update("jax_compilation_cache_dir", CACHE)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
@@ -70,14 +70,14 @@ def pytest_collection_modifyitems(items):
 
 
 def resident() -> int:
-    """Bytes of this process that are in memory; nothing where the system does not tell."""
+    """The resident memory of this process in bytes; 0 if the system does not report it."""
     pages = Path("/proc/self/statm")
     return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.exists() else 0
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _little_memory():
-    """A process that uses much memory drops the programs of a finished module; the cache on disk keeps them."""
+    """Drops the compiled programs of a finished module if memory use is high; the cache on disk keeps them."""
     yield
     if resident() > MUCH:
         jax.clear_caches()
@@ -87,13 +87,13 @@ def _little_memory():
 
 @pytest.fixture
 def strict_dtypes():
-    """No implicit dtype promotion. Not for all tests: Optax's schedules and Adam's bias correction rely on it."""
+    """Disables implicit dtype promotion. Not autouse, as Optax's schedules and Adam's bias correction rely on it."""
     with jax.numpy_dtype_promotion("strict"):
         yield
 
 
 @pytest.fixture
 def x64():
-    """Float64 for one test."""
+    """Enables float64 for one test."""
     with jax.enable_x64(True):
         yield

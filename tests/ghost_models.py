@@ -1,4 +1,4 @@
-"""Models for ghost norms: Flax networks and functions, each as losses of examples and parameters."""
+"""Models for ghost norms: Flax networks and functions, each as a `losses_fn` and its parameters."""
 
 from functools import partial
 from typing import Any
@@ -26,7 +26,7 @@ class Dense(nn.Module):
 
 
 class Residual(nn.Module):
-    """Strides, dilation, groups, a transposed convolution and pooling."""
+    """A network with strides, dilation, groups, a transposed convolution and pooling."""
 
     @nn.compact
     def __call__(self, x):
@@ -38,7 +38,7 @@ class Residual(nn.Module):
 
 
 class SmallViT(nn.Module):
-    """Patches, class and position tokens, attention, a gated MLP."""
+    """A vision transformer with class and position tokens, attention and a gated MLP."""
 
     @nn.compact
     def __call__(self, x):
@@ -64,7 +64,7 @@ class Language(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """One layer used three times, checkpointed."""
+    """One checkpointed layer that is applied three times."""
 
     @nn.compact
     def __call__(self, x):
@@ -75,7 +75,7 @@ class Recurrent(nn.Module):
 
 
 def linen(model, x, labels=LABELS):
-    """Losses, and parameters away from their initial zeros and ones."""
+    """The losses of a Linen model, and its parameters, perturbed away from their initial zeros and ones."""
     params = perturb(jax.eval_shape(model.init, jax.random.key(0), x))
 
     def losses_fn(params):
@@ -86,14 +86,14 @@ def linen(model, x, labels=LABELS):
 
 
 def perturb(params):
-    """Parameters of these shapes: vectors, among them scales, around one; others as large as an initialisation."""
+    """Random parameters of these shapes: vectors, such as scales, near one; others of the size of an initialisation."""
     random = np.random.default_rng(1)
     draw = lambda shape: random.normal(size=shape) * 0.3 + (len(shape) < 2)
     return jax.tree.map(lambda w: jnp.asarray(draw(w.shape), jnp.result_type(float)), params)
 
 
 def apart(build):
-    """Graph, parameters and rest of an NNX model, without its initialisers: each op of them would be compiled."""
+    """The graph, parameters and rest of an NNX model, without running its initialisers, which would compile each op."""
     graph, params, rest = nnx.split(nnx.eval_shape(build), nnx.Param, ...)
     is_key = lambda x: jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
     blank = lambda x: jax.random.key(0) if is_key(x) else jnp.zeros(x.shape, x.dtype)
@@ -129,7 +129,7 @@ def one_example_at_a_time():
 
 
 def merged_axes():
-    """Batch and positions in one axis, as language-model losses often have them."""
+    """Batch and positions merged into one axis, as is common in language-model losses."""
     params = perturb({"w": np.zeros((6, 7)), "b": np.zeros(7)})
     x = jnp.asarray(RANDOM.normal(size=(BATCH, 5, 6)))
     labels = RANDOM.integers(0, 7, BATCH * 5)
@@ -150,7 +150,7 @@ class Block(nn.Module):
 
 
 class ScannedLanguage(nn.Module):
-    """Layers in one scan, checkpointed."""
+    """A language model with its checkpointed layers in one scan."""
 
     @nn.compact
     def __call__(self, tokens):
@@ -205,7 +205,7 @@ SERIES = RANDOM.normal(size=(BATCH, 5, 6))
 
 
 class Series(nn.Module):
-    """A scan over time."""
+    """A network that scans over time."""
 
     cell: Any
 
@@ -232,7 +232,7 @@ def functional(run, shapes, data=VECTORS):
 
 
 def nested_scans(p, x):
-    """Layers by time: stacked matrices, one more for all layers, a matrix that is also used outside, a cell's state."""
+    """A scan over time inside a scan over layers, with stacked and shared matrices, one of them also used outside."""
 
     def layer(x, w):
         cell = lambda h, now: (jnp.tanh(now @ w + h @ p["all"] + p["bias"]), h * now @ p["w"][0])
@@ -255,7 +255,7 @@ def carried_parameters(p, x):
 
 
 def pieces(p, x):
-    """Disjoint parts of a parameter, one that overlaps another, parameters side by side, and one that is repeated."""
+    """Disjoint and overlapping slices of a parameter, concatenated parameters, and a repeated one."""
     for i in range(2):
         x = jnp.tanh(x @ p["stack"][i] * 0.5)
     q, k = jnp.split(x @ jnp.concatenate([p["q"], p["k"]], axis=1), 2, axis=1)
@@ -264,7 +264,7 @@ def pieces(p, x):
 
 
 def functions_of_weights(p, x):
-    """What no product stands for."""
+    """Losses in which weights enter through functions and not only through products with the data."""
     mask = np.arange(36.0).reshape(6, 6) % 3
     h = jnp.tanh(x @ (p["w"] @ p["w"].T) + (x * p["d"]) @ (p["w"] * mask)) @ (p["w"] / jnp.linalg.norm(p["w"]))
     return h + x @ jnp.diag(jnp.exp(p["d"][0])) + jnp.sum(x[:, :, None] * p["w"][None], axis=1)

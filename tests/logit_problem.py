@@ -1,4 +1,4 @@
-"""The classifier of `tests.problems` by hand, in float64 NumPy: logits, what they pull back, and a path of steps."""
+"""The classifier of `tests.problems` in float64 NumPy: its logits, their pullback, and a path of steps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ def logits(w: Tree, x: np.ndarray) -> np.ndarray:
 
 
 def cotangent(u: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Of the mean cross-entropy, at logits u."""
+    """The gradient of the mean cross-entropy with respect to the logits u."""
     p = np.exp(u - u.max(1, keepdims=True))
     return (p / p.sum(1, keepdims=True) - np.eye(CLASSES)[labels]) / len(labels)
 
@@ -29,13 +29,13 @@ def pull_back(w: Tree, x: np.ndarray, c: np.ndarray) -> Tree:
 
 
 def ahead(w: Tree, radius: float, g: Tree) -> Tree:
-    """W + radius * g / |g|."""
+    """The parameters w + radius * g / |g|."""
     length = np.sqrt(sum(np.sum(x**2) for x in jax.tree.leaves(g)))
     return jax.tree.map(lambda v, x: v + radius * x / length, w, g)
 
 
 def assert_follows(tx: Any, rule: Callable[[Tree, np.ndarray, np.ndarray], Tree], *, steps: int = 3) -> None:
-    """`tx` gives what `(w, x, labels) -> u` gives, on a new batch every step."""
+    """Checks that `tx` gives the outputs of `(w, x, labels) -> u`, on a new batch every step."""
     with jax.enable_x64(True):
         params = classifier("float64")
         state, w = tx.init(params), jax.tree.map(np.asarray, params)

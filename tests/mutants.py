@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Mutant(NamedTuple):
-    """An edit of a file, and the test that fails with it: a file, a folder or one function of a file."""
+    """An edit of a file, and the tests that must fail with it: a file, a folder or one function."""
 
     file: str
     old: str
@@ -29,17 +29,17 @@ class Mutant(NamedTuple):
 
 
 def method(name: str, old: str, new: str, test: str = "test_formula") -> Mutant:
-    """An edit of a method, and a test of its own file."""
+    """An edit of a method, and the test in its test file that must fail."""
     return Mutant(f"pugd_optax/methods/{name}.py", old, new, f"tests/methods/test_{name}.py::{test}")
 
 
 def part(name: str, old: str, new: str, test: str) -> Mutant:
-    """An edit of a module of the library, and the tests that notice it."""
+    """An edit of a module of the library, and the tests that must fail."""
     return Mutant(f"pugd_optax/{name}.py", old, new, f"tests/test_{test}")
 
 
 def lab(name: str, old: str, new: str, test: str) -> Mutant:
-    """An edit of a module of the experiments, and the tests that notice it."""
+    """An edit of a module of the experiments, and the tests that must fail."""
     return Mutant(f"experiments/{name}.py", old, new, f"tests/experiments/{test}")
 
 
@@ -165,7 +165,7 @@ def tested(test: str, copy: Path) -> int:
 
 
 def main(word: str = "") -> int:
-    """Try every mutant; the exit status is 1 where one survives."""
+    """Runs every mutant; the exit status is 1 if one survives."""
     chosen, alive = [mutant for mutant in LIBRARY + EXPERIMENTS if word in mutant.file], 0
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
     with tempfile.TemporaryDirectory() as folder:

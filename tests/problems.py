@@ -25,7 +25,7 @@ Rule = Callable[[int, np.ndarray, Callable[[np.ndarray], np.ndarray]], np.ndarra
 
 
 def gradient(flat: np.ndarray, t: int) -> np.ndarray:
-    """Gradient of `loss` by hand, float64 NumPy."""
+    """The gradient of `loss`, written by hand in float64 NumPy."""
     b, w = flat[B], flat[W].reshape(INPUTS, LABELS)
     x, y = X[t % BATCHES], Y[t % BATCHES]
     residual = -y / (1 + np.exp(y * (x @ w + b))) / EXAMPLES
@@ -48,7 +48,7 @@ def batch(t: int) -> tuple[jax.Array, jax.Array]:
 
 
 def path(tx: optax.GradientTransformation, *, steps: int = 6, lr: float = 0.25, **extra: Any) -> tuple[np.ndarray, Any]:
-    """Outputs of `tx` along `w <- w - lr u`, one batch a step, in float64; and its last state."""
+    """The outputs of `tx` along `w <- w - lr u` in float64, with one batch per step, and the last state."""
     tx = optax.with_extra_args_support(tx)
     with jax.enable_x64(True):
 
@@ -67,7 +67,7 @@ def path(tx: optax.GradientTransformation, *, steps: int = 6, lr: float = 0.25, 
 
 
 def reference_path(rule: Rule, *, steps: int = 6, lr: float = 0.25) -> np.ndarray:
-    """Outputs of a NumPy rule along the same path."""
+    """The outputs of a NumPy rule along the same path."""
     w, outputs = START.copy(), []
     for t in range(steps):
         outputs.append(rule(t, w, lambda v, t=t: gradient(v, t)))
@@ -76,12 +76,12 @@ def reference_path(rule: Rule, *, steps: int = 6, lr: float = 0.25) -> np.ndarra
 
 
 def assert_follows(tx: optax.GradientTransformation, rule: Rule, *, rtol: float = 1e-9, **path_args: Any) -> None:
-    """`tx` gives what the rule gives, step after step."""
+    """Checks that `tx` gives the outputs of the rule at every step."""
     np.testing.assert_allclose(path(tx, **path_args)[0], reference_path(rule, **path_args), rtol=rtol, atol=1e-12)
 
 
 def assert_same(tx: optax.GradientTransformation, other: optax.GradientTransformation, *, rtol: float = 1e-9) -> None:
-    """Two transformations give the same path."""
+    """Checks that two transformations give the same outputs at every step."""
     np.testing.assert_allclose(path(tx)[0], path(other)[0], rtol=rtol, atol=1e-12)
 
 
@@ -111,7 +111,7 @@ def examples(scale: float = 1.0, seed: int = 2) -> dict[str, jax.Array]:
 
 
 def extra_args(data: dict[str, jax.Array]) -> dict[str, Any]:
-    """What the methods of the package may ask for, all bound to one batch."""
+    """All extra arguments that the methods may need, bound to one batch."""
 
     def logits_fn(params):
         dense, gain = jax.tree.map(lambda w: w.astype(jnp.promote_types(w.dtype, jnp.float32)), tuple(params.values()))

@@ -1,4 +1,4 @@
-"""Every `raise` of a package, and which of them a call ends in."""
+"""Finds every `raise` of a package, and the one that a call ends in."""
 
 import ast
 import functools
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 
 class Case(NamedTuple):
-    """A call that goes wrong, and what the message must hold: the argument, its value, and the fix."""
+    """A call that fails, and what the message must contain: the argument, its value and the fix."""
 
     call: Callable[..., Any]
     argument: str
@@ -29,13 +29,13 @@ class Site(NamedTuple):
     last: int
 
     def __str__(self) -> str:
-        """As editors understand it."""
+        """The location as `path:line`, which editors can open."""
         return f"{self.path}:{self.first}"
 
 
 @functools.cache
 def sites(package: str) -> list[Site]:
-    """All `raise` statements of a package that make an error; one that passes an error on is not counted."""
+    """All `raise` statements of a package that create an error, without bare ones that re-raise."""
     return [
         Site(str(path.relative_to(ROOT)), node.lineno, node.end_lineno or node.lineno)
         for path in sorted((ROOT / package).rglob("*.py"))
@@ -45,7 +45,7 @@ def sites(package: str) -> list[Site]:
 
 
 def meet(case: Case, error: type[Exception] | tuple[type[Exception], ...], *args: Any) -> Site:
-    """Call, read the message as a user would, and return the place it came from."""
+    """Runs the call, checks its error message, and returns the `raise` that it came from."""
     with pytest.raises(error) as caught:
         case.call(*args)
     message = str(caught.value)

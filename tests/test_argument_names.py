@@ -39,7 +39,7 @@ def test_answered_with_the_name_here(method, name, value, fix):
 
 @pytest.mark.parametrize("name", methods.__all__)
 def test_nothing_else_changes(name):
-    """Signature, docstring, file and pickle are the method's own."""
+    """The signature, docstring, module and pickle of a method are those of the undecorated function."""
     method = getattr(methods, name)
     own = inspect.unwrap(method)
     assert own is not method

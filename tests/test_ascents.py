@@ -22,7 +22,7 @@ def ascend(tx, g=G, w=W, **extra):
 
 
 def assert_close(tree, expected, rtol=1e-6):
-    """The expected leaves may be lists."""
+    """Compares a tree with one whose leaves may be lists."""
     chex.assert_trees_all_close(tree, jax.tree.map(lambda x, y: np.asarray(y, x.dtype), tree, expected), rtol=rtol)
 
 
@@ -43,7 +43,7 @@ def test_scale_by_abs_params(eta):
 
 
 def test_scaled_products_do_not_leave_half_precision():
-    """300 x 400 is beyond float16; the direction is not."""
+    """The product 300 x 400 overflows float16, but its direction is computed correctly."""
     g, w = {"a": jnp.array([300.0, 400.0], jnp.float16)}, {"a": jnp.array([400.0, 300.0], jnp.float16)}
     direction = ascend(optax.chain(scale_by_abs_params(), normalize()), g, w)
     np.testing.assert_allclose(direction["a"], np.sqrt(0.5), rtol=1e-3)
@@ -99,7 +99,7 @@ def test_complex_parameters():
 @pytest.mark.parametrize("p", [1, 1.05, 1.5, 2, 3, 50.0, np.inf])
 @pytest.mark.parametrize("size", [1e-15, 1.0, 1e15])
 def test_dual_norm_is_the_steepest_direction_of_its_ball(p, size):
-    """Of p-norm 1, and its product with g is the q-norm of g: Hoelder's bound."""
+    """The perturbation has p-norm 1, and its product with g is the dual q-norm of g, the maximum by Hoelder."""
     g = np.random.default_rng(0).normal(size=11)
     tree = {"a": jnp.asarray(size * g[:4], jnp.float32), "b": jnp.asarray(size * g[4:].reshape(7, 1), jnp.float32)}
     eps = np.concatenate([np.ravel(x) for x in ascend(dual_norm(p), tree, tree).values()]).astype(np.float64)

@@ -68,7 +68,7 @@ NUMBERS = [
 
 @pytest.mark.parametrize(("name", "argument", "schedule"), NUMBERS)
 def test_schedules_are_offered_where_they_are_taken(name, argument, schedule):
-    """As the argument's type says."""
+    """The message offers a schedule if and only if the argument may be one."""
     offer = r" or a schedule \(step -> number\)" if schedule else ""
     with pytest.raises(TypeError, match=rf"^{argument}=\[\]: expected a number{offer}\.$"):
         build(name, **{argument: []})
@@ -205,7 +205,7 @@ def test_gradients_of_other_parameters(name):
 
 @pytest.mark.parametrize("wrap", [optax.flatten, lambda tx: optax.masked(tx, {"a": True, "b": False})])
 def test_wrappers_that_hide_parameters(wrap):
-    """A mask that hides leaves, and a flat vector that grad_fn does not know."""
+    """Wrappers that mask leaves, or flatten the parameters to a vector that `grad_fn` does not accept, are refused."""
     with pytest.raises((ValueError, TypeError), match=r"Fix|structure"):
         step(wrap(methods.pugd()), grad_fn=lambda p: {"a": p["a"], "b": p["b"]} if isinstance(p, dict) else W)
 

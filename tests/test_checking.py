@@ -1,4 +1,4 @@
-"""`check`: every silent mistake is found on the first step, and what is right passes."""
+"""`check` finds every silent mistake on the first step, and accepts correct calls."""
 
 import jax
 import jax.numpy as jnp

@@ -136,7 +136,7 @@ def test_balanced_with_threshold_and_dead_zone():
 
 
 def test_relative_extents_are_shares_of_the_farthest_class_on_each_side():
-    """As in the authors' code of LPL: the gap over the largest gap of the same sign, of the classes seen."""
+    """As in LPL's code, the extent is the gap over the largest gap of the same sign among the classes seen."""
     rule = classes.balanced(threshold=0.5, relative=True)
     sign, extent = rule(state_of([0.9, 0.7, 0.4, 0.5, 0.0], seen=[True, True, True, True, False]))
     np.testing.assert_array_equal(sign[:4], [-1, -1, 1, 0])

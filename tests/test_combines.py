@@ -49,7 +49,7 @@ def test_unit_sum(scale):
 
 
 def test_unit_sum_where_the_sum_cancels():
-    """The length of a small difference of large vectors, and of none at all."""
+    """A small difference of large vectors is scaled to unit length, and a zero difference stays zero."""
     small = 1e-3 * FLAT_STAR
     u = unit_sum(1.0)(G, tree(-FLAT + small))
     np.testing.assert_allclose(np.linalg.norm(flat(u)), 1.0, rtol=1e-5)
@@ -68,7 +68,7 @@ def test_unit_sum_rules():
 
 
 def test_unit_sum_of_large_halves():
-    """60000 + 60000 is beyond float16, its unit vector is not."""
+    """The sum 60000 + 60000 overflows float16, but its unit vector is computed correctly."""
     g = {"a": jnp.full(2, 6e4, jnp.float16)}
     u = unit_sum(1.0)(g, g)["a"]
     assert u.dtype == jnp.float16
@@ -84,7 +84,7 @@ def test_decompose(alpha):
 
 @pytest.mark.parametrize("scale", [1e-17, 1e-12, 1.0, 1e15, 1e18])
 def test_every_combine_is_homogeneous(scale):
-    """Scaling both gradients scales the output, or leaves a unit vector; wherever their squares are float32."""
+    """Scaling both gradients scales a mix and leaves a unit vector, if their squares are within float32."""
     g, g_star = tree(scale * FLAT), tree(scale * FLAT_STAR)
     for combine in (mix(0.3, 0.7), decompose(0.4)):
         np.testing.assert_allclose(flat(combine(g, g_star)) / scale, flat(combine(G, G_STAR)), rtol=1e-4, atol=1e-5)
@@ -109,7 +109,7 @@ def test_complex_gradients():
 
 
 def test_a_weight_of_zero_drops_its_term_even_if_it_is_not_finite():
-    """As a Python number and as a traced one."""
+    """A weight of zero drops its term as a Python number and as a traced one."""
     broken = jax.tree.map(lambda x: x * jnp.inf, G)
     for combine in (lambda a: mix(a, 1.0)(broken, G_STAR), jax.jit(lambda a: mix(a, 1.0)(broken, G_STAR))):
         np.testing.assert_array_equal(flat(combine(0.0)), flat(G_STAR))

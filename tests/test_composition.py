@@ -1,4 +1,4 @@
-"""Together with Optax's wrappers, against references written out by hand."""
+"""Methods inside Optax's wrappers, against references written by hand."""
 
 # Optax types every tree as a union that cannot be subscripted, and schedules take any ArrayLike.
 # pyright: reportIndexIssue=false, reportCallIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false, reportOperatorIssue=false
@@ -27,7 +27,7 @@ def data(t):
 
 
 def sam_gradient(params, grad_fn):
-    """SAM by hand."""
+    """SAM's gradient, written by hand."""
     g = grad_fn(params)
     length = jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(g)))
     return grad_fn(jax.tree.map(lambda w, x: w + RADIUS * x / length, params, g))
@@ -125,7 +125,7 @@ def test_injected_radius_that_is_negative_counts_as_zero():
 
 
 def test_injected_whole_numbers():
-    """Counts may be traced where nothing is compiled by them; where it is, the error says how to keep them static."""
+    """Integers may be traced unless the program depends on them; then the error tells how to keep them static."""
     grad_fn = lambda p: jax.grad(loss)(p, data(0))
     params = start(jnp.float32)
     for make, given in ((looksam, {"every": 2}), (rts_pugd, {"total_steps": 8})):
@@ -174,7 +174,7 @@ def test_both_schedules_of_a_chain_count_real_steps():
 
 
 def test_stands_before_muon():
-    """A base that treats matrices and vectors apart."""
+    """A method works before Muon, which treats matrices and vectors differently."""
     tx = optax.chain(pugd(), optax.contrib.muon(1e-3))
     grad_fn = lambda p: jax.grad(loss)(p, data(0))
     params = start(jnp.float32)

@@ -1,4 +1,4 @@
-"""Radii and a gate that tune themselves: where they settle, what bounds them, and that others cost nothing for it."""
+"""Self-tuning radii and a gate: where they settle, their bounds, and that methods without them cost nothing extra."""
 
 import inspect
 from typing import Any
@@ -44,7 +44,7 @@ def root(f, low=1e-6, high=10.0):
 @pytest.mark.parametrize("target", [0.95, 0.8])
 @pytest.mark.parametrize(("method", "size"), [(sam, 1.0), (pugd, np.abs(W))])
 def test_settles_at_the_radius_of_the_target_cosine(method, size, target):
-    """A quadratic, so that the cosine at every radius is known."""
+    """On a quadratic, where the cosine at every radius is known, the radius settles at the target."""
 
     def above(radius):
         g = CURVATURE * W
@@ -87,7 +87,7 @@ def test_moves_on_active_steps_alone_and_not_by_broken_ones():
 
 
 def test_a_gate_follows_the_cosine_as_its_formula_does():
-    """At points where the perturbation turns the gradient and points where it does not, over a broken step."""
+    """The gate follows its formula at points of small and large cosine, and over a step with a NaN gradient."""
     points = np.random.default_rng(0).normal(size=(24, 3)) * np.where(np.arange(24) % 8 < 4, 1, 50)[:, None]
     points[9] = np.nan
     expected, mean = [], -1.0
@@ -131,7 +131,7 @@ WITH_RADIUS = [n for n in methods.__all__ if "radius" in inspect.signature(getat
 
 @pytest.mark.parametrize("name", WITH_RADIUS)
 def test_every_method_with_a_radius_takes_one(name):
-    """Traced and donated like any other state."""
+    """The state of the controller can be traced and donated."""
     given: dict[str, Any] = {key: {"total_steps": 8} for key in ("rts_pugd", "ae_sam")}
     given |= {"imb_sam": {"counts": (30, 20, 10)}, "focal_sam": {"counts": (30, 20, 10)}}
     tx = getattr(methods, name)(**given.get(name, {}), radius=target_cosine(0.9))
@@ -147,7 +147,7 @@ def test_every_method_with_a_radius_takes_one(name):
 
 @pytest.mark.parametrize("radius", [0.1, optax.linear_schedule(0.1, 0.2, 5)])
 def test_costs_nothing_elsewhere(radius):
-    """No state, and none of the equations that steer."""
+    """Other radii add neither state nor equations of the controller."""
     w, grad_fn = jnp.asarray(W, jnp.float32), jax.grad(loss)
 
     def program(radius):

@@ -1,4 +1,4 @@
-"""Data parallelism: every spelling equals a dense computation on one device."""
+"""Data parallelism: every way to write it equals a dense computation on one device."""
 
 from functools import partial
 
@@ -49,7 +49,7 @@ def mesh():
 
 
 def train(vg, params, x, y, steps=3):
-    """A few plain descent steps with perturbed gradients: parameters and loss of every step."""
+    """The parameters after a few steps with perturbed gradients, and the loss of every step."""
     state, losses = vg.init(params), []
     for _ in range(steps):
         loss, grads, state = vg(params, state, x, y)
@@ -162,7 +162,7 @@ def test_local_and_global_perturbations_differ(problem):
 
 
 def test_local_perturbation_averages_once(problem, mesh):
-    """One all-reduce, or one for the loss, the state's radius and each tensor where an older XLA does not join them."""
+    """One all-reduce; an older XLA may need one each for the loss, the radius and every tensor."""
     params, x, y = problem
     vg = pugd_optax.value_and_grad(loss_fn, pugd_optax.pugd(radius=0.3), axis_name="data")
     step = jax.shard_map(vg, mesh=mesh, in_specs=(P(), P(), P("data"), P("data")), out_specs=P())
@@ -172,7 +172,7 @@ def test_local_perturbation_averages_once(problem, mesh):
 
 
 def mean_gradient(params, x, y, groups):
-    """SAM by hand, each group with its own perturbation."""
+    """The mean of SAM's gradients of the groups, each with its own perturbation."""
     tx = pugd_optax.sam(0.3)
 
     @jax.jit
@@ -199,7 +199,7 @@ def test_groups_on_one_device_are_the_local_perturbation_of_as_many_devices(prob
 @pytest.mark.parametrize("name", ["pugd", "gsam", "looksam", "gated"])
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_shard_map_with_a_global_perturbation(name, check_vma, problem, mesh):
-    """The loss averages over the device's own examples, and that is all the same to either kind of `shard_map`."""
+    """A loss averaged over the local examples gives the dense result with and without `check_vma`."""
     params, x, y = problem
     vg = pugd_optax.value_and_grad(loss_fn, METHODS[name](), axis_name="data", perturb="global")
     specs = {"mesh": mesh, "in_specs": (P(), P("data"), P("data")), "out_specs": P(), "check_vma": check_vma}

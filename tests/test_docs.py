@@ -27,7 +27,7 @@ EXAMPLES = {page: found for page in PAGES.rglob("*.md") if (found := PYCON.finda
 
 
 class Links(HTMLParser):
-    """The addresses that a page refers to: links, scripts, styles, pictures."""
+    """The URLs that a page refers to: links, scripts, styles and images."""
 
     def __init__(self, page: Path):
         super().__init__()
@@ -42,7 +42,7 @@ class Links(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The documentation as `make docs` builds it; it cannot reach a network."""
+    """The documentation as `make docs` builds it, without network access."""
     out = tmp_path_factory.mktemp("site")
     command = [
         sys.executable,
@@ -146,7 +146,7 @@ in_a_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt ins
 
 
 def shown(page: Path, folder: Path) -> str:
-    """The page as Chromium has it after twenty seconds of its own time: opened as a file, without a network."""
+    """The DOM of the page in Chromium after twenty seconds of virtual time, opened as a file without network access."""
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", f"--user-data-dir={folder}"]
     command = [str(CHROMIUM), *flags, "--proxy-server=127.0.0.1:9", "--dump-dom", page.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, timeout=300).stdout
@@ -155,7 +155,7 @@ def shown(page: Path, folder: Path) -> str:
 @pytest.mark.slow
 @in_a_browser
 def test_the_sliders_of_the_player_move_the_path(site, tmp_path):
-    """Every slider that is turned shows other numbers of the library."""
+    """Moving a slider shows the numbers that the library gives for its value."""
     shutil.copy(site / "notebooks" / "plotly.min.js", tmp_path)
     page = tmp_path / "player.html"
     page.write_text((site / "notebooks" / "player.html").read_text() + DRIVE)
@@ -183,7 +183,7 @@ def test_search_and_dark_mode_work_from_a_folder(site, tmp_path):
 
 @pytest.mark.parametrize("page", sorted(EXAMPLES), ids=lambda page: page.stem)
 def test_examples_run(page):
-    """Blocks marked `pycon`; those of the other languages are not for Python."""
+    """The `pycon` blocks of every page run; blocks of other languages are ignored."""
     examples = doctest.DocTestParser().get_doctest("".join(EXAMPLES[page]), {}, page.name, str(page), 0)
     assert examples.examples
     failed, _ = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(examples)
@@ -192,7 +192,7 @@ def test_examples_run(page):
 
 @pytest.mark.slow
 def test_a_method_written_from_the_page_passes_the_contract(tmp_path):
-    """The files of the page, its lines at their places in the alphabet, and the command it ends with."""
+    """The files of the page, with its lines inserted in alphabetical order, pass the last command of the page."""
     for folder in ("pugd_optax", "tests"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "experiments"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)

@@ -1,4 +1,4 @@
-"""The Equinox front door, and the spellings of a chain beside it."""
+"""`pugd_optax.equinox`, and the ways to write an Optax chain with Equinox."""
 
 # pyright: reportArgumentType=false
 

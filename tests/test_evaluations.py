@@ -1,4 +1,4 @@
-"""What stands for the gradient at the perturbed point: two sides, and the Hessian."""
+"""Alternatives to the gradient at the perturbed point: two-sided differences and the Hessian."""
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +47,7 @@ def test_gate_override_and_radius_of_the_method_still_work():
 
 
 def test_the_opposite_point_is_as_far_as_the_rounded_one():
-    """A bfloat16 weight of 100 moves by halves; the mirror image does too, so a straight line keeps its slope."""
+    """A bfloat16 weight of 100 moves in steps of 0.5, and so does its mirror image: a linear gradient stays exact."""
     seen = []
 
     def gradient(w):

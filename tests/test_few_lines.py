@@ -81,13 +81,13 @@ def test_eigen_sam(sign, x64):
 
 
 def coins(step: int, size: int) -> np.ndarray:
-    """Of `esam` with its default key, for all tensors one after the other."""
+    """The mask of `esam` with its default key: True for the parameters that move, all tensors concatenated."""
     chunk = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), step), 0)
     return np.asarray(jax.random.uniform(chunk, (size,), np.float32)) < 0.6
 
 
 def test_esam_with_its_selection(x64):
-    """The half of the examples whose loss rose most give the second gradient."""
+    """The second gradient is that of the half of the examples whose loss rose most."""
     names = run("ESAM with its selection")
     grad, p = gradient_of(names), names["params"]
     unravel, state, w = ravel_pytree(p)[1], names["tx"].init(p), flat(p)
@@ -102,7 +102,7 @@ def test_esam_with_its_selection(x64):
 
 
 def test_ascent_in_the_spectral_norm(x64):
-    """The factor of the polar decomposition, by the root of g g^T, which has the rank of the inputs: 2."""
+    """The ascent is the polar factor of g, computed here from the square root of g g^T, which has rank 2."""
     names = run("Ascent in the spectral norm")
     grad, p = gradient_of(names), names["params"]
     w, state = flat(p), names["tx"].init(p)
@@ -117,7 +117,7 @@ def test_ascent_in_the_spectral_norm(x64):
 
 
 def test_flat_lora(x64):
-    """Noise on the frozen matrix, by the row norms of the sum; Adam on the adapters by hand."""
+    """Noise on the frozen matrix, scaled by the row norms of the sum, and Adam on the adapters, written by hand."""
     names = run("Flat-LoRA")
     slope, p = jax.jit(jax.grad(names["adapted"])), names["lora"]
     state, moments = names["tx"].init(p), dict.fromkeys("BA", (0.0, 0.0))

@@ -26,7 +26,7 @@ def mean_loss(w):
 
 
 def by_hand(w):
-    """Losses and their gradients, one row an example, in NumPy."""
+    """The losses and their gradients in NumPy, one row per example."""
     f = np.tanh(X @ w)
     return (f - Y) ** 2, (2 * (f - Y) * (1 - f**2))[:, None] * X
 
@@ -45,7 +45,7 @@ def test_flood_at_the_level_rests():
 
 
 def test_flooding_up_and_down_is_a_step_of_gradient_regularisation(x64):
-    """Ascent, then descent, of size h land at w - h^2 (grad L(w + h g) - g) / h."""
+    """An ascent and a descent step of size h end at w - h^2 (grad L(w + h g) - g) / h."""
     h, w = 0.3, jnp.asarray(W)
     g, level = jax.grad(mean_loss)(w), float(mean_loss(w)) + 1e-9
     up = w - h * jax.grad(flood(mean_loss, level))(w)
@@ -90,7 +90,7 @@ def test_soft_ad_keeps_digits_near_the_level():
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_soft_ad_far_from_the_level_in_half_precision(dtype):
-    """The square of 300 is beyond float16."""
+    """Values and slopes are correct although the square of 300 overflows float16."""
     losses = np.array([300.0, 1.0, -2000.0])
     value, slope = jax.value_and_grad(soft_ad(lambda x: x, level=0.5))(jnp.asarray(losses, dtype))
     x = losses - 0.5
@@ -101,7 +101,7 @@ def test_soft_ad_far_from_the_level_in_half_precision(dtype):
 
 @pytest.mark.parametrize("sigma", [1.0, 1e-20, 1e20])
 def test_soft_ad_at_any_scale(sigma):
-    """The square of a deviation of 1e25 is beyond float32; rho(x) is |x| - 1 there, and its slope the sign."""
+    """The square of a deviation of 1e25 overflows float32; there rho(x) is |x| - 1 and its slope is the sign."""
     away = np.array([3.0, -1.0, 1e25, -1e25, 0.0]) * min(sigma, 1.0)
     value, slope = jax.value_and_grad(soft_ad(lambda x: x, level=0.0, sigma=sigma))(jnp.asarray(away, jnp.float32))
     x = away.astype(np.float64) / sigma
@@ -122,7 +122,7 @@ def test_aux_and_keywords_pass_through(x64):
 
 
 def test_flooding_composes_with_a_perturbation():
-    """A loss transformation and a gradient transformation: flooded PUGD is one line of each."""
+    """A flooded loss and PUGD compose, as one transforms the loss and the other the gradient."""
     loss_fn = flood(lambda w: jnp.sum(w**2), level=1.0)
     tx = optax.chain(pugd_optax.pugd(radius=0.1), optax.sgd(0.05))
     w = jnp.array([2.0, 1.0])

@@ -53,7 +53,7 @@ def test_equals_the_chain_and_returns_the_clean_loss():
 
 
 def test_auxiliary_output_is_of_the_first_pass():
-    """A running statistic that travels in it moves once a step, and by the clean pass."""
+    """A running statistic in the auxiliary output is updated once per step, by the unperturbed pass."""
 
     def loss_fn(params, statistics, x):
         mean = jnp.mean(x * params)
@@ -152,7 +152,7 @@ def test_serves_flax_train_state():
 
 
 def test_every_plain_method_serves():
-    """No grad_fn, no chain: the state of the last step is that of the chain."""
+    """Without `grad_fn`, `value_and_grad` gives the gradients of the chain for every kind of method."""
     for tx in (pugd_optax.pugd(), pugd_optax.gsam(), pugd_optax.looksam(), pugd_optax.momentum_sam()):
         vg = pugd_optax.value_and_grad(loss, tx)
         params = start(jnp.float32)
@@ -182,7 +182,7 @@ def real_loss(xy):
 
 @pytest.mark.parametrize("method", ["pugd", "sam", "gsam", "gnp", "friendly_sam", "momentum_sam"])
 def test_complex_parameters_are_pairs_of_real_ones(method):
-    """Gradients follow `jax.grad`: the conjugate of d/dx + i d/dy. PUGD differs on purpose, |z| joins the pair."""
+    """Gradients follow `jax.grad`: the conjugate of d/dx + i d/dy. PUGD differs, as its |z| couples both parts."""
     z = jnp.array([0.5 - 1.0j, 2.0 + 0.25j])
     tx = getattr(pugd_optax, method)()
     if method == "pugd":
@@ -200,7 +200,7 @@ def test_complex_parameters_are_pairs_of_real_ones(method):
 
 
 def test_complex_parameters_in_a_chain_take_conjugate_gradients():
-    """`value_fn` and a conjugating `grad_fn` agree."""
+    """In a chain, `value_fn` and a `grad_fn` that returns conjugate gradients give the same output."""
     z, tx = jnp.array([0.5 - 1.0j]), pugd_optax.asam()
     grad_fn = lambda v: jnp.conj(jax.grad(complex_loss)(v))
     u, _ = tx.update(grad_fn(z), tx.init(z), z, grad_fn=grad_fn)
@@ -226,7 +226,7 @@ def test_donation_and_one_trace():
 
 
 def test_the_second_gradient_may_be_of_a_part_of_the_batch():
-    """Evenly spread: of eight examples at 0.25, the first and the fifth."""
+    """The examples are evenly spaced: with 0.25 of eight, the first and the fifth."""
     x, y = jnp.arange(16.0).reshape(8, 2) / 8, jnp.arange(8.0) / 4
     loss_fn = lambda w, x, y, *, power: jnp.mean(jnp.abs(x @ w - y) ** power)
     w = jnp.array([0.5, -1.0])

@@ -1,4 +1,4 @@
-"""Whatever comes in: random trees, huge and tiny values, numbers that are not finite, and words of a command line."""
+"""Fuzz tests: random trees, huge, tiny and non-finite values, and random command-line settings."""
 
 import itertools
 from collections.abc import Callable
@@ -23,7 +23,7 @@ X, Y = jnp.linspace(-1.0, 1.0, 6), jnp.arange(6) % 3
 
 
 def arguments_for(params: Any) -> dict[str, Any]:
-    """Every extra argument, for parameters of any structure; bounded functions, so that nothing overflows by itself."""
+    """All extra arguments for parameters of any structure; the functions are bounded, so they do not overflow."""
 
     def feature(p):
         parts = [jnp.sum(jnp.sin(jnp.real(w).astype(jnp.float32))) for w in jax.tree.leaves(p)]
@@ -41,7 +41,7 @@ def arguments_for(params: Any) -> dict[str, Any]:
 
 
 def made_to_fit(name: str, params: Any) -> Any:
-    """The method, with what its defaults would look for in a network: norm layers, and layers to follow."""
+    """The method, with a mask or penalty in place of defaults that need normalization or known layers."""
     given = {"sam_on": {"mask": jax.tree.map(lambda w: True, params)}, "pegr": {"penalty": signs(0)}}
     return build(name, **given.get(name, {}))
 
@@ -54,7 +54,7 @@ def kinds(tree: Any) -> Any:
 @settings(max_examples=4)
 @given(tree=TREES)
 def test_random_trees_keep_their_shapes_and_dtypes(name, tree):
-    """Zero-size leaves, scalars, lists in lists, mixed dtypes, and the tree without a leaf."""
+    """Shapes and dtypes are kept for zero-size leaves, scalars, nested lists, mixed dtypes and the empty tree."""
     is_leaf = lambda x: isinstance(x, tuple)
     params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(*leaf), tree, is_leaf=is_leaf)
     if name == "layerwise_noise" and not jax.tree.leaves(params):
@@ -126,7 +126,7 @@ PAIRS = st.lists(st.tuples(st.sampled_from(WORDS), st.sampled_from(VALUES) | st.
 
 
 def refused(build: Callable[[], Any], expected: tuple[type[Exception], ...]) -> str:
-    """The message of the refusal, if it is one; another kind of error would be a traceback."""
+    """The message of an expected error, or an empty string if there is none; other errors propagate."""
     try:
         build()
     except expected as error:
@@ -144,7 +144,7 @@ def test_words_become_settings_or_one_line(pairs):
 @settings(max_examples=60)
 @given(pairs=PAIRS)
 def test_settings_become_a_chain_or_a_refusal(pairs):
-    """The library's own checks are ValueError and TypeError; `job.prepare` shows their first line."""
+    """Settings give a chain or an error with a message: UsageError, or ValueError and TypeError from the library."""
 
     def chain():
         config = options.train_config(list(itertools.chain(*pairs)))

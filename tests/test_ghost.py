@@ -1,4 +1,4 @@
-"""Ghost norms of real Flax models against one backward pass for each example; memory; and what cannot be followed."""
+"""Ghost norms of Flax models against one backward pass per example, their memory, and the models they refuse."""
 
 from functools import partial
 from typing import Any
@@ -19,7 +19,7 @@ QUICK = ("dense", "recurrent", "vmap", "merged axes", "pieces", "functions")
 
 
 def both(losses_fn, params):
-    """Squares and gradient of their mean, by ghost norms and by the reference."""
+    """The squared norms and the gradient of their mean, by ghost norms and by the reference."""
 
     def run(evaluator):
         mean = lambda p: (lambda s: (jnp.mean(s), s))(evaluator(losses_fn, p)[1])
@@ -45,7 +45,7 @@ def test_agrees_in_float32(name):
 
 @pytest.mark.parametrize("mode", ["fill", "clip"])
 def test_ids_outside_the_table(mode, x64):
-    """Padding: a dropped id looks no row up, and two of them are not one row; a clipped one looks the last row up."""
+    """Of ids out of range, dropped ones read no row and do not share one; clipped ones read the nearest row."""
     table, ids = np.arange(12).reshape(4, 3) / 5, np.array([[0, 1, 9, 9], [2, 9, -9, 1]])
     losses_fn = lambda t: jnp.sum(jnp.sin(t.at[ids].get(mode=mode, fill_value=0.0)), axis=(1, 2))
     (mine, squares), (exact, _) = both(losses_fn, jnp.asarray(table))
@@ -65,7 +65,7 @@ def test_groups_of_images(x64):
 
 
 def test_a_block_of_a_table_is_followed(x64):
-    """As JAX 0.9 writes `table[None, :3]`; twice the same block, so that cross terms count."""
+    """A block lookup as JAX 0.9 writes `table[None, :3]`, used twice so that cross terms matter."""
     dims = jax.lax.GatherDimensionNumbers(offset_dims=(0, 1), collapsed_slice_dims=(), start_index_map=(0,))
     start, mode = jnp.array([2]), jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS
     x, table = jnp.asarray(RANDOM.normal(size=(5, 3, 4))), jnp.asarray(RANDOM.normal(size=(6, 4)))
@@ -105,7 +105,7 @@ def test_convolutions_with_a_rule_of_their_own(x64):
     [((1, 1), (1, 1), "SAME"), ((1, 1), (2, 1), [(3, 2), (0, 2)]), ((2, 1), (1, 2), [(1, 1), (2, 1)])],
 )
 def test_windows_along_image_and_gradient(lhs_dilation, rhs_dilation, padding, reads, x64):
-    """The first axis of these kernels is moved to the gradient; a function of one needs its entries in their order."""
+    """Convolutions with dilated inputs or kernels, also where the loss reads a function of the kernel."""
     how = {"lhs_dilation": lhs_dilation, "rhs_dilation": rhs_dilation, "dimension_numbers": ("NHWC", "HWIO", "NHWC")}
     conv = partial(jax.lax.conv_general_dilated, window_strides=(1, 1), padding=padding, **how)
     x = jnp.asarray(RANDOM.normal(size=(3, 6, 5, 4)))
@@ -124,7 +124,7 @@ def test_windows_along_image_and_gradient(lhs_dilation, rhs_dilation, padding, r
 )
 @pytest.mark.parametrize("evaluator", [per_example.ghost, per_example.signs(0)])
 def test_no_memory_of_batch_times_parameters(model, shape, evaluator):
-    """The compiled gradient of the regularised objective, against one float for each example and parameter."""
+    """The compiled gradient of the regularised objective needs less than one float per example and parameter."""
     x = jnp.ones(shape)
     params = jax.eval_shape(lambda: model.init(jax.random.key(0), x))
     losses_fn = lambda p: jnp.sum(model.apply(p, x).reshape(len(x), -1) ** 2, axis=1)
@@ -155,7 +155,7 @@ def test_a_lost_batch_axis_is_refused():
 
 
 def test_a_lookup_among_the_activations_is_refused():
-    """The mistake of picking the logit of the label without saying along which axis the examples are."""
+    """Reading the logit of the label by integer indexing, which loses the batch axis, is refused."""
     x, picked = jnp.asarray(VECTORS, jnp.float32), jnp.asarray(LABELS)
     losses_fn = lambda w: (x @ w)[jnp.arange(BATCH), picked]
     refuses(losses_fn, jnp.eye(6), "the batch axis of .* is lost behind the primitive gather")

@@ -1,4 +1,4 @@
-"""`pugd_optax.linen.TrainState`: Flax's, and `grad_fn` reaches the transformation."""
+"""`pugd_optax.linen.TrainState` extends Flax's and passes `grad_fn` to the transformation."""
 
 # pyright: reportArgumentType=false
 
@@ -29,7 +29,7 @@ class Network(nn.Module):
 
 
 class TrainState(pugd_optax.linen.TrainState):
-    """Subclassed as Flax's is."""
+    """A subclass with further fields, as one of Flax's TrainState would be written."""
 
     batch_stats: Any
     key: jax.Array
@@ -55,7 +55,7 @@ def step(state, **extra):
 
 
 def compiled(**extra):
-    """A step without its closures."""
+    """A compiled step that returns arrays only, without the closures."""
 
     def run(state):
         after, (grads, _, stats) = step(state, **extra)

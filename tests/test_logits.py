@@ -36,7 +36,7 @@ def edited(edit, g, y, t):
 
 
 def by_hand(name, g, y, t):
-    """The formulas, example by example, in float64."""
+    """The edits by their formulas, one example at a time, in float64."""
     g, out = g.astype(np.float64), []
     for g_i, c in zip(g, y, strict=True):
         push = g_i if name == "multiplicative" else g[y == c].mean(0)
@@ -52,7 +52,7 @@ def test_edits_follow_the_formula(edit, t):
 
 
 def best_push(gbar, bound, sign, steps=200):
-    """Projected ascent (descent) on |gbar + d| over |d| <= bound, knowing nothing of the solution."""
+    """Projected ascent (descent) on |gbar + d| over |d| <= bound, without use of the closed form."""
     d = np.zeros_like(gbar)
     for _ in range(steps):
         direction = (gbar + d) / max(np.linalg.norm(gbar + d), 1e-12)
@@ -120,7 +120,7 @@ LOSSES = {
 @edits
 @pytest.mark.parametrize("name", LOSSES)
 def test_all_routes_agree_around_any_loss(edit, name):
-    """Identity with an edited backward pass, linear surrogate (both modes), explicit pull-back, weighted loss."""
+    """The edited backward pass, the linear surrogate (both modes), the explicit pullback and a weighted loss agree."""
     x, w = (random.normal(size=s).astype(np.float32) for s in ((9, 5), (5, CLASSES)))
     model = lambda w: jnp.tanh(x @ w)
     loss = lambda u: LOSSES[name](u).mean()

@@ -52,7 +52,7 @@ def test_balanced_softmax_is_logit_adjustment_at_one(x64):
 
 
 def test_post_hoc_adjustment_undoes_the_adjusted_loss(x64):
-    """Trained with the loss or adjusted afterwards, at equal classes both are the plain classifier."""
+    """Adjusting the logits post hoc inverts the adjusted loss; with equal class counts it changes no prediction."""
     u = jnp.asarray(U)
     np.testing.assert_allclose(losses.logit_adjustment(losses.adjust_logits(u, COUNTS), Y, COUNTS), cross_entropy(U))
     equal = [7, 7, 7, 7]
@@ -69,7 +69,7 @@ def test_ldam(x64):
 
 
 def test_ldam_in_half_precision_outlives_its_scale():
-    """Thirty times 1e4 is beyond float16: the value may be, the gradient is not."""
+    """The scaled logit 30 x 1e4 overflows float16; the value may be infinite, but the gradient is correct."""
     u, y = (
         jnp.array([[1e4, 0.0, 0.0, 0.0], [0.5, 0.0, 0.0, 0.0], [1e4, 0.0, 0.0, 1e4]], jnp.float16),
         np.array([0, 0, 3]),
@@ -82,7 +82,7 @@ def test_ldam_in_half_precision_outlives_its_scale():
 
 
 def test_weighted_mean_is_that_of_the_authors(x64):
-    """PyTorch's weighted cross-entropy: the sum by weight over the sum of weights, of the labels in the batch."""
+    """As in PyTorch's weighted cross-entropy, the weighted sum is divided by the sum of the weights in the batch."""
     each, weights = cross_entropy(U), np.asarray(losses.class_balanced_weights(COUNTS), np.float64)[Y]
     found = losses.weighted_mean(losses.balanced_softmax(U, Y, [1, 1, 1, 1]), jnp.asarray(weights))
     np.testing.assert_allclose(found, (weights * each).sum() / weights.sum(), rtol=1e-12)
@@ -90,7 +90,7 @@ def test_weighted_mean_is_that_of_the_authors(x64):
 
 
 def test_weighted_mean_is_larger_than_the_mean_of_weighted_losses_on_a_long_tail():
-    """By the factor that is documented, on the class counts of CIFAR-10-LT at an imbalance of 100."""
+    """The factor is the documented one for the class counts of CIFAR-10-LT with an imbalance of 100."""
     counts = (5000 * 100 ** (-np.arange(10) / 9)).astype(int)
     weights = np.asarray(losses.class_balanced_weights(counts))
     assert 1 / ((counts * weights).sum() / counts.sum()) == pytest.approx(5.8, abs=0.05)
@@ -154,7 +154,7 @@ def test_sce(x64, alpha, beta):
 
 @every_loss
 def test_hopeless_examples_have_finite_gradients(name):
-    """p_y underflows to 0, where the power of GCE has an infinite slope of its own."""
+    """Values and gradients are finite where p_y underflows to 0, where the power in GCE has an infinite slope."""
     u, y = jnp.array([[200.0, 0.0, 0.0, -200.0]]), jnp.array([3])
     value, slope = jax.value_and_grad(lambda u: ALL[name](u, y).sum())(u)
     assert np.isfinite(value)
@@ -245,7 +245,7 @@ def test_bad_input_is_refused(call, error, message):
 
 
 def test_optax_has_the_focal_loss(x64):
-    """Sigmoid focal loss, as the module's docstring spells it."""
+    """Optax's sigmoid focal loss, called as the docstring of the module shows, equals its formula."""
     p, label = 1 / (1 + np.exp(-U)), np.eye(CLASSES)[Y]
     p_t, alpha = np.where(label == 1, p, 1 - p), np.where(label == 1, 0.25, 0.75)
     value = optax.sigmoid_focal_loss(jnp.asarray(U), jax.nn.one_hot(Y, CLASSES), alpha=0.25, gamma=2.0).sum(-1)

@@ -1,4 +1,4 @@
-"""The NNX front door: one move of every variable, the same draws in both passes, and `nnx.Optimizer` in a chain."""
+"""`pugd_optax.nnx`: variables are updated once, both passes draw the same, and chains work in `nnx.Optimizer`."""
 
 # Gradients are states whose entries pyright does not know.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false
@@ -24,7 +24,7 @@ SAM = pugd_optax.sam(radius=0.3)
 
 
 class Network(nnx.Module):
-    """BatchNorm, dropout whose `Rngs` is its own or passed, and a list of layers."""
+    """A network with BatchNorm, a list of layers, and dropout whose `Rngs` is its own or passed."""
 
     def __init__(self, rngs: nnx.Rngs, own: bool = True, rate: float = 0.5):
         self.first = nnx.Linear(3, 16, rngs=rngs)
@@ -47,7 +47,7 @@ def loss_alone(model, x, rngs=None):
 
 
 def variables(*modules):
-    """All variables as NumPy arrays, keys as their bits."""
+    """All variables as NumPy arrays, with keys as their bits."""
     is_key = lambda x: jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
     leaves = jax.tree.leaves([nnx.state(module) for module in modules])
     return [np.asarray(jax.random.key_data(x) if is_key(x) else x) for x in leaves]
@@ -55,7 +55,7 @@ def variables(*modules):
 
 @functools.partial(nnx.jit, static_argnums=2)
 def by_hand(model, rngs, radius):
-    """SAM's gradient by clones, which draw what the original would."""
+    """SAM's gradient computed on clones, which draw the same random numbers as the original."""
 
     def gradient(by):
         copy, passed = nnx.clone((model, rngs))
@@ -91,7 +91,7 @@ def test_everything_moves_once_and_both_passes_draw_the_same(own, compile):
 
 
 def test_the_first_pass_decides_on_running_statistics():
-    """They are those of the clean parameters: not of the perturbed ones, and not moved twice."""
+    """The running statistics are updated once, from the pass at the unperturbed parameters."""
     model = Network(nnx.Rngs(0), rate=0.0)
     mean = model.first(X).mean(axis=0)
     vg = pugd_optax.nnx.value_and_grad(loss_alone, pugd_optax.sam(radius=10.0))
@@ -115,7 +115,7 @@ def test_keywords_gates_and_extra_arguments():
 
 
 def test_only_what_the_filter_selects():
-    """Low-rank adapters: the frozen kernel is neither differentiated nor perturbed."""
+    """With low-rank adapters, the frozen kernel is neither differentiated nor perturbed."""
     model = nnx.LoRALinear(3, 1, lora_rank=2, rngs=nnx.Rngs(0))
     loss = lambda model: jnp.mean((model(X) - Y) ** 2)
     adapters = nnx.DiffState(0, nnx.LoRAParam)
@@ -146,7 +146,7 @@ def test_metrics_count_a_batch_once():
 
 
 def by_parts(model, x, y, parts):
-    """The mean of SAM's gradients of equal parts of the batch, each by its own perturbation."""
+    """The mean of SAM's gradients over equal parts of the batch, each with its own perturbation."""
     vg, n = pugd_optax.nnx.value_and_grad(fit, SAM), len(x) // parts
     gradient = nnx.jit(lambda model, x, y: vg(model, vg.init(model), x, y)[1])
     each = [gradient(nnx.clone(model), x[i : i + n], y[i : i + n]) for i in range(0, len(x), n)]
@@ -162,7 +162,7 @@ def fit(model, x, y, metrics=None, rngs=None):
 
 
 def test_groups_perturb_apart_and_variables_move_once():
-    """Statistics are the mean of those of the groups, metrics count every group, random counters one step."""
+    """Statistics are averaged over the groups, metrics count every group, and random counters advance by one step."""
     model, metrics = Network(nnx.Rngs(0), rate=0.0), nnx.MultiMetric(loss=nnx.metrics.Average("loss"))
     expected, means, rngs = by_parts(model, X, Y, 2), jnp.mean(model.first(X), axis=0), nnx.Rngs(dropout=5)
     vg = pugd_optax.nnx.value_and_grad(fit, SAM, groups=2)
@@ -207,7 +207,7 @@ def test_devices_perturb_apart():
 
 @functools.cache
 def by_the_front_door(own):
-    """Variables after a step of SAM."""
+    """The variables after a step of SAM by `pugd_optax.nnx.value_and_grad`."""
     model, rngs = Network(nnx.Rngs(0), own), nnx.Rngs(5)
     base = nnx.Optimizer(model, optax.sgd(0.1), wrt=nnx.Param)
     vg = pugd_optax.nnx.value_and_grad(loss_alone, SAM)
@@ -217,7 +217,7 @@ def by_the_front_door(own):
 
 
 def update_by(grad_fn, own=False, method=SAM):
-    """One step of `nnx.Optimizer` by `grad_fn(params, merge, rngs, model)`, against one by the front door."""
+    """Compares a step of `nnx.Optimizer` with `grad_fn(params, merge, rngs, model)` with one of `by_the_front_door`."""
     model, rngs = Network(nnx.Rngs(0), own), nnx.Rngs(5)
     chain = nnx.Optimizer(model, optax.chain(method, optax.sgd(0.1)), wrt=nnx.Param)
 

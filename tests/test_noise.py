@@ -1,4 +1,4 @@
-"""Keys, draws, and the promise that noise methods never evaluate the gradient at the parameters themselves."""
+"""Keys and draws of the noise methods, and that these never evaluate the gradient at the parameters themselves."""
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +50,7 @@ def test_gaussian_depends_on_key_and_step_alone():
     ids=["noise_injection", "layerwise_noise", "nso", "momentum_sam", "sam"],
 )
 def test_gradient_evaluations_by_floating_point_operations(tx, evaluations):
-    """The caller computes the gradient at the parameters; under jit it is dead code unless somebody reads it."""
+    """The caller computes the gradient at the parameters; jit removes it unless the method reads it."""
     x = jnp.ones((1000, 30))
     params = {"w": jnp.ones((30, 20)), "v": jnp.ones((20, 1))}
     grad_fn = jax.grad(lambda p: jnp.mean((jnp.tanh(x @ p["w"]) @ p["v"]) ** 2))

@@ -97,7 +97,7 @@ def test_strict_promotion_with_mixed_leaves(strict_dtypes, x64):
 
 @pytest.mark.parametrize("method", [pugd_optax.sam, pugd_optax.pugd, pugd_optax.looksam, pugd_optax.normalize])
 def test_outside_jit_no_branch_is_compiled(method, monkeypatch):
-    """Closures over arrays miss the caches of `lax.cond`: it would compile them again at every step."""
+    """Outside jit, `lax.cond` is not called, as it would compile closures over arrays again at every step."""
     gradient = jax.grad(lambda w: jnp.sum(w**4))
     tx, w = method(), jnp.array([1.0, 2.0])
     state = tx.init(w)

@@ -1,4 +1,4 @@
-"""The notebooks run from a clean kernel without a warning, are committed with what they show, and define no method."""
+"""The notebooks run in a clean kernel without warnings, are committed with outputs, and define no method."""
 
 import ast
 import base64
@@ -27,7 +27,7 @@ SHORTER = {
     "04_regularising_gradients": {"losses_fn, start, 20000)": "losses_fn, start, 400)", "STEPS = 20000": "STEPS = 400"},
     "06_language_models": {"for _ in range(2):": "for _ in range(1):"},
 }
-"""Trainings that the test cuts short, as text: `make notebooks` runs them to their end."""
+"""Source edits that shorten the trainings in the test; `make notebooks` runs them in full."""
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -41,12 +41,12 @@ def outputs(notebook):
 
 
 def complaints(notebook):
-    """Errors, and all that was written to stderr: warnings of Python, of JAX and of the compiler."""
+    """Errors and everything written to stderr, such as warnings of Python, JAX and the compiler."""
     return [o for o in outputs(notebook) if o.output_type == "error" or o.get("name") == "stderr"]
 
 
 def shortened(notebook, edits):
-    """Without outputs; each edit is of one place."""
+    """Applies the edits, each to one cell, and removes all outputs."""
     for old, new in edits.items():
         (cell,) = (cell for cell in code_cells(notebook) if old in cell.source)
         cell.source = cell.source.replace(old, new)
@@ -109,7 +109,7 @@ def test_defines_no_method(path):
 
 
 def coloured(notebook):
-    """What dictionaries of a notebook give a colour: pairs of label and colour."""
+    """The pairs of label and colour in the dictionaries of a notebook."""
     named, pairs = {}, []
     nodes = [node for cell in code_cells(notebook)[1:] for node in ast.walk(ast.parse(cell.source))]
     for node in nodes:
@@ -132,7 +132,7 @@ def test_methods_have_the_colours_of_reports():
 
 
 def test_what_is_kept_of_outputs():
-    """`make notebooks`: what was printed in one piece, pictures that look the same, nothing that needs a browser."""
+    """`make notebooks` joins printed text, keeps pictures that look the same, and drops output that needs a browser."""
     spec = importlib.util.spec_from_file_location("run_notebooks", ROOT / ".github" / "run_notebooks.py")
     assert spec is not None
     assert spec.loader is not None

@@ -47,7 +47,7 @@ def test_raw_keys_of_either_generator_and_of_numpy(impl):
 
 
 def test_exact_regularization_where_the_loss_has_no_forward_mode():
-    """A custom_vjp, as in flash attention: the product with the Hessian is then taken in reverse twice."""
+    """For a loss with a custom_vjp, as in flash attention, the Hessian product is taken by reverse mode twice."""
     square = jax.custom_vjp(lambda x: jnp.sum(x**4))
     square.defvjp(lambda x: (jnp.sum(x**4), x), lambda x, g: (4 * g * x**3,))
     w = jnp.array([1.0, -2.0])
@@ -59,7 +59,7 @@ def test_exact_regularization_where_the_loss_has_no_forward_mode():
 
 @pytest.mark.parametrize("name", ["lpg", "lpl", "pegr", "sam_on"])
 def test_inject_hyperparams_without_static_arguments(name):
-    """What is no number has None as its default: Optax would call a function as a schedule."""
+    """Non-numeric arguments default to None, as Optax would call a function as a schedule."""
     needed = {"lpg": (3,), "lpl": (3,), "pegr": (0.1,), "sam_on": ()}[name]
     function, params, extra = getattr(pugd_optax, name), classifier(), extra_args(examples())
     injected, plain = optax.inject_hyperparams(function)(*needed), function(*needed)

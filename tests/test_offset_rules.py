@@ -1,4 +1,4 @@
-"""Rules of two offsets against NumPy: what is counted, when it is frozen, over devices, and LPG with them."""
+"""Rules of two offsets against NumPy: what they count, when counts are frozen, devices, and LPG with them."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def learned(counts, bound):
 
 
 class Reference:
-    """LPG by confusions for softmax regression in float64: one object a run, one call a step."""
+    """LPG with a confusion rule for softmax regression in float64: one object per run, one call per step."""
 
     def __init__(self, first, last, bound):
         self.first, self.last, self.bound, self.step_now = first, last, bound, 0
@@ -56,7 +56,7 @@ class Reference:
 
 
 def run(tx: Any, **extra: Any):
-    """Outputs of `tx` along w <- w - u / 2, and the last state. What comes in as gradient is nonsense."""
+    """The outputs of `tx` along w <- w - u / 2, and the last state. The incoming gradient is a dummy value."""
 
     @jax.jit
     def step(w, state, x, y):
@@ -86,12 +86,12 @@ def test_confusion_follows_the_formula_and_is_frozen_after_its_window(x64, bound
 
 
 def first(tx: Any, w: jax.Array, **extra: Any):
-    """Output and state of the first step, compiled; the extra arguments stay concrete."""
+    """The output and state of the first step under jit; the extra arguments stay concrete."""
     return jax.jit(lambda w: tx.update(w, tx.init(w), w, **extra))(w)
 
 
 def offsets_after(rule: classes.BatchRule, counts: Any, step: int) -> Any:
-    """The offsets of a rule for these confusions, after so many batches."""
+    """The offsets of a rule for these confusion counts after `step` batches."""
     none = jnp.zeros((1, len(counts)))
     seen = classes.init(len(counts))._replace(step=jnp.asarray(step))
     return jax.jit(lambda counts: rule.update(counts, seen, none, none, None)[0])(jnp.asarray(counts))
@@ -111,7 +111,7 @@ def test_offsets_lie_within_the_bound(bound):
 
 
 def test_the_bound_may_be_traced():
-    """As in a sweep over bounds that is one program."""
+    """The bound may be traced, so a sweep over bounds compiles to one program."""
     counts = random.integers(0, 9, (CLASSES, CLASSES)).astype(np.float32)
     for step in (1, 50):
         offsets = lambda bound, step=step: offsets_after(classes.confusion(100, bound), counts, step).b
@@ -120,7 +120,7 @@ def test_the_bound_may_be_traced():
 
 
 def test_without_confusions_an_infinite_bound_comes_near_cross_entropy(x64):
-    """A million examples of each class, none mistaken: the posterior of another class is one in a million."""
+    """With a million correct examples of each class, the posterior of another class is one in a million."""
     strength = offsets_after(classes.confusion(10, float("inf")), 1e6 * EYE, 9)
     u, y = jnp.asarray(X[0] @ W), Y[0]
     loss = lambda u: optax.softmax_cross_entropy_with_integer_labels(u, y).mean()
@@ -153,7 +153,7 @@ def test_prior_is_logit_adjustment(x64, tau):
 
 @pytest.mark.parametrize("loss", ["gce", "ldam", "logit adjustment"])
 def test_plug_in_around_another_loss(x64, loss):
-    """Any mean of losses of the logits: its own gradient, with the perturbation in the weight that it gives a row."""
+    """The edit applies to any mean of losses of the logits, scaled by the weight that the loss gives each example."""
     per_example = {
         "gce": lambda u, y: losses.gce(u, y),
         "ldam": lambda u, y: losses.ldam(u, y, [9, 3, 2, 1], scale=3.0),
@@ -189,7 +189,7 @@ RULES = {
 
 
 def train(tx: Any, **settings):
-    """Three steps as one function of the data."""
+    """Several steps as one function of the data."""
 
     def steps(w, x, y, where):
         state = tx.init(w)
@@ -219,7 +219,7 @@ def test_four_devices_give_the_step_of_one_with_uneven_padding(name):
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("soft", [False, True])
 def test_padding_of_sequences_does_not_count(name, soft):
-    """Tokens (batch, length, classes) with a mask are the same tokens without it, laid out flat."""
+    """Tokens of shape (batch, length, classes) with a mask give the result of the unpadded tokens."""
     x, w = jnp.asarray(random.normal(size=(2, 5, INPUTS)), jnp.float32), jnp.asarray(W, jnp.float32)
     where = np.array([[True] * 4 + [False], [True] * 2 + [False] * 3])
     y = np.where(where, random.integers(0, CLASSES, (2, 5)), -1)
@@ -266,7 +266,7 @@ def test_rows_that_are_not_finite_are_not_counted():
 
 
 def test_a_rule_of_ones_own_may_remember_and_give_one_number_a_class():
-    """Alternates between amplifying all classes and dampening them; takes an edit."""
+    """A custom rule that alternates between amplifying and dampening all classes works with an edit."""
     init = lambda num_classes: jnp.ones(())
     rule = classes.BatchRule(init, lambda sign, seen, *_: (0.5 * sign * jnp.ones(CLASSES), -sign))
     tx: Any = pugd_optax.lpg(CLASSES, rule=rule, edit=additive)

@@ -1,4 +1,4 @@
-"""Wrong counts, windows and bounds of the rules of offsets, and what goes with none of them."""
+"""Wrong counts, windows and bounds of the offset rules, and arguments that no such rule accepts."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The two-offset edit against float64 NumPy: its members, its bounds, around other losses, in all three forms."""
+"""The two-offset edit against float64 NumPy: special cases, bounds, other losses, and all three forms."""
 
 import functools
 from typing import Any
@@ -86,7 +86,7 @@ def test_no_offset_to_the_target_is_no_gradient(x64):
 
 @pytest.mark.parametrize("bound", [0.5, 2.0, 3.0, 50.0])
 def test_bounds_hold_and_are_met(x64, bound):
-    """Half the L1 norm of an example's gradient stays below tanh(osc / 4), and two classes reach it."""
+    """Half the L1 norm of an example's gradient is at most tanh(osc / 4), which the worst case attains."""
     b = -bound * (1 - E)
     u = 6 * random.normal(size=(500, CLASSES))
     u[0] = [-bound / 2, 0, -50, -50]  # the worst: the offset moves the odds from one side of even to the other
@@ -113,7 +113,7 @@ def test_largest_pull_takes_both_offsets():
 
 
 def test_a_bounded_target_pulls_no_harder_than_the_label():
-    """The part of delta that comes from b dampens: |e - softmax(u + b)| <= |e - softmax(u)|, class by class."""
+    """The offset b raises the target probability of the true class, so its pull is weaker than that of the label."""
     p, target = softmax(U), np.stack([softmax(u + B[c]) for u, c in zip(U, Y, strict=True)])
     assert (target[np.arange(9), Y] >= p[np.arange(9), Y]).all()
 
@@ -134,7 +134,7 @@ PARTNERS = {
 
 @pytest.mark.parametrize("name", PARTNERS)
 def test_around_losses_of_the_true_class_the_weight_of_an_example_is_kept(x64, name):
-    """Every loss of p_y alone has the gradient r_i (p - e); with offsets it is r_i times their difference."""
+    """A loss of p_y alone has the gradient r_i (p - e); with offsets it is r_i times the difference of softmaxes."""
     loss, weight = PARTNERS[name]
     expected = weight(softmax(U))[:, None] * by_hand(U, Y, A, B)
     np.testing.assert_allclose(gradient(offsets(A, B), loss), expected, rtol=1e-9, atol=1e-13)
@@ -171,7 +171,7 @@ def test_forward_values_stay(dtype):
 
 
 def test_soft_labels_mix_the_perturbations_of_their_classes(x64):
-    """Mixup and label smoothing: cross-entropy is linear in the label, and so is the edit."""
+    """The edit is linear in the label, as cross-entropy is, so mixup and label smoothing work."""
     soft = random.dirichlet(np.ones(CLASSES), size=9)
     loss = lambda u: optax.softmax_cross_entropy(u, jnp.asarray(soft)).mean()
     expected = sum(soft[:, [c]] * by_hand(U, np.full(9, c), A, B) for c in range(CLASSES)) / 9
@@ -225,7 +225,7 @@ def test_no_gradient_flows_into_the_offsets():
 @pytest.mark.parametrize("strength", [offsets(A, B), np.array([0.5, -0.5, 0.9, 0.0])], ids=["offsets", "by class"])
 @pytest.mark.parametrize("edit", [None, additive])
 def test_the_surrogate_over_devices_is_that_of_the_whole_batch(averaged, strength, edit):
-    """With a loss averaged over the mesh, and with the mean of each device averaged afterwards."""
+    """The surrogate is correct for a loss averaged over the mesh and for local means averaged afterwards."""
     if edit is not None and isinstance(strength, Offsets):
         return
     strength = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), strength)

@@ -1,4 +1,4 @@
-"""What is shipped: the package alone, whole, typed, and content with JAX and Optax."""
+"""The distribution contains the whole package only, is typed, and needs only JAX and Optax."""
 
 import importlib.metadata
 import re
@@ -25,7 +25,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """Wheel and source distribution, built by the backend itself: no network, no isolation."""
+    """The wheel and source distribution, built by the backend without network or isolation."""
     out = tmp_path_factory.mktemp("dist")
     subprocess.run([sys.executable, "-m", "hatchling", "build", "--directory", out], cwd=ROOT, check=True)
     return next(out.glob("*.whl")), next(out.glob("*.tar.gz"))
@@ -69,7 +69,7 @@ def test_metadata(built):
 
 
 def test_lower_bounds_are_the_versions_that_were_tested():
-    """What continuous integration installs: for the package alone, and for everything."""
+    """The lower bounds are the versions that CI installs for the package alone and for all extras."""
     read = lambda name: dict(line.split("==") for line in (ROOT / ".github" / name).read_text().split())
     core, oldest, extras = read("oldest_core.txt"), read("oldest.txt"), PROJECT["optional-dependencies"]
     assert PROJECT["dependencies"] == [f"jax>={core['jax']}", f"optax>={core['optax']}"]
@@ -81,7 +81,7 @@ def test_lower_bounds_are_the_versions_that_were_tested():
 
 
 def test_what_the_suite_needs_has_a_version_with_which_it_passed():
-    """The constraints of the CI job that installs no newer versions than those."""
+    """Every open-ended requirement of the suite is pinned in `tested.txt`, the constraints of a CI job."""
     pinned = {normal(line.split("==")[0]) for line in (ROOT / ".github" / "tested.txt").read_text().split()}
     extras = PROJECT["optional-dependencies"]
     required = [r for extra in ("experiments", "tfds", "test", "docs", "dev") for r in extras[extra]]
@@ -122,7 +122,7 @@ print(jnp.all(jnp.isfinite(updates)))
 
 
 def test_jax_and_optax_are_enough(built):
-    """From the wheel, all other distributions refused. The import loads no further part of JAX, which keeps it fast."""
+    """The wheel works with all other distributions blocked, and its import loads no extra parts of JAX."""
     allowed = closure("jax") | closure("optax")
     tops = importlib.metadata.packages_distributions()
     foreign = {top for top, owners in tops.items() if not {normal(o) for o in owners} & allowed} - {"pugd_optax"}

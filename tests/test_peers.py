@@ -1,4 +1,4 @@
-"""The methods of pytorch_optimizer beside ours, step after step on the same batches; skipped where it is missing."""
+"""Our methods against those of pytorch_optimizer on the same batches; skipped if it is not installed."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +16,7 @@ RATE, STEPS = 0.25, 8
 
 
 def peer(name: str, **given: Any) -> np.ndarray:
-    """What a step of the peer takes off the parameters, in units of the learning rate, [steps, parameters]."""
+    """The steps of the peer divided by the negative learning rate, with shape [steps, parameters]."""
     torch, package = pytest.importorskip("torch"), pytest.importorskip("pytorch_optimizer")
     tensor = lambda x: torch.nn.Parameter(torch.tensor(x))
     model = torch.nn.ParameterDict({"b": tensor(START[B]), "w": tensor(START[W].reshape(INPUTS, LABELS))})
@@ -73,7 +73,7 @@ def test_sam_in_both_balls():
 
 
 def test_decoupled_wsam():
-    """The recipe of the docs: with momentum in the base optimizer it is another method than the coupled form."""
+    """The recipe of the docs equals decoupled WSAM; with momentum it differs from the coupled form."""
     theirs = peer("WSAM", rho=0.3, gamma=0.8, decouple=True, momentum=0.9)
     np.testing.assert_allclose(path(_decoupled(0.8, 0.3), steps=STEPS, lr=RATE)[0], theirs, rtol=1e-5, atol=1e-6)
     coupled, _ = path(optax.chain(wsam(0.3, 0.8), optax.trace(0.9)), steps=STEPS, lr=RATE)
@@ -81,7 +81,7 @@ def test_decoupled_wsam():
 
 
 def _decoupled(gamma: float, radius: float) -> optax.GradientTransformationExtraArgs:
-    """The direction of momentum for g, and the sharpness term beside it."""
+    """The sum of the momentum of g and the sharpness term, which has no momentum."""
     weight = gamma / (1 - gamma)
     base, sharpness = optax.trace(0.9), reevaluate(normalize(), mix(-weight, weight), radius=radius)
 

@@ -1,4 +1,4 @@
-"""Evaluators of the mean squared per-example gradient norm, micro-batches, and what they refuse."""
+"""Evaluators of the mean squared per-example gradient norm, micro-batches, and the inputs they refuse."""
 
 import itertools
 
@@ -25,7 +25,7 @@ def classifier(dtype=jnp.float64):
 
 
 def loss(params, x, y):
-    """One example."""
+    """The loss of one example."""
     return optax.softmax_cross_entropy_with_integer_labels(
         jnp.tanh(x @ params["hidden"] + params["shift"]) @ params["out"], y
     )
@@ -36,18 +36,18 @@ def losses_fn(params):
 
 
 def gradients(params):
-    """[batch, parameters], one example at a time."""
+    """The per-example gradients, one at a time, with shape [batch, parameters]."""
     one = jax.jit(lambda x, y: ravel_pytree(jax.grad(loss)(params, x, y))[0])
     return np.stack([one(x, y) for x, y in zip(X, Y, strict=True)])
 
 
 def evaluated(evaluator, fun, params):
-    """What an evaluator says, compiled."""
+    """The result of an evaluator under jit."""
     return jax.jit(lambda p: evaluator(fun, p))(params)
 
 
 def mean_losses(size=1):
-    """Of groups, float64 NumPy."""
+    """The mean losses of groups of examples, in float64 NumPy."""
     p = {k: np.asarray(w) for k, w in classifier().items()}
     logits = np.tanh(X @ p["hidden"] + p["shift"]) @ p["out"]
     losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(8), Y]
@@ -72,7 +72,7 @@ def test_mean_square_is_squared_mean_plus_variance(evaluator, x64):
 
 @pytest.mark.parametrize("size", [1, 4])
 def test_clipping_by_norms_is_clipping_of_every_gradient(size, x64):
-    """The recipe for differential privacy, for examples and for groups, against gradients clipped one by one."""
+    """The recipe for differential privacy equals clipping each gradient, for examples and for groups."""
     groups = per_example.micro_batches(losses_fn, size)
     mean = lambda p, x, y: jnp.mean(jax.vmap(loss, in_axes=(None, 0, 0))(p, x, y))
     batches = jnp.asarray(X).reshape(-1, size, 5), Y.reshape(-1, size)
@@ -98,7 +98,7 @@ def test_norm_of_an_example_without_a_gradient_is_zero_and_leaves_its_clipped_gr
 
 
 def test_signs_are_exact_in_expectation_over_all_signs(x64):
-    """The identity itself, over the 2^8 sign vectors."""
+    """The mean over all 2^8 sign vectors equals the mean squared norm, and `signs` draws from these."""
     g = gradients(classifier())
     squares = [np.sum((np.array(s) @ g) ** 2) / 8 for s in itertools.product([-1, 1], repeat=8)]
     np.testing.assert_allclose(np.mean(squares), np.mean(np.sum(g**2, axis=1)), rtol=1e-12)
@@ -219,7 +219,7 @@ def test_other_couplings_are_refused(evaluator, couple):
 
 @ALL
 def test_statistics_of_the_data_couple_nothing(evaluator):
-    """Standardised inputs and weights of examples depend on the batch, but not on parameters."""
+    """Statistics of the batch, as in standardised inputs, are accepted, as they do not depend on parameters."""
     x = jnp.asarray(X, jnp.float32)
 
     def fun(p):

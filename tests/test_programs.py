@@ -1,4 +1,4 @@
-"""What a step compiles to, counted: branches, equations, additions, temporaries, collectives. Nothing here is timed."""
+"""Counts of branches, equations, additions, temporaries and collectives in a compiled step, without timing."""
 
 import collections
 import functools
@@ -18,7 +18,7 @@ from tests.contract.given import RESTING, build, each, every_method
 from tests.tiers import FEW, slow_but
 
 GATES = ("ae_sam", "looksam", "rst", "rts_pugd")
-"""Methods that are active now and then: told that they are, while tracing."""
+"""Methods with a gate; the tests tell them while tracing that the step is active."""
 NOISE = ("anti_pgd", "layerwise_noise", "noise_injection", "nso", "perturbed_gradient_descent")
 GIVEN: dict[str, dict[str, Any]] = {"sam_on": {"mask": lambda params: jax.tree.map(lambda w: w.ndim == 1, params)}}
 
@@ -27,7 +27,7 @@ TODAYS_COMPILER = pytest.mark.skipif(jax.__version_info__ < (0, 8), reason="olde
 
 
 class Network(NamedTuple):
-    """A tanh MLP, two leaves a layer, with one batch; `residual`, it adds what layers of one width compute."""
+    """A tanh MLP with two leaves per layer, and one batch; with `residual`, layers of equal width are residual."""
 
     params: list[dict[str, jax.Array]]
     inputs: jax.Array
@@ -62,7 +62,7 @@ def deep(leaves: int, width: int) -> Network:
 
 
 class Step(NamedTuple):
-    """A training step, and what makes the state of its optimizer."""
+    """A training step, and the function that initialises its optimizer state."""
 
     run: Callable[[Any, Any], tuple[Any, Any]]
     init: Callable[[Any], Any]
@@ -82,7 +82,7 @@ def with_method(name: str, base: optax.GradientTransformation, net: Network, **g
 
 
 def by_hand(there: Callable[[Network, Any], Any], base: optax.GradientTransformation, net: Network) -> Step:
-    """A gradient that is written out in front of the base optimizer."""
+    """A step that applies the base optimizer to a hand-written gradient."""
 
     def run(params, state):
         updates, state = base.update(there(net, params), state, params)
@@ -105,7 +105,7 @@ def fisher_gradient(net: Network, params: Any) -> Any:
 
 
 def filtered_gradient(net: Network, params: Any) -> Any:
-    """ZSharp: the entries of z-scores above a bar that is found by halving; the whole gradient where none is."""
+    """The gradient of ZSharp, with its threshold on the z-scores found by bisection."""
     g = net.gradient(params)
     scores = jax.tree.map(lambda x: jnp.abs(x - x.mean()) / x.std(), g)
     keep = 0.05 * optax.tree.size(g)
@@ -129,7 +129,7 @@ def noisy_gradient(net: Network, params: Any) -> Any:
 
 
 def penalised_gradient(net: Network, params: Any) -> Any:
-    """PEGR, with the squared norms of examples from what enters a layer and what comes back to it."""
+    """The gradient of PEGR, with per-example norms from the inputs and output gradients of the layers."""
     batch = len(net.labels)
 
     def forward(params, shifts):
@@ -155,7 +155,7 @@ def own_gradient(name: str) -> Callable[[Network, Any], Any]:
 
 
 def primitives(step: Step, params: Any) -> collections.Counter[str]:
-    """How often each primitive stands in the step, inner programs included."""
+    """The number of times each primitive occurs in the step, inner programs included."""
     counts: collections.Counter[str] = collections.Counter()
 
     def visit(jaxpr: Any) -> None:
@@ -171,7 +171,7 @@ def primitives(step: Step, params: Any) -> collections.Counter[str]:
 
 
 def compiled(step: Step, params: Any, **options: Any) -> Any:
-    """The compiled step; its machine code is not optimised, which takes half of the time and leaves the program."""
+    """The compiled step, without optimised machine code, which halves the time and does not change the program."""
     lowered = jax.jit(step.run, donate_argnums=(0, 1), **options).lower(params, step.init(params))
     return lowered.compile({"xla_backend_optimization_level": 0})
 
@@ -188,7 +188,7 @@ def equations_by_hand(there: Callable[[Network, Any], Any]) -> int:
 
 @every_method
 def test_equations_are_those_of_a_step_by_hand(name):
-    """No branch, no barrier, and at most half as many equations again."""
+    """A step has no branch or barrier, and at most 1.5 times the equations of a step written by hand."""
     net, base = deep(40, 32), optax.adamw(1e-3)
     counts = primitives(with_method(name, base, net), net.params)
     assert_no_branch(counts)
@@ -208,7 +208,7 @@ def test_an_idle_step_is_one_branch_without_a_second_gradient(name):
 
 @pytest.mark.parametrize("name", slow_but(FEW, methods.__all__))
 def test_additions_grow_with_the_leaves(name):
-    """A global sum is added up once, and not again in whatever reads it: that would be leaves x leaves additions."""
+    """Additions grow linearly with the leaves, as a global sum is computed once, not in every kernel that reads it."""
 
     def additions(leaves: int) -> int:
         net = deep(leaves, 4)
@@ -218,13 +218,13 @@ def test_additions_grow_with_the_leaves(name):
 
 
 def kernels(program: str) -> set[str]:
-    """The different fused computations, their names aside: XLA compiles each once."""
+    """The distinct fused computations up to names; XLA compiles each of them once."""
     bodies = re.findall(r"^%fused_computation.*?\n(.*?)^}", program, re.DOTALL | re.MULTILINE)
     return {re.sub(r", metadata=\{[^}]*\}|(?<=[a-z_])[.\d]+\b|_\d+\.\d+", "", body) for body in bodies}
 
 
 def test_pegr_compiles_the_layers_of_a_deep_network_once():
-    """The gradient along a residual stream is added up once, not again in each product that reads it."""
+    """The gradient along a residual stream is summed once, not again in every product that reads it."""
 
     def program(leaves: int) -> str:
         net = deep(leaves, 4)._replace(residual=True)
@@ -240,7 +240,7 @@ def test_pegr_compiles_the_layers_of_a_deep_network_once():
 @TODAYS_COMPILER
 @pytest.mark.parametrize(("name", "copies"), [("sam", 1.3), ("pugd", 2.3)])
 def test_temporaries_of_a_wide_network(name, copies):
-    """In copies of the parameters."""
+    """The temporaries of a step are at most this many copies of the parameters."""
     net = network(784, 512, 512, 512, 10, batch=128)
     step = with_method(name, optax.sgd(0.1, momentum=0.9), net)
     size = sum(x.nbytes for x in jax.tree.leaves(net.params))
@@ -250,7 +250,7 @@ def test_temporaries_of_a_wide_network(name, copies):
 @TODAYS_COMPILER
 @pytest.mark.parametrize(("name", "reads"), [("sam", 1), ("pugd", 5)])
 def test_passes_over_the_parameters_of_a_wide_network(name, reads):
-    """Beyond two gradients whose perturbation takes no norm, in copies of the parameters."""
+    """Memory traffic in copies of the parameters, beyond that of two gradients without a norm."""
     net, base = network(784, 512, 512, 512, 10, batch=128), optax.sgd(0.1, momentum=0.9)
     unscaled = lambda net, w: net.gradient(jax.tree.map(lambda w, g: w + 1e-3 * g, w, net.gradient(w)))
     moved = lambda step: compiled(step, net.params).cost_analysis()["bytes accessed"]
@@ -264,7 +264,7 @@ COLLECTIVE = re.compile(r" (all-reduce|all-gather|all-to-all|reduce-scatter|coll
 @TODAYS_COMPILER
 @pytest.mark.parametrize("name", ["sam", "pugd"])
 def test_sharded_parameters_take_two_collectives_more(name):
-    """Than two gradients do: one a norm, whatever the number of leaves."""
+    """Compared with two gradients, a step adds one collective per norm for any number of leaves."""
     net, base = network(16, 16, 16, 16, 8), optax.sgd(0.1, momentum=0.9)
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:8]), "model", axis_types=(AxisType.Auto,))
     params = jax.device_put(net.params, NamedSharding(mesh, P("model")))

@@ -1,4 +1,4 @@
-"""What holds for every tree, dtype and scale. Op by op (`disable_jit`), so that new structures compile nothing."""
+"""Properties for every tree, dtype and scale, checked under `disable_jit` so that new trees compile nothing."""
 
 import chex
 import jax
@@ -25,7 +25,7 @@ SHAPES = [(), (1,), (3,), (2, 2), (0, 3)]
 FLOATS = ["float32", "bfloat16", "float16", "float64"]
 TOLERANCE = {"float32": 1e-5, "bfloat16": 2e-2, "float16": 4e-3, "float64": 1e-11, "complex64": 1e-5}
 LARGEST = {"float16": 4, "float64": 30}
-"""Powers of ten up to which the square of a norm is a number; 15 for those whose norms are taken in float32."""
+"""The largest powers of ten whose squared norms are finite; 15 for dtypes whose norms are taken in float32."""
 
 
 def numbers(shape, seed):
@@ -47,7 +47,7 @@ trees = st.recursive(
 
 @st.composite
 def cases(draw, dtypes=tuple(FLOATS), powers=30):
-    """A tree of a dtype at a scale, and a function that draws another of its structure."""
+    """A dtype and a function that draws trees of one structure, dtype and scale."""
     dtype = draw(st.sampled_from(dtypes))
     limit = min(powers, LARGEST.get(dtype, 15))
     power = draw(st.integers(-limit, limit))
@@ -99,7 +99,7 @@ def test_normalize_gives_length_one_or_zero(case):
 
 @given(cases(powers=20), st.integers(-8, 8))
 def test_perturbations_do_not_see_the_scale_of_the_gradient(case, power):
-    """A power of two is exact, so the perturbation is the same to rounding."""
+    """Scaling the gradient by a power of two is exact, so the perturbation changes by rounding errors only."""
     dtype, draw = case
     assume(dtype != "float16")
     g, w = draw(0), draw(50, scale=1.0)
@@ -183,7 +183,7 @@ REEVALUATING = ["pugd", "sam", "asam", "amp", "gnp", "gsam", "wsam", "looksam", 
 @pytest.mark.parametrize("name", REEVALUATING)
 @given(case=cases(powers=25), power=st.integers(-8, 8))
 def test_methods_are_finite_and_typed(name, case, power):
-    """Two steps, the second with the state of the first; the point `grad_fn` is asked at is finite too."""
+    """Over two steps, the outputs and the points at which `grad_fn` is evaluated are finite."""
     dtype, draw = case
     limit = LARGEST.get(dtype, 15) // 2
     g, g_star, w = draw(0), draw(50), draw(100, scale=10.0 ** max(-limit, min(limit, power)))

@@ -39,7 +39,7 @@ def test_methods_are_one_file_each():
 
 @pytest.mark.parametrize("function", (FUNCTIONS | METHODS).values(), ids=FUNCTIONS | METHODS)
 def test_docstring(function):
-    """One line first, an example that runs, and every argument explained where there are sections for it."""
+    """Docstrings start with one line, have an example, and explain every argument if they have sections."""
     doc = inspect.getdoc(function) or ""
     first, _, rest = doc.partition("\n")
     assert first.strip().endswith((".", ":", "?")) or not rest.strip() or rest.startswith("\n"), "one line first"
@@ -63,7 +63,7 @@ def test_methods_cite_their_source_and_show_their_equation(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_methods_share_their_argument_names(name):
-    """`when` and `mask` are keyword-only; a first argument called rho or lambda would be the paper's, not ours."""
+    """`when` and `mask` are keyword-only, and arguments do not have names of a paper, such as rho or lambda."""
     parameters = inspect.signature(METHODS[name]).parameters
     for keyword in ("when", "mask"):
         if keyword in parameters:

@@ -1,4 +1,4 @@
-"""The README's table is the package: same names, same papers."""
+"""The README's table has the methods of the package, with the same papers."""
 
 import re
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_the_paper_of_a_row_is_that_of_the_docstring(name):
 
 @pytest.mark.skipif(optax.__version__ != "0.2.8", reason="the page of other packages compares with Optax 0.2.8")
 def test_what_is_said_of_the_peer_in_optax():
-    """Its ascent's schedule stands still, a zero gradient gives NaN, and further keyword arguments are refused."""
+    """In Optax's SAM, the radius schedule does not advance, a zero gradient gives NaN, and `value=` is refused."""
     w, counts = jnp.array([1.0, -0.5]), []
 
     def radius(count):

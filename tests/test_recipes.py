@@ -1,4 +1,4 @@
-"""The quickstarts and the cookbook: each diff is two scripts, yours and ours; both run, and its lines are counted."""
+"""The quickstarts and the cookbook: both sides of each diff run as scripts, and the stated line counts are right."""
 
 import ast
 import importlib.util
@@ -22,11 +22,11 @@ BRINGS = {
     "scikit-learn": {"sklearn"},
     "keras": {"keras"},
 }
-"""What a word of a page's install command brings; the words with extras bring what the dot does too."""
+"""The packages that each word of an install command installs; words with extras include those of the dot."""
 
 
 class Recipe(NamedTuple):
-    """A diff of a page, the lines that the page begins with, and the count that stands above it."""
+    """A diff of a page, the first lines of the page, and the line count stated above the diff."""
 
     name: str
     start: str
@@ -34,7 +34,7 @@ class Recipe(NamedTuple):
     count: str
 
     def side(self, drop: str) -> str:
-        """The script without the lines marked `drop`, and without the marks."""
+        """One side of the diff: the script without the lines marked `drop`, and without the marks."""
         lines = self.diff.splitlines()
         return self.start + "\n".join(line[1:] for line in lines if not line.startswith(drop))
 

@@ -1,4 +1,4 @@
-"""The combinator by itself: what it hands to its parts, what it reports, what it leaves alone."""
+"""The combinator `reevaluate`: what it passes to its parts, what it reports, and what it leaves unchanged."""
 
 # Optax types every tree as a union that cannot be subscripted, and schedules take any ArrayLike.
 # pyright: reportIndexIssue=false, reportCallIssue=false, reportArgumentType=false, reportAttributeAccessIssue=false
@@ -60,7 +60,7 @@ def test_report_of_an_inactive_step_keeps_the_last_active_one():
 
 
 def test_without_a_report_only_the_report_is_missing():
-    """Same output and same state else."""
+    """Without a report, the output and the rest of the state are the same."""
     u, told = run(reevaluate(normalize(), mix(0.5, 0.5), radius=0.1, report=True))
     silent_u, silent = run(reevaluate(normalize(), mix(0.5, 0.5), radius=0.1))
     chex.assert_trees_all_equal(silent_u, u)
@@ -68,7 +68,7 @@ def test_without_a_report_only_the_report_is_missing():
 
 
 def test_the_distance_is_what_rounding_leaves_of_the_radius():
-    """bfloat16 has eight bits: at |w| = 1 a step of 2^-8 counts, one of 2^-10 is lost."""
+    """The reported radius is the distance after rounding: at |w| = 1, bfloat16 loses a step of 2^-10."""
     w = jnp.ones(4, jnp.bfloat16)
     for radius, moved in ((2**-6, 2**-6), (2**-9, 0.0)):
         _, state = run(reevaluate(normalize(), radius=radius, report=True), params=w, grads=jnp.ones_like(w))
@@ -220,7 +220,7 @@ def test_negative_schedules_are_clamped_at_zero():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_broken_gradient_perturbs_nothing_and_flows_through(bad):
-    """$g^*$ is then the gradient at the parameters themselves, and a mix is broken where $g$ is."""
+    """With a non-finite gradient, $g^*$ is the gradient at the parameters, and a mix is non-finite where $g$ is."""
     g = {"a": jnp.array([bad, 1.0]), "b": jnp.array(1.0)}
     u, _ = run(reevaluate(normalize(), radius=0.3), grads=g)
     chex.assert_trees_all_equal(u, jax.grad(quartic)(W0))
@@ -242,7 +242,7 @@ def test_numbers_and_numpy_arrays_are_parameters_too():
 
 
 def test_empty_subtrees_pass_through():
-    """As in Equinox's filtered trees."""
+    """None, empty and zero-size leaves are kept, as Equinox's filtered trees have them."""
     params = {"a": jnp.ones(2), "none": None, "empty": (), "zero_size": jnp.ones((0, 3))}
     grad_fn = lambda p: jax.tree.map(lambda w: 2 * w, p)
     u, _ = run(reevaluate(normalize(), radius=np.sqrt(2.0)), params=params, grads=params, grad_fn=grad_fn)
@@ -267,7 +267,7 @@ def test_works_under_vmap_over_seeds():
 
 
 def test_restricted_chain_of_ascents_keeps_its_state():
-    """An ascent with memory inside `restrict`."""
+    """The state of an ascent inside `restrict` is kept between steps."""
     tx = reevaluate(restrict(optax.chain(optax.trace(0.9), normalize()), {"a": True, "b": False}), replace)
     state = tx.init(W0)
     for _ in range(2):
@@ -278,7 +278,7 @@ def test_restricted_chain_of_ascents_keeps_its_state():
 
 
 def test_float32_is_a_copy_of_float64():
-    """The same step in the two precisions, so the widening is where it should be."""
+    """A float32 step equals the float64 step up to float32 rounding."""
     tx = reevaluate(normalize(), mix(0.5, 0.5), radius=0.3)
     wide, _ = path(tx, steps=1)
     params, data = start(jnp.float32), jax.tree.map(jnp.float32, batch(0))

@@ -1,4 +1,4 @@
-"""What stands around the code: workflows, the repository's address, the citation."""
+"""Files around the code: workflows, the address of the repository, and the citation."""
 
 import re
 import shutil
@@ -27,7 +27,7 @@ RAN: list[int] = []
 @pytest.mark.xdist_group("repository")
 @pytest.mark.parametrize("part", range(3))
 def test_a_group_of_tests_is_run_by_one_worker(part, request):
-    """Under `--dist loadgroup`: else every worker would build the documentation and run the claims."""
+    """With `--dist loadgroup`, one worker runs a whole group; otherwise each would build the documentation."""
     RAN.append(part)
     parts = [item for item in request.session.items if item.name.startswith(request.node.originalname)]
     if getattr(request.config.option, "loadgroup", False) and request.node is parts[-1]:
@@ -49,7 +49,7 @@ def test_actions_are_pinned_by_commit(path):
 
 @each_workflow
 def test_a_workflow_may_do_no_more_than_it_says(path):
-    """Nothing by default but reading; publishing may ask for a token of identity, and nothing else."""
+    """Workflows have read permission only; publishing may also request an identity token."""
     workflow = yaml.safe_load(path.read_text())
     assert workflow["permissions"] in ({}, {"contents": "read"})
     assert workflow["concurrency"]["group"]
@@ -62,7 +62,7 @@ def test_a_workflow_may_do_no_more_than_it_says(path):
 
 @each_workflow
 def test_no_command_is_made_of_what_others_wrote(path):
-    """A tag or a branch name reaches the shell as a variable, which it does not run."""
+    """No `run` command contains an expression, so tags and branch names reach the shell only as variables."""
     for job in yaml.safe_load(path.read_text())["jobs"].values():
         assert [step["run"] for step in job["steps"] if "${{" in step.get("run", "")] == []
 
@@ -76,7 +76,7 @@ def test_every_python_and_the_oldest_tested_and_newest_versions_are_tried():
 
 
 def test_continuous_integration_runs_every_test_and_make_test_all_but_the_slow_ones():
-    """With programs as users have them: only the quick tests tell the compiler not to optimise."""
+    """CI and `make test-all` run every test; `make test` skips the slow ones."""
     targets = dict(re.findall(r"^(test(?:-all)?): .*\n\t(.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert targets["test"].endswith("-n 2 --dist loadgroup -m 'not slow'")
     assert targets["test-all"] == "$(BIN)/python -m pytest -n 2 --dist loadgroup"
@@ -102,7 +102,7 @@ def test_the_changelog_has_a_section_for_what_comes_or_came():
 
 
 def test_every_mutant_is_one_edit_and_names_its_tests():
-    """`make mutants` itself takes too long for the suite, so the list would go stale unseen."""
+    """Every mutant edits one place and names existing tests; running them takes too long for the suite."""
     listed = LIBRARY + EXPERIMENTS
     assert len(set(listed)) == len(listed) >= 60
     for mutant in listed:
@@ -114,7 +114,7 @@ def test_every_mutant_is_one_edit_and_names_its_tests():
 
 @pytest.fixture
 def copy(tmp_path):
-    """The files that know the address, in a repository of their own."""
+    """A repository with copies of the files that contain the address."""
     for name in ("pyproject.toml", "README.md", "CITATION.cff"):
         shutil.copy(ROOT / name, tmp_path)
     for name in (".github", "notebooks"):

@@ -22,7 +22,7 @@ QUARTERS = {
 
 
 def values(schedule, steps):
-    """Compiled, one step at a time and all at once: the same numbers."""
+    """The values of a schedule, after a check that single calls and a vmap under jit agree."""
     single = np.asarray([float(schedule(t)) for t in range(steps)])
     at_once = np.asarray(jax.jit(jax.vmap(schedule))(jnp.arange(steps)))
     np.testing.assert_allclose(single, at_once, rtol=1e-4, atol=1e-6)
@@ -40,7 +40,7 @@ def test_quarter_wave(kind, high, low):
 @pytest.mark.parametrize(("kind", "first", "last"), [("cos", 2.0, 0.0), ("sin", 0.0, 2.0)])
 @pytest.mark.parametrize("steps", [1, 7, 1000, 123_457])
 def test_quarter_wave_reaches_its_bounds_exactly(kind, first, last, steps):
-    """A radius of -9e-8 is no radius."""
+    """The bounds are reached exactly; rounding must not give a negative radius such as -9e-8."""
     schedule = schedules.quarter_wave(kind, 2.0, 0.0, steps)
     assert [float(jax.jit(schedule)(t)) for t in (0, steps, steps + 1)] == [first, last, last]
 
@@ -52,7 +52,7 @@ def test_inverse_quarter_wave_ends_at_one_over_min():
 
 @pytest.mark.parametrize(("steps", "cycles"), [(100, 1), (100, 2), (90, 3), (90, 9), (820, 41), (980, 49), (17, 5)])
 def test_half_cosine(steps, cycles):
-    """Restarts included, at the exact step, however float32 rounds t / T."""
+    """Restarts happen at the exact step, regardless of how float32 rounds t / T."""
 
     def reference(t):
         within = 1.0 if t >= steps else (t * cycles % steps) / steps
@@ -64,7 +64,7 @@ def test_half_cosine(steps, cycles):
 
 @pytest.mark.parametrize(("steps", "cycles"), [(10**9, 5), (2 * 10**9, 1001), (2**31 - 1, 3), (10**6, 10**6)])
 def test_half_cosine_is_exact_where_steps_times_cycles_leaves_int32(steps, cycles):
-    """Against exact fractions, around restarts in particular."""
+    """The schedule equals exact fractions, around restarts in particular."""
     schedule = jax.jit(schedules.half_cosine(2.0, 0.25, steps, cycles=cycles))
     restarts = [-(-j * steps // cycles) for j in (1, cycles // 2, cycles - 1)]
     for t in [0, 7, steps // 3, steps - 1, *(r + d for r in restarts for d in (-1, 0, 1) if 0 <= r + d < steps)]:

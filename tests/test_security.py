@@ -1,4 +1,4 @@
-"""Reading data or a checkpoint runs no code of whoever wrote it."""
+"""Reading data or a checkpoint does not execute code from the file."""
 
 import ast
 import pickle
@@ -19,7 +19,7 @@ RUN_WHAT_THEY_READ = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "she
 
 
 class Trap:
-    """Whoever unpickles it writes a file."""
+    """An object that writes a file when it is unpickled."""
 
     def __init__(self, path: Path):
         self.path = path

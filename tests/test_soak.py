@@ -1,4 +1,4 @@
-"""Twenty thousand steps: types, counters and memory stay what they were."""
+"""Over twenty thousand steps, types, counters and memory use stay stable."""
 
 import gc
 
@@ -30,7 +30,7 @@ def types(tree):
 @pytest.mark.parametrize("name", LONG_RUNS)
 @pytest.mark.slow
 def test_nothing_drifts_in_a_long_run(name):
-    """In chunks, donated and handed on; small batches in turn, so that gates and memories have something to see."""
+    """Runs in chunks with a donated state, on alternating batches so that gates and running means change."""
     tx = optax.chain(LONG_RUNS[name](), optax.sgd(1e-3, momentum=0.9))
     batches = jax.tree.map(lambda *x: jnp.stack(x), *(examples(seed=seed) for seed in range(4)))
 
@@ -59,7 +59,7 @@ def test_nothing_drifts_in_a_long_run(name):
 
 
 def test_steps_leave_nothing_behind():
-    """The loop of a script, one step at a time."""
+    """A Python loop over single steps does not leak memory."""
     tx, data = pugd_optax.pugd(0.1), examples()
 
     @jax.jit

@@ -1,4 +1,4 @@
-"""Parameters split over devices in `shard_map`: with `norm_axis_name` a step is that of one device with the whole."""
+"""Parameters split over devices in `shard_map`: with `norm_axis_name`, a step equals that of one device."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from pugd_optax.schedules import target_cosine, target_rise
 from tests.conftest import QUICKLY
 
 SPEC = {"w": P(None, "model"), "b": P("model"), "v": P("model"), "gain": P()}
-"""Each device holds a part of `w`, `b` and `v`; all hold `gain`, where types tell that it is the same on all."""
+"""Each device holds a part of `w`, `b` and `v`; `gain` is replicated, if types record that."""
 X, Y = (np.random.default_rng(0).normal(size=s).astype(np.float32) for s in ((12, 5), (12,)))
 
 
@@ -27,7 +27,7 @@ def params(gain: bool = True) -> dict[str, jax.Array]:
 
 
 def gradient(p: Any, total: Any = lambda x: x) -> Any:
-    """Of half the mean square of `gain * tanh(x w + b) v - y`, by hand, as the sum over devices is part of the loss."""
+    """The gradient of half the mean square of `gain * tanh(x w + b) v - y`; `total` sums over devices in the loss."""
     hidden, gain = jnp.tanh(X @ p["w"] + p["b"][None]), p.get("gain", 0.7)
     out = total(hidden @ p["v"])
     residual = (gain * out - Y) / len(Y)
@@ -64,7 +64,7 @@ UNCHECKED = ("pugd", "gsam", "amp", "stable_sam", "ae_sam")
 
 
 def run(tx: Any, p: Any, total: Any, **extra: Any) -> Any:
-    """Outputs, radii and decisions of a few steps."""
+    """The outputs, radii and gate decisions of a few steps."""
     grad_fn = lambda p: gradient(p, total)
     state, found, loss = tx.init(p), [], value(params())
     for _ in range(STEPS):

@@ -49,7 +49,7 @@ def test_bernoulli_refuses_what_is_no_key():
 
 
 def test_bernoulli_with_a_schedule():
-    """Probability 0 for the first half and 1 after it is `after`."""
+    """A probability of 0 for the first steps and 1 after them acts like `timing.after`."""
     rising = timing.bernoulli(lambda step: jnp.where(step > 19, 1.0, 0.0))
     assert [bool(rising(t)) for t in range(STEPS)] == [t > 19 for t in range(STEPS)]
 
@@ -104,7 +104,7 @@ ALL_GATES = {
 
 @pytest.mark.parametrize("name", slow_but(FEW, RESTING))
 def test_every_method_takes_every_gate(name, strict_dtypes):
-    """All of them in one compiled scan; the state says what each gate decided."""
+    """All gates run in one compiled scan; the state holds the decision of each."""
     txs = {kind: build(name, when=gate) for kind, gate in ALL_GATES.items()}
     params, extra = classifier(), extra_args(examples())
     norms = NORMS[:6]
@@ -135,7 +135,7 @@ def test_gate_may_be_an_array():
 
 
 def test_rts_counts_all_three_knobs_on_every_step():
-    """Radius and scale at an active step t are those of t, however many steps before it were not active."""
+    """Radius and scale at an active step t are those of step t, even if earlier steps were inactive."""
     total, params, extra = 12, classifier(), extra_args(examples())
     radius, scale = schedules.quarter_wave("sin", 1.0, 0.1, total), schedules.quarter_wave("cos", 2.0, 0.5, total)
     seen = []

@@ -16,10 +16,10 @@ from tests.test_fuzz import arguments_for, kinds, made_to_fit
 
 PARAMS = {"matrix": jnp.ones((2, 3)), "short": jnp.ones(3, jnp.bfloat16), "gain": jnp.ones(())}
 WITHIN = (0.0, 1e-45, 1e-38, 1e-30, 1e-20, 1e-10, 1e-3, 1.0, 1e3, 1e10, 1e18)
-"""Sizes of the documented range: squares may vanish, but none overflows."""
+"""Sizes in the documented range: their squares may underflow, but do not overflow."""
 BEYOND = (0.0, 1e-38, 1.0, 1e19, 1e20, 1e25, 1e30, 1e38)
 SQUARED = ("pegr",)
-"""Methods whose objective holds the square of a gradient, so that beyond the range it is not finite."""
+"""Methods whose objective contains a squared gradient, which is not finite beyond the range."""
 CASES = 256
 
 
@@ -41,7 +41,7 @@ class Case(NamedTuple):
 
 @functools.cache
 def mapped_step(name: str) -> Any:
-    """`(cases, states) -> outputs, states`, and the states to begin with."""
+    """A compiled `(cases, states) -> outputs, states`, and a function that gives the initial states."""
     make = functools.partial(made_to_fit, name)
     init = lambda params: make(params).init(params)
 
@@ -63,7 +63,7 @@ def mapped_step(name: str) -> Any:
 
 
 def drawn(seed: int, scales: tuple[float, ...]) -> Any:
-    """A tree for every case, leaves of different sizes, zeros among them."""
+    """A random tree for every case, with leaves of different sizes and some zeros."""
     random = np.random.default_rng(seed)
 
     def leaf(w: jax.Array) -> jax.Array:
@@ -74,14 +74,14 @@ def drawn(seed: int, scales: tuple[float, ...]) -> Any:
 
 
 def holds(tree: Any, test: Any) -> np.ndarray:
-    """[cases], whether the test holds of all numbers of a tree."""
+    """Whether the test holds for all numbers of a tree, with shape [cases]."""
     fine = [np.reshape(test(np.asarray(x, np.float32)), (CASES, -1)).all(1) for x in jax.tree.leaves(plain(tree))]
     return np.logical_and.reduce(fine)
 
 
 @every_method
 def test_any_size_of_gradient_parameters_and_loss(name):
-    """Two steps: finite within the documented range, and no NaN of what is finite beyond it."""
+    """Two steps give finite values within the documented range, and no NaN beyond it."""
     step, init = mapped_step(name)
     for scales, test in ((WITHIN, np.isfinite), (BEYOND, lambda x: ~np.isnan(x)))[: 1 if name in SQUARED else 2]:
         sizes = jnp.tile(jnp.abs(drawn(2, scales)["gain"])[:, None], (1, 6))
@@ -97,11 +97,11 @@ def test_any_size_of_gradient_parameters_and_loss(name):
 PLACES = ("nowhere", "gradient", "perturbed gradient", "both", "parameters", "loss", "example")
 BROKEN = list(itertools.product(PLACES, (np.nan, np.inf, -np.inf)))
 KEEPS_G = ("focal_sam", "gnp", "gradient_regularization", "gsam", "imb_sam", "wsam")
-"""Methods whose output is the incoming gradient and something: what is broken there stays broken."""
+"""Methods whose output includes the incoming gradient, so non-finite entries in it remain."""
 
 
 def reevaluates(name: str) -> bool:
-    """Whether the gradient is evaluated again on the first step."""
+    """Whether the method evaluates the gradient again on the first step."""
     return name not in ("anti_pgd", "perturbed_gradient_descent", "rst", "ae_sam")
 
 
@@ -110,7 +110,7 @@ def reads_grad_fn(name: str) -> bool:
 
 
 def spoiled(*places: str) -> jax.Array:
-    """[cases], what is broken there, 0 for the others."""
+    """The non-finite number of each case with one at these places, else 0; shape [cases]."""
     there = [bad if place in places else 0.0 for place, bad in BROKEN]
     return jnp.asarray(there + [0.0] * (CASES - len(there)), jnp.float32)
 
@@ -121,7 +121,7 @@ def clean() -> Case:
 
 
 def broken() -> Case:
-    """The first cases spoiled, one place and one number each."""
+    """The clean cases, with one non-finite number at one place in each of the first ones."""
     add = lambda tree, amount: tree | {"gain": tree["gain"] + amount}
     case, example = clean(), jnp.zeros((CASES, 6)).at[:, 0].set(spoiled("example"))
     return Case(
@@ -134,7 +134,7 @@ def broken() -> Case:
 
 @every_method
 def test_broken_numbers_end_as_documented(name):
-    """The table of docs/pages/finite.md: what the step gives, and that the next one is as if nothing had happened."""
+    """The step behaves as the table of docs/pages/finite.md says, and the next one is as if nothing had happened."""
     step, init = mapped_step(name)
     u, state = step(broken(), init(clean().params))
     finite, rest = (holds(tree, np.isfinite) for tree in (u, {k: v for k, v in u.items() if k != "gain"}))

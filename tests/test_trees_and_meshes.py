@@ -1,4 +1,4 @@
-"""Trees of every kind, complex numbers, explicit meshes and `MultiSteps`, for every method: traced, not compiled."""
+"""Every method on all kinds of trees, complex numbers, explicit meshes and in `MultiSteps`, without compilation."""
 
 import dataclasses
 import functools
@@ -19,7 +19,7 @@ from tests.test_fuzz import arguments_for, made_to_fit
 
 
 class Pair(NamedTuple):
-    """Python's own."""
+    """A plain NamedTuple as a container."""
 
     first: Any
     second: Any
@@ -28,7 +28,7 @@ class Pair(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass
 class Layer:
-    """JAX's."""
+    """A dataclass registered with JAX as a container."""
 
     kernel: Any
     bias: Any
@@ -36,7 +36,7 @@ class Layer:
 
 @flax.struct.dataclass
 class Block:
-    """Flax's, with a field that is no leaf."""
+    """A Flax struct as a container, with a static field."""
 
     layer: Any
     rest: Any
@@ -44,7 +44,7 @@ class Block:
 
 
 def every_container() -> Any:
-    """Containers within containers, with leaves of every kind: 0-d, empty, None, and three dtypes."""
+    """Nested containers with scalar, empty and None leaves, and three dtypes."""
     leaf = jax.ShapeDtypeStruct
     state = nnx.State({"scale": nnx.Param(leaf((2,), jnp.float32)), "inner": {"w": nnx.Param(leaf((), jnp.float16))}})
     layer = Layer(kernel=leaf((3, 2), jnp.float32), bias=None)
@@ -52,13 +52,13 @@ def every_container() -> Any:
 
 
 def types(tree: Any) -> Any:
-    """Structure, and of each leaf the shape, the dtype, whether that is weak, and how it is split over a mesh."""
+    """The structure of a tree, and the shape, dtype, weak type and sharding of each leaf."""
     avals = [jax.typeof(x) for x in jax.tree.leaves(tree)]
     return jax.tree.structure(tree), [(x.shape, x.dtype, x.weak_type, str(x)) for x in avals]
 
 
 def check_types(make: Callable[[Any], Any], params: Any) -> None:
-    """The output is a gradient and the state keeps its types, seen from within the trace."""
+    """Checks while tracing that outputs have the types of the parameters and the state keeps its types."""
 
     def two_steps(params):
         tx = make(params)
@@ -78,14 +78,14 @@ def test_any_tree_keeps_its_containers(name):
 
 @every_method
 def test_multi_steps_around_a_method(name):
-    """Optax's own check of accumulation."""
+    """`optax.MultiSteps` around a method accumulates without a change of types."""
     params = {"w": jax.ShapeDtypeStruct((2, 3), jnp.bfloat16), "gain": jax.ShapeDtypeStruct((), jnp.float32)}
     check_types(lambda p: optax.MultiSteps(made_to_fit(name, p), 4).gradient_transformation(), params)
 
 
 @every_method
 def test_on_an_explicit_mesh_output_and_state_lie_where_they_lay(name):
-    """As Optax's own check of sharding in types: parameters split over eight devices."""
+    """With parameters split over eight devices, outputs and state keep their sharding."""
     if name == "esam" and jax.__version_info__ < (0, 8):
         pytest.skip("JAX 0.7 draws random numbers without a sharding")
     mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Explicit,))
@@ -96,7 +96,7 @@ def test_on_an_explicit_mesh_output_and_state_lie_where_they_lay(name):
 
 
 REAL_ALONE = ("pegr",)
-"""Methods that refuse complex parameters, and say so."""
+"""Methods that refuse complex parameters with an error."""
 
 
 @each([name for name in methods.__all__ if name not in REAL_ALONE])

@@ -1,4 +1,4 @@
-"""Triggers, the gates with a memory, against plain Python and against the loops of their authors."""
+"""Triggers, the gates with a memory, against plain Python and the loops in the code of their authors."""
 
 # Optax types every tree as a union that cannot be subscripted, and schedules take any ArrayLike.
 # pyright: reportArgumentType=false, reportOperatorIssue=false
@@ -16,7 +16,7 @@ NORMS = np.abs(np.random.default_rng(5).normal(size=STEPS) * np.linspace(1.0, 0.
 
 
 def decisions(gate, norms=NORMS, **extra):
-    """What a gate with memory decides for gradients of these norms, as one scan."""
+    """The decisions of a gate with memory for gradients of these norms, in one scan."""
 
     def update(state, inputs):
         step, length, more = inputs
@@ -73,7 +73,7 @@ def published_variance_loop(norms, accuracies, init_epoch, gamma, k):
 
 
 def first_active_epoch(gate, norms, accuracies):
-    """With the accuracy of an epoch read in the next one, as `val_accuracy=` holds the latest that was measured."""
+    """The first active epoch; `val_accuracy=` holds the accuracy of the previous epoch, the latest known."""
     batches = norms.shape[1]
     latest = np.repeat(np.concatenate([[np.nan], accuracies[:-1]]), batches)
     fired = decisions(gate, norms.ravel(), val_accuracy=latest)
@@ -83,7 +83,7 @@ def first_active_epoch(gate, norms, accuracies):
 
 
 def test_low_variance_is_the_loop_of_its_author():
-    """A tenth of 60 epochs and one more as warm-up, windows of 6 batches, falling and stationary norms."""
+    """The gate starts in the epoch of the author's loop, for falling and for stationary norms."""
     random, found = np.random.default_rng(3), []
     for falling in (0.0, 0.01, 0.03):
         for gamma in (0.2, 0.5):
@@ -100,7 +100,7 @@ def test_low_variance_is_the_loop_of_its_author():
 
 
 def test_a_check_at_every_step_fires_by_chance():
-    """On stationary norms a window is steady sooner or later; checked once an epoch it rarely is."""
+    """On stationary norms, checks at every step eventually see low variance; checks once an epoch rarely do."""
     norms = np.random.default_rng(0).normal(size=(8, 500)) + 5
     often = [decisions(timing.low_variance(100), row)[-1] for row in norms]
     rarely = [decisions(timing.low_variance(100, every=100), row)[-1] for row in norms]
@@ -147,7 +147,7 @@ def test_large_gradient_forgets_a_broken_norm():
 
 
 def test_large_gradient_starts_at_the_first_norm_that_is_finite():
-    """Norms that fall: a mean that started at a tenth of the first would call all of the next ones large."""
+    """The mean starts at the first finite norm, so of falling norms only the first counts as large."""
     falling = np.linspace(2.0, 0.44, STEPS)
     for broken in (np.nan, np.inf, 1e25):
         found = decisions(timing.large_gradient(0.5), np.concatenate([[broken, broken], falling]))
@@ -195,7 +195,7 @@ PUBLISHED_GAPS = {
 
 @pytest.mark.parametrize(("factor", "last"), [(2, 11), (3, 20), (4, 32)])
 def test_generalization_gap_switches_where_the_stored_runs_of_its_author_did(factor, last):
-    """`enable_pugd_epoch` of the three files; the switch takes effect in the epoch after it."""
+    """The gate switches in the epoch after `enable_pugd_epoch` of the author's three stored runs."""
     gaps = np.array(PUBLISHED_GAPS[factor].split(), float) / 1e4
     assert len(gaps) == last + 1
     gate = timing.generalization_gap(10, factor=factor, every=3, reference_every=1)
@@ -207,13 +207,13 @@ def test_generalization_gap_switches_where_the_stored_runs_of_its_author_did(fac
 
 
 def published_gap_loop(gaps, xi, mu, t):
-    """`train_model_timing_delta` in words: the mean gap of epochs before xi; then a check where t divides epoch + 1."""
+    """The loop of `train_model_timing_delta`: the mean gap before epoch xi, then a check where t divides epoch + 1."""
     threshold = mu * np.mean(gaps[:xi])
     return next((e + 1 for e in range(xi + 1, len(gaps)) if (e + 1) % t == 0 and gaps[e] > threshold), None)
 
 
 def test_generalization_gap_is_the_loop_of_its_author():
-    """Epochs of 4 steps; at `mu` = .01, as in the newest notebook, it fires at the first check."""
+    """The gate fires where the author's loop does; with mu = 0.01, as in the newest notebook, at the first check."""
     random, found, batches = np.random.default_rng(1), [], 4
     for mu, t in [(2.0, 3), (3.0, 3), (2.0, 4), (0.01, 10), (50.0, 3)]:
         gaps = np.float32(0.05 + 0.01 * np.arange(50) + 0.05 * np.abs(random.normal(size=50)))

@@ -1,4 +1,4 @@
-"""`adaptive=` of the methods that have it: the ball of ASAM with eta = 0, in NumPy."""
+"""Methods with `adaptive=` against NumPy: they ascend in the ball of ASAM with eta = 0."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def of_two(combine):
 
 
 def of_mean(weight, sigma):
-    """Friendly SAM follows g - sigma m, VaSSO m itself, which holds g already."""
+    """A rule that ascends along g - sigma m for Friendly SAM, and along m, which includes g, for VaSSO."""
     mean = None
 
     def rule(t, w, grad):

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 FEW = ("sgd", "sam", "pugd", "none")
-"""Methods that stand for all of them where each takes long."""
+"""Methods that represent all others in tests that take long for each method."""
 
 
 def slow_but(few: Container[Any], cases: Iterable[Any]) -> list[Any]:
-    """The cases, all but a few of them marked slow."""
+    """The cases as parameters, with all but a few marked slow."""
     return [case if case in few else pytest.param(case, marks=pytest.mark.slow) for case in cases]

@@ -1,4 +1,4 @@
-"""What every method promises.
+"""Tests of what every method guarantees.
 
-`pugd_optax.methods.__all__` names the methods, and a new one is tested without an edit.
+The methods are those in `pugd_optax.methods.__all__`, so a new one is tested without an edit here.
 """

@@ -1,4 +1,4 @@
-"""Every method by its name, built and compiled once for all tests of the contract."""
+"""Builds each method by name, and compiles it once for all tests of the contract."""
 
 import functools
 import inspect
@@ -43,7 +43,7 @@ def assert_tree_equal(a: Any, b: Any) -> None:
 
 
 def plain(tree: Any) -> Any:
-    """Typed keys as their bits, so that NumPy can read them."""
+    """The tree with typed keys replaced by their bits, which NumPy can read."""
     is_key = lambda x: isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
     return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
 
@@ -54,7 +54,7 @@ def assert_tree_close(a: Any, b: Any, rtol: float = 1e-5) -> None:
 
 @functools.cache
 def updater(name: str):
-    """Transformation, and one compiled `(params, state, data) -> u, state` for all tests that only feed values."""
+    """The transformation, and a compiled `(params, state, data) -> u, state` that the tests share."""
     tx = build(name)
     step = jax.jit(lambda grads, params, state, data: tx.update(grads, state, params, **extra_args(data)))
 
@@ -75,7 +75,7 @@ def descend(params: Any, u: Any, lr: float = 0.1) -> Any:
 
 @functools.cache
 def descending(name: str):
-    """Transformation, and a compiled `(params, state, data) -> params, state, _` that takes its first two arguments."""
+    """The transformation, and a compiled `(params, state, data) -> params, state, _` that donates the first two."""
     tx = build(name)
     chex.clear_trace_counter()  # which is one for the steps of all methods
 
@@ -84,19 +84,19 @@ def descending(name: str):
     def step(params, state, data):
         extra = extra_args(data)
         u, state = tx.update(extra["grad_fn"](params), state, params, **extra)
-        # Every leaf of the state is read: an argument that is not is not donated either.
+        # Reads every leaf of the state, as JAX does not donate an argument that is not used.
         return descend(params, u), jax.tree.map(lambda x: x, state), [jnp.ravel(x)[:1] for x in jax.tree.leaves(state)]
 
     return tx, step
 
 
 def each(names: list[str]) -> pytest.MarkDecorator:
-    """One method, one worker: what is compiled for it is compiled once."""
+    """Parametrizes over methods; all tests of a method run on one worker, so its programs are compiled once."""
     return pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names])
 
 
 def numeric(name: str) -> dict[str, float]:
-    """The arguments `optax.inject_hyperparams` may turn into traced arrays: those with a number as default."""
+    """The arguments whose default is a float; `optax.inject_hyperparams` may turn these into traced arrays."""
     defaults = {k: p.default for k, p in arguments(name).items()}
     return {k: v for k, v in defaults.items() if isinstance(v, float)}
 

@@ -1,4 +1,4 @@
-"""Zeros and numbers that are not finite, in the gradients, parameters and batches of every method."""
+"""Zeros and non-finite numbers in the gradients, parameters and batches of every method."""
 
 import chex
 import jax
@@ -29,7 +29,7 @@ def test_zero_parameters_stay_finite(name):
 @every_method
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
 def test_a_broken_batch_is_not_remembered(name, bad):
-    """After a batch with a non-finite loss, a clean one gives a finite output again, for longer than any memory."""
+    """After a batch with a non-finite loss, the next three clean batches give finite outputs."""
     tx, update = updater(name)
     params, state = classifier(), tx.init(classifier())
     _, state = update(params, state, examples(scale=bad))
@@ -41,7 +41,7 @@ def test_a_broken_batch_is_not_remembered(name, bad):
 @every_method
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
 def test_no_new_nan(name, bad):
-    """One broken entry in the gradient does not spread."""
+    """A non-finite entry of the gradient makes no other entry NaN."""
     (tx, update), params, data = updater(name), classifier(), examples()
     grads = gradient(params, data)
     grads["dense"]["bias"] = grads["dense"]["bias"].at[1].set(bad)

@@ -1,4 +1,4 @@
-"""Every method with a gate: idle steps cost no second gradient, and what is missing is named."""
+"""Every method with a gate: inactive steps skip the second gradient, and errors name the missing argument."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def test_masked_leaves_show_the_fix(name):
 
 
 def counted(extra: dict[str, Any], calls: list[int]) -> dict[str, Any]:
-    """`extra` with evaluations of the model counted as they run, not as they are traced."""
+    """`extra` with functions that count their evaluations at run time, not while tracing."""
 
     def counting(function):
         def call(params):
@@ -49,7 +49,7 @@ def counted(extra: dict[str, Any], calls: list[int]) -> dict[str, Any]:
 
 @gated_method
 def test_second_gradient_is_skipped_on_inactive_steps(name):
-    """Counted at run time, with the decision traced: two of six steps are active."""
+    """With a traced decision, the functions are evaluated on the two active steps of six only."""
     tx, calls, active = build(name, when=timing.every(3, offset=1)), [], []
 
     @jax.jit
@@ -69,7 +69,7 @@ def test_second_gradient_is_skipped_on_inactive_steps(name):
 
 @gated_method
 def test_active_overrides_the_gate(name):
-    """A Python bool decides while tracing: False never even calls grad_fn. A traced bool decides at run time."""
+    """A Python bool decides while tracing, and False traces no function. A traced bool decides at run time."""
     tx, params, traced, calls = build(name, when=timing.after(100)), classifier(), [], []
     extra = counted(extra_args(examples()), calls)
     grads = jax.tree.map(jnp.ones_like, params)

@@ -1,4 +1,4 @@
-"""Numbers, schedules and masks that every method takes, by itself and through `optax.inject_hyperparams`."""
+"""The numbers, schedules and masks of every method, passed directly and through `optax.inject_hyperparams`."""
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ def test_inject_hyperparams_changes_nothing(name):
 
 @pytest.mark.parametrize("name", [n for n in methods.__all__ if "radius" in numeric(n)])
 def test_radius_schedule_advances_once_a_step(name):
-    """By itself and through `inject_hyperparams`, which has a counter of its own."""
+    """A schedule gives the same steps passed directly and through `inject_hyperparams`, which has its own counter."""
     schedule = optax.linear_schedule(0.1, 0.5, 4)
     static = set(arguments(name)) - set(numeric(name))
     own = build(name, radius=schedule)
@@ -67,7 +67,7 @@ def test_radius_schedule_advances_once_a_step(name):
 
 @pytest.mark.parametrize("name", [n for n in methods.__all__ if {"mask", "when"} <= set(arguments(n))])
 def test_mask_leaves_the_rest_where_it_is(name):
-    """The functions of the parameters see unselected ones unmoved, and some selected ones moved."""
+    """The functions are evaluated at unchanged unselected parameters and at changed selected ones."""
     mask = {"dense": {"kernel": True, "bias": True}, "gain": False}
     tx, params, extra, seen = build(name, mask=mask, when=True), classifier(), extra_args(examples()), []
     watch = lambda function: lambda p: jax.debug.callback(seen.append, p) or function(p)

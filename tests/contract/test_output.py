@@ -1,4 +1,4 @@
-"""What every method gives back: a gradient, whatever the floats, the chain and the gate."""
+"""The output of every method has the structure of a gradient, for all float types and in a chain."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ def test_is_a_transformation_with_extra_args(name):
 
 @every_method
 def test_swallows_unknown_extra_args(name):
-    """Those that sound like our own included: they change nothing of the program."""
+    """Unknown extra arguments do not change the compiled program, even if their names resemble those of the package."""
     tx, params, extra = build(name), classifier(), extra_args(examples())
     names = ("value", "grad", "obj_fn", "step", "count", "mean", "momentum", "direction", "surprise")
 
@@ -31,7 +31,7 @@ def test_swallows_unknown_extra_args(name):
 @every_method
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "float64"])
 def test_output_is_a_gradient_and_state_is_stable(name, dtype):
-    """Same tree, shapes and dtypes out as in; the state keeps its types, weak ones included."""
+    """The output has the structure, shapes and dtypes of the parameters; the state keeps its types, weak ones too."""
     with jax.enable_x64(dtype == "float64"):
         tx, data = build(name), examples()
         params = classifier(dtype)
@@ -50,7 +50,7 @@ def test_output_is_a_gradient_and_state_is_stable(name, dtype):
 @every_method
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_short_floats_stay_close_to_float32(name, dtype):
-    """The cast costs digits, not the direction: nothing overflows, underflows or is summed in half precision."""
+    """Half-precision parameters give nearly the float32 direction, without overflow, underflow or inexact sums."""
     (tx, update), data = updater(name), examples()
 
     @jax.jit
@@ -66,7 +66,7 @@ def test_short_floats_stay_close_to_float32(name, dtype):
 
 @every_method
 def test_gradients_may_be_shorter_than_parameters(name):
-    """bfloat16 gradients of float32 parameters."""
+    """bfloat16 gradients of float32 parameters give a bfloat16 output."""
     tx, data = build(name), examples()
 
     def update(params, state):
@@ -101,7 +101,7 @@ def test_no_implicit_promotion(name, strict_dtypes):
     ids=["clip_decay_sgd", "adamw"],
 )
 def test_stands_first_in_a_chain(name, base):
-    """The chain does what its parts do one after the other."""
+    """The chain gives the result of its parts applied one after the other."""
     tx, update = updater(name)
     chain = optax.chain(tx, base)
     params, data = classifier(), examples()

@@ -1,4 +1,4 @@
-"""The state of every method: plain arrays that are donated, mapped, scanned, saved and traced once."""
+"""The state of every method consists of arrays that can be donated, mapped, scanned, saved and traced once."""
 
 import chex
 import jax

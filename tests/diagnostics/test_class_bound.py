@@ -1,4 +1,4 @@
-"""The bound in the strength of the classes: against the formula, and against the way that training really takes."""
+"""The bound from the class strengths, against its formula and against the distance travelled in training."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def test_follows_the_formula(x64):
 
 @pytest.mark.parametrize("rule", [classes.balanced(), classes.confusion(40, bound=2.0), classes.prior([60, 30, 10])])
 def test_training_stays_within_the_distance(rule):
-    """Softmax regression, whose Jacobian has the norm of the example; full batches, so that shares are exact."""
+    """Softmax regression on full batches: the Jacobian has the norm of the example, and class shares are exact."""
     random = np.random.default_rng(0)
     x, y = jnp.asarray(random.normal(size=(100, 4)), jnp.float32), np.repeat(np.arange(3), [60, 30, 10])
     tx: Any = pugd_optax.lpg(3, rule=rule)

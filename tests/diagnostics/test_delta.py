@@ -1,4 +1,4 @@
-"""The delta report: what it measures, and an honest count of gradient evaluations."""
+"""The delta report: what it measures, and its count of gradient evaluations."""
 
 import jax
 import jax.numpy as jnp
@@ -91,7 +91,7 @@ def test_reports_the_radius_that_was_used():
 
 
 def network(batch=256):
-    """An MLP large enough that its matrices are all of its cost, and what the methods ask of it."""
+    """The loss and parameters of an MLP dominated by matrix products, and the arguments that the methods need."""
     random = np.random.default_rng(0)
     params = {"w": jnp.asarray(random.normal(size=(32, 64)), jnp.float32) / 6, "v": jnp.ones((64, 4)) / 8}
     x, y = jnp.asarray(random.normal(size=(batch, 32)), jnp.float32), jnp.asarray(random.integers(0, 4, batch))
@@ -115,7 +115,7 @@ def network(batch=256):
     ids=["gradient", "sam", "off", "multi_step_sam", "momentum_sam", "exact", "lpg", "pegr"],
 )
 def test_cost_is_in_gradients_whatever_way_they_are_taken(tx, low, high):
-    """By operations of the compiled step, so what bypasses grad_fn is priced too."""
+    """The cost is the FLOPs of the compiled step, so gradients that bypass `grad_fn` are counted too."""
     loss_fn, params, more = network()
     assert low <= delta_report(tx, loss_fn, params, **more).cost <= high
 
@@ -136,7 +136,7 @@ def test_an_error_of_a_named_method_is_raised():
 
 @pytest.fixture
 def small_family(monkeypatch):
-    """Five of the family, one of each kind: the whole of it compiles for a minute."""
+    """Replaces the list of methods by five, one of each kind, as compiling all of them takes a minute."""
     names = ["sam", "rst", "lpg", "pegr", "sam_on"]
     monkeypatch.setattr(pugd_optax.methods, "__all__", names)
     return names

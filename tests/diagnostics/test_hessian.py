@@ -41,7 +41,7 @@ def _dense(flat):
 
 
 def eigenvalues(loss, params, *args, **kwargs):
-    """`hessian_eigenvalues`, compiled; by itself it is checked against that below."""
+    """The result of `hessian_eigenvalues` under jit; a test below compares it with the result without jit."""
     return jax.jit(lambda p: hessian_eigenvalues(loss, p, *args, **kwargs))(params)
 
 
@@ -85,7 +85,7 @@ SPECTRUM = np.array([5.0, 3.0, 1.0, -2.0], np.float32)
 
 @jax.jit
 def measured(w, scale):
-    """Eigenvalues, the leading one with its vector, and trace of a quadratic."""
+    """The eigenvalues of a quadratic, its leading eigenvalue with the vector, and its trace."""
     loss_fn = lambda w: jnp.vdot(w, scale * (0.5 * SPECTRUM * w))
     leading = leading_eigenvalue(loss_fn, w, steps=4)
     return hessian_eigenvalues(loss_fn, w, k=4), leading, hessian_trace(loss_fn, w, samples=1)
@@ -93,7 +93,7 @@ def measured(w, scale):
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-19, 1e19, 1e30])
 def test_curvature_of_every_scale(scale):
-    """Their squares leave float32 at 1e-23 and at 1e19."""
+    """At scales of 1e-23 and 1e19 the squares of the curvatures are outside the range of float32."""
     found, (top, vector), trace = measured(np.full(4, 0.1, np.float32), np.float32(scale))
     np.testing.assert_allclose(np.float64(found) / scale, np.sort(SPECTRUM)[::-1], rtol=1e-4)
     np.testing.assert_allclose(np.float64(top) / scale, 5.0, rtol=1e-4)
@@ -102,7 +102,7 @@ def test_curvature_of_every_scale(scale):
 
 
 def test_the_leading_eigenvalue_follows_training(x64):
-    """Three products a call, from the vector of the last call; against the dense Hessian at the same parameters."""
+    """Three Hessian-vector products per call, started at the previous vector, track the largest eigenvalue."""
     lead, gradient = jax.jit(functools.partial(leading_eigenvalue, loss)), jax.jit(jax.grad(loss))
     params, vector, ratios = network(), None, []
     for _ in range(12):
@@ -133,7 +133,7 @@ def test_few_steps_find_the_top_from_below():
     ids=["multiple", "zero", "negative", "mixed"],
 )
 def test_exhausted_krylov_spaces_go_on(spectrum):
-    """Equal eigenvalues end the iteration early; all of them are found, and none is made up."""
+    """Equal eigenvalues exhaust the Krylov space early; all of them are found, and no spurious ones."""
     values = eigenvalues(diagonal(spectrum), jnp.ones(4), k=4)
     np.testing.assert_allclose(values, sorted(spectrum, reverse=True), atol=1e-5)
 

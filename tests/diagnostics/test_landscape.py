@@ -17,7 +17,7 @@ def loss(p):
 
 
 def by_hand(x, y=0.0):
-    """The loss at the parameters plus x D1 plus y D2."""
+    """The loss at the parameters moved by x along the first direction and y along the second."""
     return (1 + x) ** 3 + (2 - y) ** 3 + np.cos(0.5 + 2 * x + y)
 
 

@@ -1,4 +1,4 @@
-"""The bound against its formula in exact terms, and against the truth: how often it is violated."""
+"""The bound against its formula, and how often the true risk exceeds it."""
 
 import math
 from fractions import Fraction
@@ -18,7 +18,7 @@ W, START = (
 
 
 def binary_kl(q, p):
-    """In plain float64, term by term."""
+    """The KL divergence of two Bernoulli distributions in float64."""
     first = q * math.log(q / p) if q > 0 else 0.0
     return first + ((1 - q) * math.log((1 - q) / (1 - p)) if q < 1 else 0.0)
 
@@ -40,7 +40,7 @@ def test_kl_inverse_at_its_ends():
 
 @pytest.mark.parametrize("samples", [None, 300])
 def test_the_bound_is_its_formula(samples):
-    """Both inverses again, by exact fractions of kl and a search of its own."""
+    """The bound equals its formula, with both KL inverses found by a grid search."""
     radius, n, delta, delta_sampling, risk = 0.7, 500, 0.01, 0.05, 0.2
     kl = (0.5**2 + 2.0**2) / (2 * (radius / math.sqrt(3)) ** 2)
     bound = float(
@@ -59,7 +59,7 @@ def test_the_bound_is_its_formula(samples):
 
 
 def test_the_inverse_is_far_below_the_root_where_the_risk_is_small():
-    """Risk 0, KL 500, 50000 examples: .0102 against .0714."""
+    """At risk 0, KL 500 and 50000 examples, the KL inverse gives 0.0101 and the square-root bound 0.0714."""
     w, start, n = np.array([1.0]), np.array([0.0]), 50_000
     radius = math.sqrt(1 / (2 * 500))
     bound = pac_bayes_bound(0.0, w, start, radius, n, samples=None, confidence=0.95)
@@ -77,7 +77,7 @@ def test_it_falls_with_radius_examples_and_samples_and_never_leaves_the_unit_int
 
 
 def test_a_grid_pays_for_all_of_its_radii():
-    """The bounds of k radii are those of one radius each at a k-th of both error probabilities."""
+    """The bounds for k radii are those for single radii with both error probabilities divided by k."""
     radii, risks = [0.5, 1.0, 2.0], [0.05, 0.1, 0.3]
     grid = pac_bayes_bound(risks, W, START, radii, 1000, samples=500, confidence=0.94, sampling_confidence=0.97)
     singles = [
@@ -91,10 +91,10 @@ def test_a_grid_pays_for_all_of_its_radii():
 
 @pytest.mark.parametrize("samples", [1, 10, 100])
 def test_it_holds_where_the_estimate_is_all_there_is(samples):
-    """The counter-example of a bound that takes the estimate for the truth: error 1 if and only if w0 > 0.
+    """A counter-example to a bound that ignores the sampling error of the risk; the error is 1 if and only if w0 > 0.
 
-    Under N(0, 1) both risks are 1/2 whatever the examples, and KL is 0. The estimate plus the PAC-Bayes term alone is
-    below 1/2 in 35 to 50 % of the keys; at most 6 % are promised.
+    Under N(0, 1) both risks are 1/2 for any examples, and KL is 0. The sampled risk plus the PAC-Bayes term alone is
+    below 1/2 for 35 to 50 % of the keys; the bound may fail for at most 6 %.
     """
     zero, keys, n = jnp.zeros(1), 2000, 50_000
     error = lambda w: (w[0] > 0).astype(jnp.float32)
@@ -111,9 +111,9 @@ def test_it_holds_where_the_estimate_is_all_there_is(samples):
 
 
 def test_it_holds_over_data_sets_for_the_least_bound_of_a_grid():
-    """Thresholds under noise: the risk on new data is known in closed form; the weight follows the sample.
+    """Threshold classifiers with label noise, fitted to each data set; their true risk has a closed form.
 
-    x is uniform on [-1, 1], its label sign(x) flipped with probability .2, the classifier sign(x - w).
+    x is uniform on [-1, 1], its label is sign(x), flipped with probability 0.2, and the classifier is sign(x - w).
     """
     n, samples, sets, radii = 60, 50, 400, np.array([0.05, 0.2, 0.8])
     random = np.random.default_rng(0)
@@ -143,7 +143,7 @@ def test_it_holds_over_data_sets_for_the_least_bound_of_a_grid():
 
 
 def test_perturbed_risk_draws_independently_and_pairs_do_not():
-    """Of w0 > 0 around 0 the two of a pair always differ: its mean is 1/2 without any spread."""
+    """For the error w0 > 0 around 0, antithetic pairs always average to 1/2; independent draws have a spread."""
     zero = jnp.zeros(1)
     error = lambda w: (w[0] > 0).astype(jnp.float32)
     alone = jax.vmap(lambda key: perturbed_risk(error, zero, 1.0, key, samples=20))(jnp.arange(200))
@@ -153,7 +153,7 @@ def test_perturbed_risk_draws_independently_and_pairs_do_not():
 
 
 def test_perturbed_risk_is_the_expectation():
-    """Of w0 + xi0 > .5 in three dimensions at radius 1: the tail of a normal at .5 root 3."""
+    """For the error w0 > 0.5 in three dimensions at radius 1, the expectation is the normal tail at 0.5 sqrt(3)."""
     found = perturbed_risk(lambda w: w["a"][0] > 0.5, {"a": jnp.zeros(2), "b": jnp.zeros(1)}, 1.0, samples=20_000)
     expected = 0.5 * math.erfc(0.5 * math.sqrt(3) / math.sqrt(2))
     assert abs(found - expected) < 4 * math.sqrt(expected * (1 - expected) / 20_000)

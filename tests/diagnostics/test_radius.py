@@ -1,4 +1,4 @@
-"""The curve over radii against float64 NumPy, and the suggestion against a crossing found by hand."""
+"""The curve over radii against float64 NumPy, and the suggested radius against a crossing computed by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def loss_by_hand(flat, t):
 
 
 def curve_by_hand(ascent, t):
-    """Cosine, rise and norm over RADII for one batch; `ascent(g, w)` at radius 1."""
+    """The cosine, rise and gradient norm at RADII for one batch; `ascent(g, w)` is the perturbation at radius 1."""
     g, rows = gradient(START, t), []
     for radius in RADII:
         w_star = START + radius * ascent(g, START)
@@ -50,7 +50,7 @@ def test_means_over_batches(method, ascent):
 
 
 def test_the_suggested_radius_turns_the_gradient_by_the_target(x64):
-    """Its own cosine, measured again, is the target up to the interpolation; a bolder target takes a larger radius."""
+    """The cosine at the suggested radius is the target up to interpolation; a lower target suggests a larger radius."""
     radii = np.geomspace(0.01, 10, 40)
     found = []
     for target in (0.98, 0.95, 0.92):
@@ -70,7 +70,7 @@ def test_no_suggestion_outside_the_radii():
 
 
 def test_several_evaluations():
-    """Of an ascent of several steps the last is measured; of two sides the mean."""
+    """Ascents of several steps are measured at the last one; two-sided schemes by the mean of both sides."""
     radii, batches, params = [0.1, 0.5], [batch(1)], start(jnp.float32)
     several = radius_curve(lambda r: pugd_optax.multi_step_sam(r, steps=3), loss, params, batches, radii=radii)
     g = gradient(START, 1)

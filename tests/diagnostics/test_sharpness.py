@@ -20,7 +20,7 @@ def quadratic(p):
 
 
 def rise(eps):
-    """L(w + eps) - L(w), by hand."""
+    """L(w + eps) - L(w) in closed form."""
     return eps @ A @ W + 0.5 * eps @ A @ eps
 
 
@@ -47,7 +47,7 @@ def test_sharpness_at_a_stationary_point_is_zero():
 
 
 def test_average_sharpness_is_the_trace_whatever_the_slope(x64):
-    """On a quadratic, E = radius^2 tr H / 2d exactly, and nothing of the slope is left in the variance."""
+    """On a quadratic, the mean is radius^2 tr H / 2d exactly, and the variance does not depend on the slope."""
     gap = average_sharpness(quadratic, params(), 2.0, key=1, samples=100_000)
     spread = np.sqrt(0.5 * (4.0 / 3) ** 2 * np.sum(A**2))
     assert abs(gap - 4.0 / 6 * np.trace(A)) < 4 * spread / np.sqrt(50_000)
@@ -55,7 +55,7 @@ def test_average_sharpness_is_the_trace_whatever_the_slope(x64):
 
 
 def test_pairs_take_the_slope_out_of_the_spread():
-    """Where |g| is large for the radius, single draws spread over a hundred times more at the same cost."""
+    """If |g| is large, single draws at the same cost would have over twenty times the standard deviation of pairs."""
     loss = lambda p: 100.0 * quadratic(p)
     means = lambda key: average_sharpness(loss, params(), 0.01, key, samples=100)
     found = np.asarray(jax.jit(jax.vmap(means))(jnp.arange(200)), np.float64)
@@ -79,7 +79,7 @@ def test_average_sharpness_costs_what_it_says(x64):
 
 
 def test_average_sharpness_uses_directions_of_the_radius():
-    """L = |w|^2 at 0: the mean squared length."""
+    """For L = |w|^2 at 0, the average sharpness is the mean squared length of the directions."""
     gap = average_sharpness(lambda w: jnp.sum(w**2), jnp.zeros(3000), 0.5, samples=50)
     np.testing.assert_allclose(gap, 0.25, rtol=0.02)
 

@@ -1,1 +1,1 @@
-"""Wrong calls and what they must be told, by what is wrong: `tests/test_messages.py` reads them all."""
+"""Wrong calls and the messages they must give, by kind of mistake, for `tests/test_messages.py`."""

@@ -1,4 +1,4 @@
-"""Arguments of methods, parts and diagnostics that are out of their range or of the wrong kind."""
+"""Arguments of methods, parts and diagnostics that are out of range or of the wrong type."""
 
 # Wrong calls are the subject here.
 # pyright: reportArgumentType=false, reportCallIssue=false

@@ -1,4 +1,4 @@
-"""Front doors of Flax and Equinox: what a script of theirs does wrong."""
+"""Wrong calls of the modules for Flax and Equinox."""
 
 # Wrong calls are the subject here.
 # pyright: reportArgumentType=false, reportCallIssue=false
@@ -20,14 +20,14 @@ from tests.raises import Case
 
 
 def install(door, framework):
-    """Import a front door where its framework is not installed."""
+    """Imports a module of the package as if the framework it needs were not installed."""
     with mock.patch.dict(sys.modules, {framework: None}):
         sys.modules.pop(f"pugd_optax.{door}", None)
         importlib.import_module(f"pugd_optax.{door}")
 
 
 def in_chain(grad_fn):
-    """A step by `nnx.Optimizer` with dropout, `grad_fn(params, rngs, graphdef, rest)`."""
+    """A step of `nnx.Optimizer` on a model with dropout; `grad_fn` takes `(params, rngs, graphdef, rest)`."""
     model, rngs = nnx.Sequential(nnx.Dropout(0.5), nnx.Linear(3, 1, rngs=nnx.Rngs(0))), nnx.Rngs(1)
     optimizer = nnx.Optimizer(model, optax.chain(methods.sam(), optax.sgd(0.1)), wrt=nnx.Param)
 

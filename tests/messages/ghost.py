@@ -1,4 +1,4 @@
-"""Losses whose per-example gradient norms cannot be read, and what to do instead."""
+"""Losses whose per-example gradient norms cannot be computed, and what to do instead."""
 
 # Wrong calls are the subject here.
 # pyright: reportArgumentType=false, reportCallIssue=false

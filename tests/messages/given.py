@@ -1,4 +1,4 @@
-"""Small inputs, and calls that many cases share."""
+"""Small inputs and calls that many cases share."""
 
 # Wrong calls are the subject here.
 # pyright: reportArgumentType=false, reportCallIssue=false

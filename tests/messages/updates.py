@@ -1,4 +1,4 @@
-"""Calls of `update` and of the drop-ins that lack something, or get what does not fit."""
+"""Calls of `update` and the drop-in functions with missing or mismatched arguments."""
 
 # Wrong calls are the subject here.
 # pyright: reportArgumentType=false, reportCallIssue=false

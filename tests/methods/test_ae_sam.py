@@ -1,4 +1,4 @@
-"""AE-SAM against its policy, written out."""
+"""AE-SAM against its policy written in NumPy."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from tests.problems import assert_follows, assert_same, path, unit
 
 
 def policy(start, stop, total_steps, decay, radius):
-    """The rule of the paper as a closure that carries the running moments."""
+    """The rule of the paper, as a closure over its running moments, and the list of its decisions."""
     moments = {"mean": 0.0, "variance": 0.0}
     taken = []
 

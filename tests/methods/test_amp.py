@@ -1,4 +1,4 @@
-"""AMP: inner ascent in a ball of each tensor."""
+"""AMP: gradient ascent inside one ball per tensor."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Anti-PGD against its formula, as noise injection in another variable, and in the widening valley of the paper."""
+"""Anti-PGD against its formula, against noise injection in a shifted variable, and on the paper's widening valley."""
 
 import chex
 import jax
@@ -23,7 +23,7 @@ def test_sigma_may_be_a_schedule():
 
 
 def test_equals_noise_before_the_gradient_in_the_variable_less_the_noise(x64):
-    """Z = w - sigma xi obeys z <- z - lr grad L(z + sigma xi), step for step, with the same key."""
+    """With the same key, z = w - sigma xi follows z <- z - lr grad L(z + sigma xi) at every step."""
     sigma, lr, key = 0.25, 0.125, 9
     unravel = lambda flat: {"b": jnp.asarray(flat[:2]), "w": jnp.asarray(flat[2:].reshape(3, 2))}
     shifted = lambda params, t: jax.tree.map(lambda w, x: w - sigma * x, params, unravel(xi(t, key)))
@@ -40,7 +40,7 @@ def test_equals_noise_before_the_gradient_in_the_variable_less_the_noise(x64):
 
 
 def test_finds_the_wide_part_of_a_valley_that_pgd_leaves_for_the_narrow_one():
-    """L(u, v) = v^2 |u|^2 / 2 with tr H = d v^2 + |u|^2: flat where u is small."""
+    """The loss v^2 |u|^2 / 2 has the trace d v^2 + |u|^2; the valley v = 0 is flatter where u is small."""
     dimension, start_square, alpha = 100, 1.0, 0.2
     lr = alpha / (2 * start_square)
     sigma = float(np.sqrt(min(alpha**3 * start_square / 2, alpha * start_square / (2 * dimension))))
@@ -63,7 +63,7 @@ def test_finds_the_wide_part_of_a_valley_that_pgd_leaves_for_the_narrow_one():
 
 
 def test_a_schedule_that_ends_at_zero_gives_the_noise_back():
-    """Without a gradient the parameters end where they would have been without noise: at w_0 - sigma_0 xi_0."""
+    """With zero gradients and a final sigma of 0, the parameters end at w_0 - sigma_0 xi_0."""
     tx, w = anti_pgd(optax.linear_schedule(0.5, 0.0, 5), key=1), jnp.zeros(3)
     state = tx.init(w)
     first = 0.5 * jax.random.normal(jax.random.split(jax.random.fold_in(jax.random.key(1), 0), 1)[0], (3,))
@@ -74,7 +74,7 @@ def test_a_schedule_that_ends_at_zero_gives_the_noise_back():
 
 
 def test_injected_schedules_give_the_noise_back_too():
-    """`optax.inject_hyperparams` shows a step its own sigma alone; what is taken back has that of the step before."""
+    """`optax.inject_hyperparams` passes only the current sigma; the noise taken back is scaled by the previous one."""
     sigma = optax.linear_schedule(0.1, 0.0, 20)
     tx, w = optax.inject_hyperparams(anti_pgd)(sigma=sigma, key=1), jnp.zeros(1000)
 
@@ -109,7 +109,7 @@ def test_refuses_bad_arguments():
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_short_parameters_carry_one_noise_and_no_more(dtype):
-    """What rounding keeps back is owed to the next step: the noise of thousands of steps does not add up."""
+    """The rounding error of a step is carried to the next one, so noise does not accumulate over thousands of steps."""
     sigma, w = 0.01, jnp.full(200, 0.5, dtype)
     tx = optax.chain(optax.sgd(0.0), anti_pgd(sigma, key=2))
 

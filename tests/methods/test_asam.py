@@ -44,7 +44,7 @@ def test_eta_may_be_a_schedule():
 
 
 def test_rescaling_a_layer_rescales_its_perturbation():
-    """The weighted length of the perturbation is the radius, whatever the size of the weights."""
+    """The length of the perturbation, relative to |w|, equals the radius for weights of any size."""
     seen = []
 
     def rule(t, w, grad):

@@ -1,4 +1,4 @@
-"""ESAM's random subset: which weights move, how far, and SAM in the mean."""
+"""ESAM's random subset: which weights move, how far, and that the mean perturbation is that of SAM."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from tests.problems import assert_follows, assert_same, start, unit
 
 
 def kept(t, beta, key):
-    """The coins of step t, of all tensors one after the other."""
+    """The mask of step t: True for the parameters that move, all tensors concatenated."""
     chunk = jax.random.fold_in(jax.random.fold_in(jax.random.key(key), t), 0)
     return np.asarray(jax.random.uniform(chunk, (sum(x.size for x in start().values()),), jnp.float32)) < beta
 

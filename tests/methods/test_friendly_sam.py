@@ -32,7 +32,7 @@ def test_mean_moves_on_inactive_steps():
 
 
 def test_the_mean_starts_at_the_first_finite_gradient():
-    """One that is broken before it does not count as the first, which would let a tenth of the next one in."""
+    """A non-finite gradient does not count as the first one, so the mean starts at the whole of the next gradient."""
     tx, g = friendly_sam(), jnp.array([3.0, -4.0])
     _, state = tx.update(g.at[0].set(jnp.nan), tx.init(g), g, grad_fn=lambda w: g)
     np.testing.assert_array_equal(state.mean, 0)

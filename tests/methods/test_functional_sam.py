@@ -1,4 +1,4 @@
-"""Functional SAM against its formula, and where it has nothing to do."""
+"""Functional SAM against its formula, and on linear models, where it changes nothing."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ def test_formula(radius):
 
 
 def test_a_linear_model_has_one_jacobian():
-    """So that nothing changes, with a loss of one's own and without labels."""
+    """The Jacobian of a linear model is constant, so the output is the gradient; a custom loss needs no labels."""
     x, w = jnp.arange(6.0).reshape(3, 2), jnp.ones((2, 2))
     logits_fn, logit_loss = lambda w: x @ w, lambda u: jnp.sum(u**4)
     g = jax.grad(lambda w: logit_loss(logits_fn(w)))(w)
@@ -32,7 +32,7 @@ def test_a_linear_model_has_one_jacobian():
 
 @pytest.mark.parametrize("around", [pugd_optax.lpg, pugd_optax.lpl])
 def test_inside_lpg_the_gradient_at_the_logits_is_the_perturbed_one(around):
-    """A linear model has one Jacobian: Functional SAM leaves the gradient as LPG or LPL made it."""
+    """The Jacobian of a linear model is constant, so Functional SAM returns the gradient of LPG or LPL unchanged."""
     x, y, w = jnp.arange(12.0).reshape(6, 2) / 6, jnp.array([0, 1, 2, 0, 0, 1]), jnp.array([[1.0, -1.0, 0.5]] * 2)
     given = {"logits_fn": lambda w: x @ w, "labels": y}
     g = jax.grad(lambda w: optax.softmax_cross_entropy_with_integer_labels(x @ w, y).mean())(w)

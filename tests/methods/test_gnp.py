@@ -1,4 +1,4 @@
-"""GNP against its formula and its ends."""
+"""GNP against its formula and its limiting cases."""
 
 import optax
 import pytest

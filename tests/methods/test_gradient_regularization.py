@@ -1,4 +1,4 @@
-"""Gradient regularization against its four formulas, the penalised objective, and the diagonal linear network."""
+"""Gradient regularization against its four formulas and the penalised objective, and on diagonal linear networks."""
 
 import functools
 import itertools
@@ -18,7 +18,7 @@ LR = 0.05
 
 
 def curvature(grad, w, v):
-    """H v, by a complex step: exact to rounding."""
+    """The Hessian-vector product H v by complex-step differentiation, exact up to rounding."""
     return grad(w + 1e-30j * v).imag / 1e-30
 
 
@@ -37,7 +37,7 @@ def test_follows_the_formula(scheme):
 
 @pytest.mark.parametrize("scheme", FORMULAS)
 def test_schedules(scheme):
-    """A warm-up of the strength, and of the step for the schemes that have one."""
+    """The strength and the step of the finite difference may both be schedules."""
 
     def rule(t, w, grad):
         gamma, h, g = GAMMA * t / 4, 0.25 / 2**t, grad(w)
@@ -59,7 +59,7 @@ def test_a_step_of_zero_leaves_the_penalty_out():
 
 
 def test_strength_equal_to_step_is_sam_with_an_unnormalised_ascent(x64):
-    """Bit for bit."""
+    """The output equals the gradient at w + 0.3 g bit for bit."""
     params, grad_fn = start(), jax.grad(loss)
     g = grad_fn(params, batch(0))
     tx = gradient_regularization(0.3, 0.3)
@@ -69,7 +69,7 @@ def test_strength_equal_to_step_is_sam_with_an_unnormalised_ascent(x64):
 
 
 def error(scheme, h):
-    """Distance of a scheme from the exact gradient of the penalised objective."""
+    """The distance of a scheme from the exact gradient of the penalised objective."""
     return float(_error(scheme)(start(), h))
 
 
@@ -103,7 +103,7 @@ def test_exact_is_the_gradient_of_the_penalised_objective(x64):
 
 @pytest.mark.parametrize("scheme", FORMULAS)
 def test_mask_penalises_the_gradient_of_the_selected_parameters(x64, scheme):
-    """The penalty is |g_w|^2, and its gradient reaches `b` all the same."""
+    """The penalty is |g_w|^2; its gradient with respect to the unselected `b` is not zero."""
     grad_fn = lambda p: jax.grad(loss)(p, batch(0))
     objective = lambda p: loss(p, batch(0)) + 0.5 * GAMMA * jnp.sum(grad_fn(p)["w"] ** 2)
     tx = gradient_regularization(GAMMA, 2.0**-12, scheme, mask={"b": False, "w": True})
@@ -189,7 +189,7 @@ def distance_from_truth(tx, data):
 
 @pytest.mark.slow
 def test_large_forward_steps_favour_sparse_solutions(x64):
-    """The implicit bias of the paper: backward < plain < exact < forward with a small < with a large step."""
+    """Sparsity increases as in the paper: backward, plain, exact, forward with a small and with a large step."""
     random = np.random.default_rng(0)
     x = random.normal(5.0, 1.0, (DATA_SETS, EXAMPLES, INPUTS))
     beta = np.zeros(INPUTS)

@@ -1,4 +1,4 @@
-"""ImbSAM against its formula, and its limits."""
+"""ImbSAM against its formula and its limiting cases."""
 
 import jax
 import numpy as np

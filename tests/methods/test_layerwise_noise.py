@@ -1,4 +1,4 @@
-"""Layer-wise noise: one tensor a step, round and round, and the variance that stays small in wide networks."""
+"""Layer-wise noise: one tensor per step in turn, and a variance that stays small in wide networks."""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ PARAMS = {"a": jnp.ones(4), "b": jnp.ones((2, 3)), "c": jnp.ones(5)}
 
 
 def offsets(tx, steps, params=PARAMS):
-    """The perturbation of every step: with grad L(w) = w, the output less the parameters."""
+    """The perturbation of every step: the output minus the parameters, as the gradient at w is w."""
     state, eps = tx.init(params), []
     update = jax.jit(lambda state: tx.update(params, state, params, grad_fn=lambda p: p))
     for _ in range(steps):
@@ -51,7 +51,7 @@ def test_noise_has_the_standard_deviation_and_is_new_each_time():
 
 
 def test_equal_energy_over_a_cycle():
-    """M steps of one tensor at sigma spend what M steps of all tensors at sigma / sqrt(M) do."""
+    """M steps on one tensor each have as much squared noise as M steps on all tensors with sigma / sqrt(M)."""
     params = {name: jnp.zeros(4000) for name in "abcd"}
     energy = lambda tx: sum(np.sum(x**2) for step in offsets(tx, 4, params) for x in step.values())
     np.testing.assert_allclose(energy(layerwise_noise(0.2)), energy(noise_injection(0.2 / np.sqrt(4))), rtol=0.05)
@@ -59,12 +59,12 @@ def test_equal_energy_over_a_cycle():
 
 @pytest.mark.slow
 def test_variance_stays_bounded_as_a_linear_network_grows_wide():
-    """Noise on both layers at once multiplies: its spread grows with the width. Noise on one layer does not."""
+    """With noise on both layers at once the variance grows with the width; with noise on one layer it does not."""
     random = np.random.default_rng(0)
     x = jnp.asarray(random.normal(size=(40, 20)), jnp.float32)
 
     def spread(tx, width):
-        """Standard deviation of the perturbed loss of a trained network (zero residual) over 100 steps."""
+        """The standard deviation of the perturbed loss over 100 steps, for a network with zero residuals."""
         params = {
             "first": jnp.asarray(random.normal(size=(20, width)) / np.sqrt(width), jnp.float32),
             "second": jnp.asarray(random.normal(size=(width, 1)) / np.sqrt(width), jnp.float32),

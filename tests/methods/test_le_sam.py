@@ -1,4 +1,4 @@
-"""LE-SAM against its formula, below its ceiling and at it."""
+"""LE-SAM against its formula, below the maximum radius and at it."""
 
 from typing import Any
 

@@ -36,7 +36,7 @@ def test_formula(radius, alpha, every):
 
 
 def test_other_gates_and_alpha_schedules():
-    """Before the first active step nothing can be reused."""
+    """Steps before the first active one return the gradient, as there is no direction to reuse yet."""
     tx = looksam(0.3, lambda t: 0.125 * t, when=timing.between(2, 4))
     assert_follows(tx, looksam_rule(0.3, lambda t: 0.125 * t, lambda t: 2 <= t < 4), steps=8, rtol=1e-6)
 
@@ -70,7 +70,7 @@ def test_a_broken_active_step_leaves_nothing_to_reuse():
 
 
 def reused(hessian, dtype, size=1000):
-    """What is added to the gradient of a quadratic the step after an active one, in units of the gradient."""
+    """The relative norm of what LookSAM adds to the gradient of a quadratic on the step after an active one."""
     w = jnp.asarray(np.random.default_rng(3).normal(size=size), dtype)
     grad_fn = lambda w: (jnp.asarray(hessian, dtype) * w).astype(dtype)
     tx = looksam(radius=1.0, alpha=0.7, every=2)
@@ -83,7 +83,7 @@ def reused(hessian, dtype, size=1000):
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64])
 def test_rounding_errors_are_no_direction(dtype, x64):
-    """Where every curvature is the same, g* is parallel to g, and what is orthogonal to it are rounding errors."""
+    """With equal curvatures, g* is parallel to g; its orthogonal part is only rounding error and is not reused."""
     assert reused(3.0, dtype) == 0
     assert reused(3.0, dtype, size=2) == 0
 
@@ -92,7 +92,7 @@ def test_rounding_errors_are_no_direction(dtype, x64):
     ("dtype", "spread"), [(jnp.float16, 0.9), (jnp.bfloat16, 0.9), (jnp.float32, 1e-3), (jnp.float64, 1e-9)]
 )
 def test_a_small_direction_is_one(dtype, spread, x64):
-    """Curvatures apart by this much turn g* by about a thirtieth of it, as the radius is a thirtieth of the weights."""
+    """A direction that is small, but larger than the rounding errors, is reused in full."""
     np.testing.assert_allclose(reused(1 + spread * np.linspace(-1, 1, 1000), dtype), 0.7, rtol=0.02)
 
 

@@ -28,7 +28,7 @@ def softmax(u):
 
 
 class Reference:
-    """LPG for softmax regression in float64: one object a run, one call a step."""
+    """LPG for softmax regression in float64: one object per run, one call of `step` per step."""
 
     def __init__(self, eps=0.1, d_eps=0.25, decay=1 - 1 / CLASSES, cap=0.9, edit="multiplicative", renormalize=False):
         self.eps, self.d_eps, self.decay, self.cap = eps, d_eps, decay, cap
@@ -46,7 +46,7 @@ class Reference:
         return gradient
 
     def step(self, w, x, y):
-        """The gradient function of this step, its class scales frozen."""
+        """The gradient function of this step, with fixed class scales."""
         p = softmax(x @ w)[np.arange(len(y)), y]
         for c in set(y):
             mean = p[y == c].mean()
@@ -61,7 +61,7 @@ class Reference:
 
 
 def run(tx: Any, lr: float = 0.5, **extra: Any) -> tuple[np.ndarray, Any]:
-    """Outputs of `tx` along w <- w - lr u in float64, and the last state. What comes in as gradient is nonsense."""
+    """The outputs of `tx` along w <- w - lr u in float64, and the last state. The incoming gradient is a dummy."""
 
     @jax.jit
     def step(w, state, x, y):
@@ -113,7 +113,7 @@ INNER = {"sam": (pugd_optax.sam, sam_by_hand), "pugd": (pugd_optax.pugd, pugd_by
 
 @pytest.mark.parametrize("name", INNER)
 def test_the_inner_method_sees_the_same_frozen_class_scales(x64, name):
-    """Nothing but `logits_fn` and `labels` is passed: both gradients are LPG's; the state moves once a step."""
+    """Both gradients are those of LPG, from `logits_fn` and `labels` alone; the state is updated once per step."""
     method, by_hand = INNER[name]
     outputs, state = run(pugd_optax.lpg(CLASSES, eps=0.5, inner=method(0.3)))
     np.testing.assert_allclose(outputs, reference_run(Reference(eps=0.5), by_hand), rtol=1e-5, atol=1e-7)
@@ -129,7 +129,7 @@ def test_inner_ignores_the_callers_gradient_function(x64):
 
 @pytest.mark.parametrize("method", [pugd_optax.sam, pugd_optax.pugd])
 def test_a_chain_with_an_edited_gradient_function_is_the_inner_form(method):
-    """`perturb` in the caller's loss, with the class scales of this step, edits what later members evaluate."""
+    """A chain equals the inner form if the loss of `grad_fn` applies `perturb` with this step's class scales."""
     x, y, w = jnp.asarray(X[0], jnp.float32), jnp.asarray(Y[0]), jnp.asarray(W, jnp.float32)
     extra = {"logits_fn": lambda w: x @ w, "labels": y}
     inner: Any = pugd_optax.lpg(CLASSES, eps=0.5, inner=method(0.3))
@@ -157,7 +157,7 @@ def test_inner_gets_the_other_extra_arguments(x64):
 
 
 def test_exact_gradient_regularisation_as_inner_is_forward_over_reverse(x64):
-    """The pull-back has no custom rule in it, so Hessian-vector products go through."""
+    """The pullback of LPG has no custom derivative rule, so it can be differentiated again."""
     tx: Any = pugd_optax.lpg(CLASSES, inner=pugd_optax.gradient_regularization(0.1, 1e-4, scheme="exact"))
     near = pugd_optax.lpg(CLASSES, inner=pugd_optax.gradient_regularization(0.1, 1e-4, scheme="central"))
     np.testing.assert_allclose(run(tx)[0], run(near)[0], rtol=1e-5, atol=1e-8)

@@ -1,4 +1,4 @@
-"""What a step of LPG costs: one gradient, and around an inner method what that method costs."""
+"""The cost of a step of LPG: one gradient alone, and the cost of the inner method with one."""
 
 import itertools
 from typing import Any
@@ -28,7 +28,7 @@ def mlp(sizes=(64, 128, 128, 10)):
 
 
 def flops(tx, *, logs_loss=True):
-    """Operations of a whole training step that gives the logged loss, the raw gradient and every extra argument."""
+    """The FLOPs of a training step that passes the raw gradient and all extra arguments, and may return the loss."""
     params, model, x, y = mlp()
 
     def step(params, state, x, y):
@@ -52,7 +52,7 @@ def test_a_step_costs_one_gradient(edit, logs_loss):
 
 
 def normalized_mlp(params, x):
-    """Logits, and a statistic of the hidden units. XLA does not merge two forward passes through such norms."""
+    """The logits and a statistic of the hidden units. XLA does not merge two forward passes through these norms."""
     for w in params[:-1]:
         h = x @ w
         x = jax.nn.relu(h * jax.lax.rsqrt((h * h).mean(-1, keepdims=True) + 1e-5))
@@ -61,7 +61,7 @@ def normalized_mlp(params, x):
 
 @pytest.mark.parametrize("inner", [optax.identity(), pugd_optax.pugd()])
 def test_a_shared_forward_pass_costs_one_gradient_with_normalisation_layers(inner):
-    """`logits_vjp`: loss, statistics and the edited gradient from one pass."""
+    """With `logits_vjp`, one forward pass serves the loss, the statistics and the edited gradient."""
     params, _, x, y = mlp()
     inner = optax.with_extra_args_support(inner)
     logits_fn = lambda p: normalized_mlp(p, x)[0]

@@ -1,4 +1,4 @@
-"""LPG on four devices is LPG on one."""
+"""LPG on four devices equals LPG on one device."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from tests.methods.test_lpg import CLASSES, W, X, Y
 
 
 def train(tx: Any):
-    """A few steps as one function of the data, to be mapped over devices."""
+    """Three steps as a function of the parameters and the data."""
 
     def steps(w, x, y):
         state = tx.init(w)
@@ -31,7 +31,7 @@ def train(tx: Any):
 
 @pytest.mark.parametrize("settings", [{}, {"edit": additive}, {"renormalize": True}])
 def test_four_devices_give_the_step_of_one(settings):
-    """Sums of the classes go over the mesh axis; the gradient is averaged as any gradient is, here in the loss."""
+    """The class statistics are summed over the mesh axis; the division by the batch size is in the loss."""
     mesh = Mesh(np.array(jax.devices()[:4]), ("data",))
     x, y, w = X.astype(np.float32), Y, jnp.asarray(W, jnp.float32)
     tx: Any = pugd_optax.lpg(CLASSES, eps=0.5, axis_name="data", **settings)
@@ -53,7 +53,7 @@ def test_four_devices_give_the_step_of_one(settings):
 
 
 def test_value_and_grad_over_devices():
-    """The drop-in with `axis_name`: local gradients of replicated class scales, averaged once, are the global ones."""
+    """With `axis_name`, the local gradients use the same class scales, and their average is the global gradient."""
     mesh = Mesh(np.array(jax.devices()[:4]), ("data",))
     x, y, w = X[0].astype(np.float32), Y[0], jnp.asarray(W, jnp.float32)
 
@@ -84,7 +84,7 @@ GLOBAL = {
 @pytest.mark.parametrize("place", ["shard_map", "unchecked", "pmap"])
 @pytest.mark.parametrize("name", GLOBAL)
 def test_a_global_perturbation_is_that_of_one_device(name, place):
-    """Gradients that a method takes of `logits_fn` itself are averaged before it perturbs with them."""
+    """With `perturb="global"`, gradients that a method takes through `logits_fn` are averaged over the devices too."""
     x, y, w = X[:3].astype(np.float32), Y[:3], jnp.asarray(W, jnp.float32)
 
     def loss_fn(w, x, y):
@@ -125,7 +125,7 @@ def test_a_global_perturbation_is_that_of_one_device(name, place):
     [({"groups": 2}, "logits_fn"), ({"second_batch": 0.5}, "logits_fn"), ({"perturb": "global"}, "losses_fn")],
 )
 def test_a_function_of_the_batch_is_not_taken_for_one_of_a_part(options, name):
-    """Or, for the penalty of `pegr`, for one of all devices."""
+    """`logits_fn` or `losses_fn` of the local batch is refused where micro-batches or all devices need another."""
     x, w = jnp.asarray(X[0], jnp.float32), jnp.asarray(W, jnp.float32)
     tx = pugd_optax.lpg(CLASSES) if name == "logits_fn" else pugd_optax.pegr(0.1)
     given = {"logits_fn": lambda w: x @ w, "labels": Y[0], "losses_fn": lambda w: jnp.sum((x @ w) ** 2, 1)}

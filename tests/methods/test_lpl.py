@@ -1,4 +1,4 @@
-"""LPL against loops over classes and steps in NumPy, and against what it promises to do to the loss of each class."""
+"""LPL against NumPy loops over classes and steps, and its effect on the loss of each class."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ def cross_entropy(u, y):
 
 
 def ascend(u, y, sign, steps, alpha):
-    """One vector a class; every step takes the class mean of softmax minus one-hot, with no normalisation."""
+    """One perturbation per class; each step adds the class mean of softmax minus one-hot, without normalisation."""
     delta = np.zeros((CLASSES, CLASSES))
     for c in set(y):
         for _ in range(steps[c]):
@@ -48,7 +48,7 @@ class Reference:
         self.eps, self.d_eps, self.alpha, self.decay, self.q = eps, d_eps, alpha, decay, {}
 
     def step(self, w, x, y):
-        """The gradient function of this step, its perturbation frozen."""
+        """The gradient function of this step, with a fixed perturbation."""
         p = softmax(x @ w)[np.arange(len(y)), y]
         for c in set(y):
             mean = p[y == c].mean()
@@ -64,7 +64,7 @@ class Reference:
 
 
 def run(tx: Any, **extra: Any) -> tuple[np.ndarray, Any]:
-    """Outputs of `tx` along w <- w - u / 2 in float64, and the last state. What comes in as gradient is nonsense."""
+    """The outputs of `tx` along w <- w - u / 2 in float64, and the last state. The incoming gradient is a dummy."""
 
     @jax.jit
     def step(w, state, x, y):
@@ -119,7 +119,7 @@ U = random.normal(size=(8, CLASSES))
     ("bound", "alpha", "steps"), [(0.4, 0.01, 40), (0.45, 0.15, 3), (0.35, 0.1, 3), (0.09, 0.1, 0)]
 )
 def test_the_number_of_steps_is_the_whole_part_of_bound_over_step_size(bound, alpha, steps):
-    """No more and no less, and 0.45 / 0.15 is three, though not in float32."""
+    """The number of steps is floor(bound / step size); 0.45 / 0.15 counts as 3, although float32 rounds it below 3."""
     y = np.array([0, 1, 2, 3, 0, 1, 2, 3])
     sign = np.array([1, -1, 1, -1])
     delta = class_ascent(jnp.asarray(U, jnp.float32), y, jnp.asarray(sign * bound, jnp.float32), alpha)
@@ -146,7 +146,7 @@ def test_amplified_classes_lose_more_and_dampened_ones_less():
 
 
 def test_gradient_norm_follows_the_loss_as_lpg_does_directly():
-    """To first order, LPL's ascent amplifies the logit gradient and its descent dampens it: the bridge to LPG."""
+    """LPL's ascent increases the norm of the logit gradient and its descent decreases it, as LPG does directly."""
     y = np.zeros(8, int)
     g = lambda delta: np.linalg.norm((softmax(U + delta[y]) - np.eye(CLASSES)[y]).mean(0))
     up, down = (
@@ -182,7 +182,7 @@ def test_any_loss_is_given_the_perturbed_logits():
 
 @pytest.mark.parametrize("over_axis", [True, False])
 def test_devices(over_axis):
-    """With the axis, the perturbation is that of the whole batch on each device; without, each device has its own."""
+    """With `axis_name`, each device has the perturbation of the whole batch; without it, that of its own rows."""
     mesh = Mesh(np.array(jax.devices()[:4]), ("data",))
     u, y = jnp.asarray(U, jnp.float32), np.array([0, 0, 0, 1, 2, 2, 1, 0])
     t = jnp.array([0.5, -0.5, 0.5, 0.0])

@@ -1,4 +1,4 @@
-"""Momentum SAM against its formula, and its price: one gradient."""
+"""Momentum SAM against its formula, and its cost of one gradient."""
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ def test_mask():
 
 
 def flops(tx):
-    """Of a compiled step whose cost is in its gradients."""
+    """The FLOPs of a compiled step, most of which are spent on gradients."""
     shapes = [(64, 64)] * 4
     params = [jnp.zeros(s) for s in shapes]
     x = jnp.zeros((256, 64))

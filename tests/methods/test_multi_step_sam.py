@@ -33,7 +33,7 @@ def test_radius_may_be_a_schedule():
 
 
 def test_mask_holds_inside_the_ascent():
-    """Norms are over the selected parameters at every step, and the others never move."""
+    """Every ascent step takes its norm over the selected parameters only and leaves the others where they are."""
 
     def keep(v):
         v = v.copy()

@@ -11,7 +11,7 @@ from tests.problems import assert_follows, start
 
 
 def xi(t, key=0):
-    """The noise of step t, of all tensors one after the other."""
+    """The noise of step t, all tensors concatenated."""
     with jax.enable_x64(True):
         chunk = jax.random.fold_in(jax.random.fold_in(jax.random.key(key), t), 0)
         return np.asarray(jax.random.normal(chunk, (sum(x.size for x in start().values()),), jnp.float64))
@@ -27,7 +27,7 @@ def test_sigma_may_be_a_schedule_and_noise_may_stop():
 
 
 def test_the_gradient_is_not_read():
-    """Only its tree matters: NaN in, finite out."""
+    """The values of the incoming gradient are not used, so NaN there gives a finite output."""
     w = jnp.array([1.0, 2.0])
     tx = noise_injection(0.1)
     u, _ = tx.update(jnp.full(2, jnp.nan), tx.init(w), w, grad_fn=lambda p: 2 * p)
@@ -45,7 +45,7 @@ def test_mask_keeps_the_rest_still():
 
 
 def test_the_mean_is_the_gradient_of_the_loss_and_half_the_trace(x64):
-    """L = sum w^4: tr H = 12 sum w^2, and E grad L(w + sigma xi) = 4 w^3 + 12 sigma^2 w, exactly."""
+    """For L = sum w^4, tr H = 12 sum w^2 and E grad L(w + sigma xi) = 4 w^3 + 12 sigma^2 w exactly."""
     w, sigma = jnp.array([1.0, -0.5]), 0.3
     tx = noise_injection(sigma)
     state = tx.init(w)
@@ -59,7 +59,7 @@ def test_the_mean_is_the_gradient_of_the_loss_and_half_the_trace(x64):
 
 
 def test_finds_the_sparse_solution_of_a_regression_in_squares():
-    """f(x) = <w^2, x>: noise acts as an L1 penalty on w^2; plain gradient descent stays far off."""
+    """For f(x) = <w^2, x>, noise acts as an L1 penalty on w^2; plain gradient descent misses the sparse solution."""
     random = np.random.default_rng(0)
     x, beta = jnp.asarray(random.normal(size=(40, 100)), jnp.float32), jnp.zeros(100).at[:5].set(1.0)
     grad_fn = jax.grad(lambda w: 0.25 * jnp.mean((x @ (w**2 - beta)) ** 2))

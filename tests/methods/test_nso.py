@@ -1,4 +1,4 @@
-"""Noise stability optimization against its formula; what the second point buys."""
+"""Noise stability optimization against its formula, and the effect of its second point."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Padding of sequences for the methods that take SAM's second gradient through the logits: such rows do not count."""
+"""Padded positions do not count in the methods that evaluate the logits at the perturbed parameters."""
 
 import chex
 import jax
@@ -35,7 +35,7 @@ def loss_fn(w):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_padding_does_not_count(name):
-    """Tokens (batch, length) with a mask are the same tokens without it, laid out flat."""
+    """Padded sequences with a mask give the output of the unpadded tokens, whatever the padding holds."""
     tx = METHODS[name]()
 
     def output(x, labels, **extra):

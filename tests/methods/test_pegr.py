@@ -1,4 +1,4 @@
-"""PEGR against its closed form for logistic regression, its edges, and the effect it was proposed for."""
+"""PEGR against its closed form for logistic regression, in edge cases, and the effect it was proposed for."""
 
 import functools
 from typing import Any
@@ -22,7 +22,7 @@ def losses_fn(w):
 
 
 def by_hand(w, strength):
-    """G + strength * mean_i H_i g_i of logistic regression, float64 NumPy."""
+    """The mean of g_i + strength * H_i g_i for logistic regression, in float64 NumPy."""
     p = 1 / (1 + np.exp(-X @ w))
     g = (p - Y)[:, None] * X
     h_g = (p * (1 - p) * np.sum(X * g, axis=1))[:, None] * X
@@ -85,7 +85,7 @@ def test_idle_steps_return_the_gradient_and_evaluate_nothing():
 
 
 def test_the_gradient_it_is_given_is_dead_code():
-    """Under jit a constant strength costs what the regularised objective costs alone."""
+    """Under jit with a constant strength, the incoming gradient is not computed."""
     tx, w = pugd_optax.pegr(0.5), jnp.ones(4)
 
     def flops(g):
@@ -132,7 +132,7 @@ DIM, TRAIN, FILTERS, MU = 400, 20, 10, 3.0
 
 
 def patches(key, n):
-    """Two patches, y * mu and noise orthogonal to mu, as [n, 2, DIM]; labels of +-1."""
+    """Two patches per example, y * mu and noise orthogonal to mu, with shape [n, 2, DIM], and labels y of +1 or -1."""
     label, noise = jax.random.split(key)
     y = jax.random.rademacher(label, (n,), jnp.float32)
     xi = jax.random.normal(noise, (n, DIM)).at[:, 0].set(0.0)
@@ -140,7 +140,7 @@ def patches(key, n):
 
 
 def margins(w, x, y):
-    """`w` is [sign of the class, filter, DIM]; the activation is ReLU cubed, the second layer fixed."""
+    """The margins of a network with cubed ReLU and a fixed second layer; `w` has the axes [class sign, filter, DIM]."""
     scores = jnp.mean(jnp.sum(jax.nn.relu(jnp.einsum("npd,jrd->npjr", x, w)) ** 3, axis=1), axis=2)
     return y * (scores[:, 0] - scores[:, 1])
 

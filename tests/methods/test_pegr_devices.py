@@ -1,4 +1,4 @@
-"""PEGR on two devices is PEGR on one: the norms are of each example, wherever it is."""
+"""PEGR on two devices equals PEGR on one device, as its norms are those of single examples."""
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ CASES += [("dense", per_example.reference, True), ("dense", per_example.signs(0)
 
 @pytest.mark.parametrize(("name", "penalty", "check_vma"), CASES)
 def test_two_devices_give_the_gradient_of_one(name, penalty, check_vma):
-    """Or, for signs, which are the same on both, the mean of the gradients of the two halves."""
+    """Random signs are equal on both devices, so that penalty gives the mean of the gradients of the two halves."""
     model, x, y = MODELS[name]
     x = jnp.asarray(x, jnp.int32 if x.dtype.kind == "i" else jnp.float32)
     params = linen(model, x, y)[1]

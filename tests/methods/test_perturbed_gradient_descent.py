@@ -1,4 +1,4 @@
-"""Perturbed gradient descent: the noise is on the update, whatever the learning rate."""
+"""Perturbed gradient descent: the noise is added to the update and does not depend on the learning rate."""
 
 import jax.numpy as jnp
 import numpy as np

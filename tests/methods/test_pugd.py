@@ -1,4 +1,4 @@
-"""PUGD against its formula, its limits, and its relations to other methods."""
+"""PUGD against its formula, its limiting cases, and its relations to other methods."""
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +62,7 @@ def test_output_has_unit_length():
 
 
 def test_quarter_scale_is_the_mix_of_gnp():
-    """Scale .25 is alpha = .8: same direction, for the same perturbation."""
+    """With scale 0.25 the output has the direction of GNP with alpha = 0.8 at the same perturbation."""
 
     def rule(t, w, grad):
         g = grad(w)

@@ -1,4 +1,4 @@
-"""RST: SAM by a coin."""
+"""RST: SAM on randomly chosen steps."""
 
 import jax
 import numpy as np
@@ -37,7 +37,7 @@ def test_state_says_which_step_it_was():
 
 
 def test_the_key_may_be_whatever_is_a_whole_number():
-    """As `optax.inject_hyperparams` hands it on: an array, traced."""
+    """The key may be a NumPy integer or the traced array that `optax.inject_hyperparams` passes."""
     expected = path(rst(0.5, radius=0.25, key=3))[0]
     for tx in (rst(0.5, 0.25, np.int64(3)), optax.inject_hyperparams(rst)(0.5, 0.25, 3)):  # pyright: ignore[reportArgumentType]
         np.testing.assert_allclose(path(tx)[0], expected, rtol=1e-12)

@@ -1,4 +1,4 @@
-"""RTS-PUGD: radius, timing and scale together, on one step counter."""
+"""RTS-PUGD: schedules of radius, timing and scale that share one step counter."""
 
 import math
 
@@ -19,7 +19,7 @@ def rts_rule(radius, active, scale):
 
 
 def test_defaults():
-    """A quarter sine from 0 to pi / 2, the first tenth of the steps plain, scale 1."""
+    """The default radius is a quarter sine from 0 to pi / 2; the first tenth of the steps is plain; the scale is 1."""
     rule = rts_rule(lambda t: math.pi / 2 * math.sin(math.pi * t / 40), lambda t: t >= 2, lambda t: 1.0)
     assert_follows(rts_pugd(20), rule, steps=20, rtol=1e-5)
 

@@ -1,4 +1,4 @@
-"""SAM against its formula and against Optax's own."""
+"""SAM against its formula and against the SAM of Optax."""
 
 import chex
 import jax

@@ -1,4 +1,4 @@
-"""SAM-ON: which parameters it finds in real models, and the norm that is theirs alone."""
+"""SAM-ON: which parameters of real models it perturbs, and that the norm is over these only."""
 
 import chex
 import flax.linen as nn
@@ -12,7 +12,7 @@ from pugd_optax import sam, sam_on
 
 
 def moved(params):
-    """Names of the parameters that are perturbed, and the length of the perturbation."""
+    """The names of the perturbed parameters and the length of the perturbation."""
     seen = []
     grads = jax.tree.map(jnp.ones_like, params)
     tx = sam_on(radius=0.5)

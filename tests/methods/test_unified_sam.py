@@ -1,4 +1,4 @@
-"""Unified SAM against its formula, and its two ends."""
+"""Unified SAM against its formula and its two limiting cases."""
 
 from typing import Any
 

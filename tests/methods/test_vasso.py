@@ -35,7 +35,7 @@ def test_the_mean_rests_on_inactive_steps():
 
 
 def test_the_mean_starts_at_the_first_finite_gradient():
-    """One that is broken before it neither enters the mean nor counts as its start."""
+    """A non-finite gradient neither enters the mean nor counts as the first one."""
     tx, g = vasso(), jnp.array([3.0, -4.0])
     grad_fn = lambda w: g
     _, state = tx.update(g.at[0].set(jnp.nan), tx.init(g), g, grad_fn=grad_fn)

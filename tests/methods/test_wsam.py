@@ -1,4 +1,4 @@
-"""WSAM against its formula and its ends."""
+"""WSAM against its formula and its limiting cases."""
 
 import optax
 import pytest

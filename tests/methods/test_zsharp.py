@@ -34,7 +34,7 @@ def test_a_mask_takes_the_others_out_of_the_quantile():
 
 
 def test_where_nothing_stands_out_it_is_sam():
-    """Two entries have the same z-score, and one entry has none."""
+    """No entry stands out in a leaf of one or two entries, so ZSharp equals SAM."""
     w = {"a": jnp.array([1.0, 2.0]), "b": jnp.array([0.5])}
     grad_fn = lambda p: {k: v**3 for k, v in p.items()}
     ours, theirs = (tx.update(grad_fn(w), tx.init(w), w, grad_fn=grad_fn)[0] for tx in (zsharp(0.1), sam(0.1)))
