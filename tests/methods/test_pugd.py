@@ -72,9 +72,13 @@ def test_quarter_scale_is_the_mix_of_gnp():
 
 
 def test_a_common_factor_of_the_gradients_cancels():
-    """The output depends on the ratio of g and g* alone."""
-    doubled = optax.chain(pugd(), optax.scale(1.0))
-    assert_same(doubled, pugd())
+    """A loss multiplied by a positive number has the same output: it depends only on the ratio of g and g*."""
+    tx, triple = pugd(0.5), lambda g: optax.tree.scale(3.0, g)
+
+    def update(g, state, params, *, grad_fn):
+        return tx.update(triple(g), state, params, grad_fn=lambda p: triple(grad_fn(p)))
+
+    assert_same(optax.GradientTransformationExtraArgs(tx.init, update), tx)
 
 
 @pytest.mark.parametrize(("idle", "rest"), [("unit", unit), ("raw", lambda g: g)])
