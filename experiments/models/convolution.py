@@ -34,12 +34,10 @@ from jax.custom_derivatives import SymbolicZero
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 MOST_TAPS = 9
 """Larger kernels do not use the product, whose columns would need this many times the memory of the image."""
-LARGE = 2**18
-"""Size of a batch of images, in numbers, from which on their columns do not fit into the cache of a core."""
+AT_A_TIME = 300_000
+"""Size of the columns that are computed together, in numbers: about a megabyte, which fits into the cache of a core."""
 THIN = 32
 """The largest number of channels for which the gradient of a strided convolution is divided into phases."""
-AT_A_TIME = 4
-"""Images whose columns are computed together if those of the whole batch do not fit into the cache."""
 
 
 def conv_general_dilated(
@@ -178,15 +176,17 @@ def _turned(w: jax.Array) -> jax.Array:
 
 
 def _in_groups(x: jax.Array, dw: jax.Array, height: Window, width: Window, options: Any) -> jax.Array:
-    """`_by_product` for groups of a few images, if the batch is large; a group holds as many images of each device.
+    """`_by_product` for groups of images whose columns fit into the cache; a group holds as many images of each device.
 
     The columns are not stored but computed again for the gradient. Each device adds up its part of the gradient over
     all groups, so that the devices exchange it only once. Images with an explicit sharding are not grouped.
     """
     devices, explicit = jax.device_count(), any(jax.typeof(x).sharding.spec)
-    if x.size < LARGE or x.shape[0] % (devices * AT_A_TIME) or explicit:
+    batch = x.shape[0] // devices  # images of one device
+    count = _at_a_time(batch, x, height, width)
+    if count == batch or x.shape[0] % devices or explicit:
         return _by_product(x, dw, height, width, options)
-    groups = x.reshape(devices, -1, AT_A_TIME, *x.shape[1:])
+    groups = x.reshape(devices, -1, count, *x.shape[1:])
     product = jax.vmap(lambda images, kernel: _by_product(images, kernel, height, width, options))
     group = jax.checkpoint(lambda x, w, i: product(lax.dynamic_index_in_dim(x, i, 1, keepdims=False), w))
 
@@ -196,6 +196,14 @@ def _in_groups(x: jax.Array, dw: jax.Array, height: Window, width: Window, optio
         return y.reshape(x.shape[0], *y.shape[3:])
 
     return jax.jvp(results, (jnp.zeros_like(dw),), (dw,))[1]  # before 0.10, JAX transposes a loop only as a derivative
+
+
+def _at_a_time(batch: int, x: jax.Array, height: Window, width: Window) -> int:
+    """Number of images whose columns fit into the cache, a divisor of the batch; all if no divisor fills a quarter."""
+    rows, taps = (_positions(x.shape[1], height), height.taps) if height.stride > 1 else (x.shape[1], 1)
+    columns = rows * _positions(x.shape[2], width) * taps * width.taps * x.shape[3]  # of one image
+    counts = [n for n in range(1, batch + 1) if batch % n == 0 and (n == 1 or n * columns <= AT_A_TIME)]
+    return counts[-1] if counts and 4 * counts[-1] * columns >= AT_A_TIME else batch
 
 
 def _by_sliding(x: jax.Array, dw: jax.Array, height: Window, width: Window, options: Any) -> jax.Array:

@@ -124,14 +124,14 @@ def test_strided_convolutions_of_many_channels(strides, padding, dilation, monke
 
 @pytest.fixture
 def groups(monkeypatch):
-    """Remove the size limit, so that small inputs are computed in groups of images, too."""
-    monkeypatch.setattr(convolution, "LARGE", 0)
+    """Lower the limit, so that small inputs are computed in groups of images, too."""
+    monkeypatch.setattr(convolution, "AT_A_TIME", 900)
 
 
 def many(dtype=jnp.float32):
-    """Return images that make two groups for each device, and a kernel."""
+    """Return images that make several groups for each device, and a kernel."""
     x, w = arrays(3, dtype)
-    count = 2 * convolution.AT_A_TIME * jax.device_count()
+    count = 8 * jax.device_count()
     return jax.random.normal(jax.random.key(2), (count, *x.shape[1:]), dtype), w
 
 
@@ -144,10 +144,11 @@ def test_groups_of_images(strides, padding, dilation, size, groups):
         return jnp.sum(jnp.sin(y) * y) / y.size
 
     found, expected = (
-        jax.jit(jax.grad(lambda w, conv=conv: total(conv, w)))(w)
+        jax.jit(jax.grad(lambda w, conv=conv: total(conv, w)))
         for conv in (conv_general_dilated, lax.conv_general_dilated)
     )
-    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert "while" in found.lower(w).as_text()
+    chex.assert_trees_all_close(found(w), expected(w), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", TRANSFORMED)
@@ -161,13 +162,14 @@ def test_transformations_of_groups(name, groups):
 
 
 def test_many_images_are_computed_in_a_loop_that_keeps_no_columns():
-    x, w = jnp.ones((64, 64, 64, 2)), jnp.ones((3, 3, 2, 2))
+    count = 64 * jax.device_count()
+    x, w = jnp.ones((count, 64, 64, 2)), jnp.ones((3, 3, 2, 2))
     grad = jax.jit(jax.grad(lambda w, x: jnp.sum(conv_general_dilated(x, w, (1, 1), "SAME", None, None, LAYOUT) ** 2)))
-    few = grad.lower(w, x[:4]).as_text()
+    few = grad.lower(w, x[: 4 * jax.device_count()]).as_text()
     many = grad.lower(w, x).as_text()
     assert "while" in many
     assert "while" not in few
-    assert f"{64 * 64 * 64}x6xf32" not in many, "columns of all images"
+    assert f"{count * 64 * 64}x6xf32" not in many, "columns of all images"
 
 
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit])
@@ -268,3 +270,10 @@ def test_gradients_in_a_branch_are_all_in_the_fast_layout(size):
     text = str(jax.make_jaxpr(lambda w, p: lax.cond(p, grad, jnp.zeros_like, w))(w, True))
     specs = set(re.findall(r"(\w+)_spec=\(([\d, ]+)\)", text))
     assert specs == {("lhs", "0, 3, 1, 2"), ("rhs", "3, 2, 0, 1"), ("out", "0, 3, 1, 2")}
+
+
+def test_a_batch_without_fitting_divisor_is_computed_at_once():
+    """A loop of 131 single small images would take longer than one product."""
+    x, w = jnp.ones((131 * jax.device_count(), 8, 8, 16)), jnp.ones((3, 3, 16, 16))
+    grad = jax.jit(jax.grad(lambda w: jnp.sum(conv_general_dilated(x, w, (1, 1), "SAME", None, None, LAYOUT) ** 2)))
+    assert "while" not in grad.lower(w).as_text()
