@@ -40,9 +40,10 @@ def lpg(config: Config, **options: Any) -> Variant:
     return Variant(method(config, "lpg", **options), (option("eps", 0.1, 0.2, 0.4, below=0.9),))
 
 
-def bounded(config: Config) -> Variant:
+def bounded(config: Config, **options: Any) -> Variant:
     """LPG by confusions, with the bound of its targets."""
-    return Variant(method(config, "lpg"), (option("rule", 2.0, 3.0, 4.5, name="bound", template="confusion:{:g}"),))
+    bound = option("rule", 2.0, 3.0, 4.5, name="bound", template="confusion:{:g}")
+    return Variant(method(config, "lpg", **options), (bound,))
 
 
 def of_loss(config: Config, template: str, name: str, *values: float, below: float = math.inf) -> Variant:
