@@ -53,11 +53,12 @@ def _head(saved: Mapping[str, Any], found: Ranks) -> str:
     plain = "among them" if PLAIN in leaders else "not among them"
     return f"""# Every method at one budget
 
-Written by `{saved["command"]}`; do not edit. Plain training (`{PLAIN}`) and every method with its defaults on an MLP,
-each for the epochs that the same number of gradient evaluations pays; its learning rate, and nothing else, chosen by
-validation accuracy on the first half of the training data, test accuracy after the last epoch of fresh seeds on the
-second half. Blocks of the ranks are a task and a seed ({found.blocks}). A method that
-takes part in some tasks alone has no rank. Test sets are balanced.
+Written by `{saved["command"]}`; do not edit. Plain training (`{PLAIN}`) and every method with its defaults, each for
+the epochs that the same number of gradient evaluations pays. The network is an MLP if the task names no other, the
+optimizer SGD with momentum, on the vision transformer (ViT) AdamW. The learning rate, and nothing else, is chosen by
+validation accuracy on the first half of the training data; test accuracy is that after the last epoch of fresh seeds on
+the second half. Blocks of the ranks are a task and a seed ({found.blocks}). A method that takes part in some tasks
+alone has no rank. Test sets are balanced.
 
 `{first}` has the best mean rank, {found.mean[first]:.1f}; plain training is number {place} of {len(found.mean)}. By
 Nemenyi's test at 5 % {len(leaders)} methods, plain training {plain}, cannot be distinguished from the best (Friedman:

@@ -25,13 +25,24 @@ class EncoderBlock(nnx.Module):
 
 
 class ViT(nnx.Module):
-    """Vision transformer: patches of 16 pixels, or an eighth of a small image; learned positions, mean over patches."""
+    """Vision transformer: patches of 16 pixels, or `side` by `side` of a small image; learned positions, mean pooling."""
 
     def __init__(
-        self, width: int, depth: int, heads: int, *, channels: int, num_classes: int, image_size: int, norm, dtype, rngs
+        self,
+        width: int,
+        depth: int,
+        heads: int,
+        side: int = 8,
+        *,
+        channels: int,
+        num_classes: int,
+        image_size: int,
+        norm,
+        dtype,
+        rngs,
     ):
         del norm
-        patch = min(16, max(1, image_size // 8))
+        patch = min(16, max(1, image_size // side))
         settings = {"padding": "VALID", "conv_general_dilated": conv_general_dilated}
         self.patches = nnx.Conv(channels, width, (patch, patch), patch, **settings, dtype=dtype, rngs=rngs)
         positions = 0.02 * jax.random.normal(rngs.params(), (1, (image_size // patch) ** 2, width))

@@ -30,12 +30,13 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
     "resnet34": functools.partial(_wide, [3, 4, 6, 3]),
     "resnet50": functools.partial(_wide, [3, 4, 6, 3], sizes=(1, 3, 1), expansion=4),
     "wrn28_10": functools.partial(WideResNet, 28, 10),
+    "vit_micro": functools.partial(ViT, 32, 2, 2, 4),
     "vit_tiny": functools.partial(ViT, 192, 12, 3),
     "vit_small": functools.partial(ViT, 384, 12, 6),
     "fast": functools.partial(Fast, [32, 64, 64]),
     "mlp": MLP,
 }
-SQUARE = ("vit_tiny", "vit_small", "mlp")
+SQUARE = ("vit_micro", "vit_tiny", "vit_small", "mlp")
 
 
 def constructor(

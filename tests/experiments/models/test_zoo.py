@@ -46,7 +46,7 @@ def test_parameters_are_those_of_the_papers_on_imagenet(name, millions):
     assert size(name, image_shape=(224, 224, 3), num_classes=1000) / 1e6 == pytest.approx(millions, abs=0.0006)
 
 
-@pytest.mark.parametrize("name", ["mlp", "vit_tiny", "vit_small"])
+@pytest.mark.parametrize("name", ["mlp", "vit_micro", "vit_tiny", "vit_small"])
 def test_images_that_must_be_square(name):
     with pytest.raises(UsageError, match=f"--model {name}: requires square images, not 9 x 8; choose a ResNet"):
         constructor(name, image_shape=(9, 8, 1), num_classes=3)
