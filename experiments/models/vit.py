@@ -25,7 +25,7 @@ class EncoderBlock(nnx.Module):
 
 
 class ViT(nnx.Module):
-    """Vision transformer: patches of 16 pixels, or `side` by `side` of a small image; learned positions, mean pooling."""
+    """Vision transformer: patches of 16 pixels, or `side` by `side` if small; learned positions, mean over patches."""
 
     def __init__(
         self,
