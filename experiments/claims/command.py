@@ -34,9 +34,9 @@ class Options:
     """A claim, `all`, `list`, `report` to write the page again from the saved results, or `accelerator`: the claims at
     real scale, the most informative ones first, at --scale paper unless it is smoke."""
     scale: Scale = "full"
-    """smoke: seconds, only to check that it runs; full: minutes on two cores, two for small problems and about ten for
-    trainings; paper: the papers' data, networks and training lengths, for an accelerator (small problems stay at
-    full)."""
+    """smoke: seconds, only to check that it runs; full: up to a quarter of an hour on two cores for small problems,
+    some hours for trainings that the ledger does not contain; paper: the papers' data, networks and training
+    lengths, for an accelerator (small problems stay at full)."""
     first_seed: int = 200
     """The first seed; the others follow it. Seeds below 200 are used for choosing hyperparameters."""
     out: Path = Path("runs/claims")

@@ -11,7 +11,7 @@ from experiments.config.errors import Diverged, Stopped, UsageError, first_line,
 from experiments.config.parse import parse
 
 COMMANDS = {
-    "demo": "the main job: SGD, SAM, PUGD and RTS-PUGD on handwritten digits; minutes on two cores",
+    "demo": "SGD, SAM, PUGD and RTS-PUGD on handwritten digits: table and curves; a minute or two on two cores",
     "train": "train one model with one method; `train --help` lists the options",
     "sweep": "train every combination: the options of `train`, with several values separated by commas",
     "presets": "the papers' recipes, for `train --preset NAME`; `presets NAME` shows the notes on one",
