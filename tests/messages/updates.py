@@ -42,6 +42,18 @@ UPDATES = [
         "Fix: grad_fn=lambda p: jax.grad(loss_fn)(p, batch)",
     ),
     Case(
+        lambda: step(methods.sam(), grad_fn=lambda p: p, ascent_grad_fn=lambda p: (0.0, p)),
+        "the result of ascent_grad_fn",
+        "no ['a']",
+        "Fix: return gradients alone, ascent_grad_fn=lambda p:",
+    ),
+    Case(
+        lambda: step(methods.sam(), grad_fn=lambda p: p, ascent_grad_fn=lambda w, x: w),
+        "ascent_grad_fn",
+        "(w, x)",
+        "Fix: ascent_grad_fn=lambda p: ascent_grad_fn(p, batch)",
+    ),
+    Case(
         lambda: step(methods.sam(), value_fn=lambda p, x, y: jnp.sum(p["a"] * x), y=0),
         "value_fn",
         "(p, x, y)",
