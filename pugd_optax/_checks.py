@@ -34,10 +34,11 @@ def check_number(
 ) -> None:
     """Refuse a constant that is not a finite number in [low, high] and < below. Traced arrays are not checked.
 
-    Nor is a schedule, if `schedule` says that the argument may be one.
+    Nor is a schedule, if `schedule` says that the argument may be one, and nothing is compared with a traced bound.
     """
     if _is_traced(value) or (schedule and callable(value)):
         return
+    low, high = -math.inf if _is_traced(low) else low, math.inf if _is_traced(high) else high
     or_schedule = " or a schedule (step -> number)" if schedule else ""
     if isinstance(value, optax.GradientTransformation):
         fixed = "Fix: optax.chain(method, optimizer), such as optax.chain(pugd_optax.sam(), optax.sgd(0.1))."
