@@ -24,6 +24,12 @@ UPDATES = [
     ),
     Case(lambda: step(methods.sam(), grads={"a": W["a"]}), "grads", "no ['b']", "Fix: pass the gradient"),
     Case(
+        lambda: step(methods.sam(), *[W | {"b": jnp.array(3)}] * 2, grad_fn=lambda p: p),
+        "params['b']",
+        "int32",
+        "Fix: leave it out of params",
+    ),
+    Case(
         lambda: step(methods.sam(), grad_fn=lambda p: p | {"a": jnp.ones(3)}),
         "the result of grad_fn['a']",
         "(3,)",
