@@ -129,7 +129,8 @@ def value_and_grad(
         per gradient.
       groups: m; `args` are split along their first axis into m groups, each of which perturbs with its own gradient
         before the mean is taken: m-sharpness on one device. m must divide the first axis of the arrays in `args`;
-        scalars and keys go to every group; `kwargs` are not split. The step is compiled once per group.
+        scalars and keys of `jax.random.key` go to every group; `kwargs`, and thus a key of `jax.random.PRNGKey` passed
+        by keyword, are not split. The step is compiled once per group.
       second_batch: share in (0, 1] of the examples used for the second gradient: at 0.25 a step costs about 1.25
         gradients. These are every k-th of `args`, with k = 1 / share rounded down, so above 1/2 the first ones. The
         first gradient, the loss and the running statistics use all examples.
