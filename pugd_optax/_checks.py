@@ -34,10 +34,11 @@ def check_number(
 ) -> None:
     """Refuse a constant that is not a finite number in [low, high] and < below. Traced arrays are not checked.
 
-    Nor is a schedule, if `schedule` says that the argument may be one.
+    Nor is a schedule, if `schedule` says that the argument may be one, and nothing is compared with a traced bound.
     """
     if _is_traced(value) or (schedule and callable(value)):
         return
+    low, high = -math.inf if _is_traced(low) else low, math.inf if _is_traced(high) else high
     or_schedule = " or a schedule (step -> number)" if schedule else ""
     if isinstance(value, optax.GradientTransformation):
         fixed = "Fix: optax.chain(method, optimizer), such as optax.chain(pugd_optax.sam(), optax.sgd(0.1))."
@@ -72,7 +73,7 @@ def check_sometimes(name: str, value: Any) -> None:
 
 
 def check_trees(grads: optax.Updates, params: optax.Params | None) -> None:
-    """Refuse a missing `params`, hidden leaves, and gradients that do not match the parameters."""
+    """Refuse a missing `params`, hidden or integer leaves, and gradients that do not match the parameters."""
     if params is None:
         raise ValueError(NO_PARAMS)
     for name, tree in (("grads", grads), ("params", params)):
@@ -81,6 +82,12 @@ def check_trees(grads: optax.Updates, params: optax.Params | None) -> None:
             raise ValueError(MASKED.format(name=name))
     remedy = fix(params, "pass the gradient of the loss with respect to these parameters")
     check_same("grads", grads, "params", params, remedy)
+    for path, w in jax.tree_util.tree_leaves_with_path(params):
+        if not jax.numpy.issubdtype(dtype := jax.numpy.result_type(w), np.inexact):
+            raise TypeError(
+                f"params{jax.tree_util.keystr(path)} has the dtype {dtype}: expected floating-point numbers. "
+                "Fix: leave it out of params, and let grad_fn close over it."
+            )
 
 
 EXTRA_ARGS = ("grad_fn", "value_fn", "ascent_grad_fn", "active", "norm_axis_name")

@@ -15,7 +15,12 @@ from pugd_optax._typing import GradFn, ValueFn
 
 
 def gradient_function(
-    grad_fn: GradFn | None, value_fn: ValueFn | None, extra_args: dict[str, Any], *, like: optax.Updates
+    grad_fn: GradFn | None,
+    value_fn: ValueFn | None,
+    extra_args: dict[str, Any],
+    *,
+    like: optax.Updates,
+    name: str = "grad_fn",
 ) -> GradFn:
     """The caller's gradient function; its result is checked against the first gradient and cast to its dtypes."""
     if grad_fn is None:
@@ -26,8 +31,8 @@ def gradient_function(
         return lambda p: cast_like(jax.tree.map(jnp.conj, explained("value_fn", isolated(slope, p), p)), like)
 
     def checked(params: optax.Params) -> optax.Updates:
-        g_star = with_structure(explained("grad_fn", isolated(grad_fn, params), params), like)
-        check_same("the result of grad_fn", g_star, "grads", like, fix(params, _GRADIENTS_ALONE))
+        g_star = with_structure(explained(name, isolated(grad_fn, params), params), like)
+        check_same(f"the result of {name}", g_star, "grads", like, fix(params, _GRADIENTS_ALONE.format(name=name)))
         return cast_like(g_star, like)
 
     return checked
@@ -58,6 +63,6 @@ _UPDATE = (
 )
 _NO_SOURCE = "A method that evaluates the gradient again needs grad_fn= (or value_fn=) in update. Fix: {call}."
 _GRADIENTS_ALONE = (
-    "return gradients alone, grad_fn=lambda p: jax.grad(loss_fn)(p, batch), or with has_aux "
-    "grad_fn=lambda p: jax.grad(loss_fn, has_aux=True)(p, batch)[0]"
+    "return gradients alone, {name}=lambda p: jax.grad(loss_fn)(p, batch), or with has_aux "
+    "{name}=lambda p: jax.grad(loss_fn, has_aux=True)(p, batch)[0]"
 )

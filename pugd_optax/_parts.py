@@ -40,7 +40,7 @@ def split(args: tuple[Any, ...], groups: int) -> list[tuple[Any, ...]]:
 
 
 def share_of(args: tuple[Any, ...], share: float) -> tuple[Any, ...]:
-    """A share of the examples, at least one, evenly spread so that a sharded batch stays where it is."""
+    """A share of the examples, at least one, at equal distances so that a sharded batch stays where it is."""
     if share == 1:
         return args
 

@@ -259,6 +259,6 @@ def _add(w: jax.Array, e: jax.Array) -> jax.Array:
 
 
 def _shrink(length: jax.Array, radius: jax.typing.ArrayLike) -> jax.Array:
-    """The factor that shortens a length to at most `radius`; 0 for a length beyond float32."""
+    """The factor that shortens a length to at most `radius`; 0 for a length that is not finite."""
     bound = jnp.maximum(jnp.asarray(radius).astype(length.dtype), 0)
-    return jnp.where(length > bound, safe_ratio(bound, length), jnp.ones_like(length))
+    return jnp.where(length <= bound, jnp.ones_like(length), safe_ratio(bound, length))

@@ -129,9 +129,11 @@ def value_and_grad(
         per gradient.
       groups: m; `args` are split along their first axis into m groups, each of which perturbs with its own gradient
         before the mean is taken: m-sharpness on one device. m must divide the first axis of the arrays in `args`;
-        scalars and keys go to every group; `kwargs` are not split. The step is compiled once per group.
-      second_batch: share in (0, 1] of the examples used for the second gradient, evenly spread over `args`: at 0.25 a
-        step costs about 1.25 gradients. The first gradient, the loss and the running statistics use all examples.
+        scalars and keys of `jax.random.key` go to every group; `kwargs`, and thus a key of `jax.random.PRNGKey` passed
+        by keyword, are not split. The step is compiled once per group.
+      second_batch: share in (0, 1] of the examples used for the second gradient: at 0.25 a step costs about 1.25
+        gradients. These are every k-th of `args`, with k = 1 / share rounded down, so above 1/2 the first ones. The
+        first gradient, the loss and the running statistics use all examples.
       aux_reduce: how auxiliary output is combined over groups and devices: `"mean"`, `"sum"`, `"first"` for values that
         are the same in all of them, or a tree of these for the leading part of its structure. Default: floats are
         averaged, integers and bools are summed.

@@ -158,7 +158,7 @@ def reevaluate(
         if (seen := entered.get()) is not None:
             seen.append(grads)
         gradient = gradient_function(grad_fn, value_fn, extra_args, like=grads)
-        follow = ascent_grad_fn and gradient_function(ascent_grad_fn, None, {}, like=grads)
+        follow = ascent_grad_fn and gradient_function(ascent_grad_fn, None, {}, like=grads, name="ascent_grad_fn")
         extra_args |= {"step": state.step, "norm_axis_name": norm_axis_name}
         decision, gate_state = parts.gate.update(state.gate, grads, **extra_args)
         active = decision if active is None else active

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import optax
 
@@ -85,7 +86,7 @@ def quarter_wave(kind: Kind, max: float, min: float, steps: int) -> optax.Schedu
     check_number("min", min, low=0, high=max)
     check_count("steps", steps, low=1)
     inverse, falling = kind.startswith("i"), kind.endswith("cos")
-    if inverse and min == 0:
+    if inverse and _known_as_zero(min):
         raise ValueError(f"min=0: kind={kind!r} runs to 1/min. Fix: min=1/3 bounds it by 3.")
 
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
@@ -222,7 +223,7 @@ def target_rise(
       0.100
     """
     check_number("target", target, low=0)
-    if target == 0:
+    if _known_as_zero(target):
         raise ValueError("target=0: only the radius 0 gives no increase. Fix: target=0.1.")
     init = _started(start, gain, low, high)
 
@@ -240,15 +241,22 @@ def target_rise(
 def _started(start: float, gain: float, low: float, high: float) -> Callable[[optax.Params], ControllerState]:
     check_number("gain", gain, low=0)
     check_number("low", low, low=0)
-    if low == 0:
+    if _known_as_zero(low):
         raise ValueError("low=0: a radius of 0 could never grow again. Fix: low=1e-3.")
     check_number("high", high, low=low)
     check_number("start", start, low=low, high=high)
-    return lambda params: ControllerState(jnp.asarray(start, jnp.float32))
+    # A copy, because an array passed as start must not be donated with the state.
+    return lambda params: ControllerState(jnp.array(start, jnp.float32))
+
+
+def _known_as_zero(x: jax.typing.ArrayLike) -> bool:
+    """Whether a number is 0; False for a traced one, whose value is not known."""
+    return not isinstance(x, jax.core.Tracer) and bool(x == 0)
 
 
 def _moved(state: ControllerState, error: jax.Array, gain: float, low: float, high: float) -> ControllerState:
-    return ControllerState(jnp.clip(state.value * jnp.exp(gain * error.astype(jnp.float32)), low, high))
+    value = jnp.clip(state.value * jnp.exp(gain * error.astype(jnp.float32)), low, high)
+    return ControllerState(value.astype(jnp.float32))
 
 
 _NO_VALUE = (

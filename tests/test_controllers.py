@@ -111,6 +111,21 @@ def test_a_gate_follows_the_cosine_as_its_formula_does():
     np.testing.assert_allclose(state.gate.cosine, mean, rtol=1e-5)
 
 
+@pytest.mark.parametrize("tune", [target_cosine, target_rise])
+def test_states_keep_their_dtype_where_arguments_are_float64(tune, x64):
+    """NumPy's numbers are float64, unlike Python's, which take the dtype of the state."""
+    tx = sam(tune(gain=np.float64(0.1)), when=timing.turning(decay=np.float64(0.5)))
+    assert settled(tx, steps=2).controller.value.dtype == jnp.float32
+
+
+def test_the_first_radius_may_be_an_array_and_the_state_donated():
+    w, start = jnp.ones(2), jnp.float32(0.1)
+    tx: Any = sam(target_cosine(start=start))
+    update = jax.jit(lambda state: tx.update(w, state, w, grad_fn=lambda p: p)[1], donate_argnums=0)
+    update(tx.init(w))
+    assert tx.init(w).controller.value == start
+
+
 def test_a_checkpoint_keeps_the_radius(tmp_path):
     import orbax.checkpoint as ocp
 

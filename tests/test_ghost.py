@@ -154,6 +154,20 @@ def test_a_lost_batch_axis_is_refused():
     refuses(losses_fn, jnp.eye(6), "the batch axis of .* is lost behind the primitive scan")
 
 
+@pytest.mark.parametrize(
+    "move",
+    [
+        lambda h: jax.lax.pad(h, 0.0, [(1, -1, 0), (0, 0, 0)]),
+        lambda h: jax.lax.reduce_window(h, 0.0, jax.lax.add, (1, 1), (1, 1), [(1, -1), (0, 0)]),
+    ],
+    ids=["pad", "reduce_window"],
+)
+def test_examples_moved_along_the_batch_axis_are_refused(move):
+    """Padding on one side that is cut on the other keeps the size of the axis, but not the place of an example."""
+    x = jnp.arange(12.0).reshape(4, 3)
+    refuses(lambda w: jnp.sum(move(x @ w) ** 2, axis=1), jnp.eye(3), "ghost norms cannot follow the parameter")
+
+
 def test_a_lookup_among_the_activations_is_refused():
     """Reading the logit of the label by integer indexing, which loses the batch axis, is refused."""
     x, picked = jnp.asarray(VECTORS, jnp.float32), jnp.asarray(LABELS)

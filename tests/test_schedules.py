@@ -83,3 +83,22 @@ def test_schedules_take_traced_counts_of_any_integer_type(strict_dtypes):
     for schedule in (schedules.quarter_wave("sin", 1.0, 0.1, 10), schedules.half_cosine(1.0, 0.1, 10)):
         for dtype in (jnp.int32, jnp.uint8, jnp.uint32):
             np.testing.assert_allclose(jax.jit(schedule)(jnp.asarray(5, dtype)), schedule(5), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda high, low: schedules.quarter_wave("isin", high, low, 10),
+        lambda high, low: schedules.half_cosine(high, low, 10),
+    ],
+    ids=["quarter_wave", "half_cosine"],
+)
+def test_bounds_may_be_traced(make):
+    """Both or one of them, as `optax.inject_hyperparams` or a search over radii traces them."""
+    expected = make(2.0, 0.5)(3)
+    for found in (
+        jax.jit(lambda high, low: make(high, low)(3))(2.0, 0.5),
+        jax.jit(lambda high: make(high, 0.5)(3))(2.0),
+        jax.jit(lambda low: make(2.0, low)(3))(0.5),
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)

@@ -94,7 +94,15 @@ def _along(key: str) -> Callable[[JaxprEqn, int, str], list[Use]]:
 
 
 def _window(eqn: JaxprEqn, axis: int, name: str) -> list[Use]:
-    return [Place(axis) if eqn.params["window_dimensions"][axis] == 1 else Shared(name)] * len(eqn.invars)
+    """Windows of one entry keep the batch, unless they skip or pad it."""
+    one = eqn.params["window_dimensions"][axis] == 1 and eqn.params["padding"][axis] == (0, 0)
+    same = shape_of(eqn.invars[0])[axis] == shape_of(eqn.outvars[0])[axis]
+    return [Place(axis) if one and same else Shared(name)] * len(eqn.invars)
+
+
+def _pad(eqn: JaxprEqn, axis: int, name: str) -> list[Use]:
+    """Padding moves the examples along the batch axis even where it removes as many entries as it adds."""
+    return [Lost(name) if any(eqn.params["padding_config"][axis]) else Place(axis), Shared(name)]
 
 
 def _whole(eqn: JaxprEqn, axis: int, name: str) -> list[Use]:
@@ -146,6 +154,7 @@ _RULES: dict[str, Callable[[JaxprEqn, int, str], Any]] = {
     "dot_general": _dot_general,
     "conv_general_dilated": _conv,
     "gather": _gather,
+    "pad": _pad,
     "concatenate": _along("dimension"),
     "sort": _along("dimension"),
     "rev": _along("dimensions"),
@@ -155,5 +164,5 @@ _RULES: dict[str, Callable[[JaxprEqn, int, str], Any]] = {
     **dict.fromkeys(("argmax", "argmin"), _drop("axes")),
     **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), _along("axis")),
     **{f"reduce_window{op}": _window for op in ("", "_sum", "_max", "_min")},
-    **dict.fromkeys(("slice", "dynamic_slice", "dynamic_update_slice", "pad"), _whole),
+    **dict.fromkeys(("slice", "dynamic_slice", "dynamic_update_slice"), _whole),
 }

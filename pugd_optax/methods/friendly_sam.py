@@ -83,7 +83,7 @@ def friendly_sam(
         return weighted_sum(1.0, updates, -sigma, extra_args["mean"]), state
 
     center = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), subtract_mean)
-    ascent = restrict(unit_ascent(adaptive, center), mask)
+    ascent = unit_ascent(adaptive, restrict(center, mask))  # the mean has entries outside of the mask too
     inner = reevaluate(ascent, replace, radius=radius, when=when, report=report)
 
     def init(params: optax.Params) -> FriendlySAMState:

@@ -2,6 +2,7 @@
 
 import optax
 
+from pugd_optax._checks import check_number
 from pugd_optax._typing import Mask
 from pugd_optax._unit_ascent import unit_ascent
 from pugd_optax.ascents import restrict
@@ -53,4 +54,5 @@ def gsam(
       Zhuang et al., Surrogate Gap Minimization Improves Sharpness-Aware Training, ICLR 2022,
       https://arxiv.org/abs/2203.08065
     """
+    check_number("alpha", alpha, low=0, schedule=True)
     return reevaluate(restrict(unit_ascent(adaptive), mask), decompose(alpha), radius=radius, when=when, report=report)

@@ -76,6 +76,8 @@ def imb_sam(
     n = check_counts(counts)
     check_count("eta", eta, low=1, static=True)
     if not (n < eta).any():
-        raise ValueError(f"eta={eta}: no class has fewer examples, so none would be perturbed. Fix: eta={int(max(n))}.")
+        raise ValueError(
+            f"eta={eta}: no class has fewer examples, so none would be perturbed. Fix: eta={int(min(n)) + 1}."
+        )
     weights = lambda: jnp.asarray(n < eta, jnp.float32)
     return class_weighted("imb_sam", weights, radius=radius, when=when, mask=mask, report=report)

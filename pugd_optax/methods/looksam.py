@@ -88,7 +88,9 @@ def looksam(
 
     def remember(g, g_star, norms: Norms, state: Any) -> tuple[optax.Updates, LookSAMState]:
         parts = over(functools.partial(_orthogonal, norms.axis_name), g, g_star)
-        direction, length = jax.tree.transpose(jax.tree.structure(g), None, parts) if per_tensor else parts
+        if per_tensor:  # not jax.tree.transpose, which fails without a tensor
+            parts = tuple(jax.tree.map(lambda _, part, i=i: part[i], g, parts) for i in (0, 1))
+        direction, length = parts
         return g_star, LookSAMState(cast_like(direction, state.direction), cast_like(length, state.length))
 
     def reuse(g, step: jax.Array, norms: Norms, state: LookSAMState) -> optax.Updates:

@@ -34,8 +34,8 @@ def pugd(
       u = \frac{s\,g + g^*}{\| s\,g + g^* \|}$$
 
     The norms are global: biases and normalisation layers are perturbed too, unless `mask` excludes them. A parameter
-    that is exactly 0 is not perturbed. Two gradient evaluations per step. $|u| = 1$ always, so the learning rate is the
-    length of a step before momentum; weight decay follows in the base optimizer.
+    that is exactly 0 is not perturbed. Two gradient evaluations per step. $|u| = 1$, or 0 if both gradients are 0, so
+    the learning rate is the length of a step before momentum; weight decay follows in the base optimizer.
 
     Args:
       radius: $r \ge 0$ (1 in the paper), the length of the perturbation; a number or a schedule. Keep it below about 3.

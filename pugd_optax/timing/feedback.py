@@ -62,6 +62,6 @@ def turning(below: float = 0.99, *, probe: int = 20, decay: float = 0.5) -> Gate
     def observe(state: TurningState, norms: Norms) -> TurningState:
         size, cosine = norms.g * norms.g_star, norms.cosine.astype(jnp.float32)
         mean = jnp.where(state.cosine == -1, cosine, decay * state.cosine + (1 - decay) * cosine)
-        return TurningState(jnp.where(jnp.isfinite(size) & (size > 0), mean, state.cosine))
+        return TurningState(jnp.where(jnp.isfinite(size) & (size > 0), mean.astype(jnp.float32), state.cosine))
 
     return Gate(lambda params: TurningState(jnp.full((), -1, jnp.float32)), update, observe)

@@ -115,8 +115,9 @@ def tail(schedule: optax.Schedule, share: float, steps: int) -> Callable[[jax.ty
 
     $$\eta_t - \eta_{T-1} \le s\, (\max_{t < T} \eta_t - \eta_{T-1})$$
 
-    So a warm-up and all restarts but the last are inactive, and of a piecewise constant schedule the last piece is
-    active. A cosine to 0 reaches `share` = .1 after 79.5 % of training, a straight line after 90 %.
+    So a warm-up and all restarts but the last are inactive. A cosine to 0 reaches `share` = .1 after 79.5 % of
+    training, a straight line after 90 %. Of a piecewise constant schedule all pieces are active that are as low as
+    this: of the rates .1, .01 and .001, at `share` = .1 the last two, at .05 the last one.
 
     Args:
       schedule: the learning-rate schedule of the base optimizer.

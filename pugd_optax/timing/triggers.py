@@ -161,6 +161,7 @@ def large_gradient(threshold: optax.ScalarOrSchedule = 0.0, *, decay: float = 0.
         readable = jnp.isfinite(square) & jnp.isfinite(variance)
         active = square >= mean + c * jnp.sqrt(variance)
         mean, variance = jnp.where(readable, mean, state.mean), jnp.where(readable, variance, state.variance)
+        mean, variance = mean.astype(jnp.float32), variance.astype(jnp.float32)  # `decay` may be float64
         return active, LargeGradientState(mean, variance, state.started | readable)
 
     return Gate(init, update)
@@ -200,7 +201,7 @@ def generalization_gap(
       A gate.
 
     Raises:
-      ValueError, TypeError: if an argument is out of its range, no reading falls into the warm-up; in `update`, if
+      ValueError, TypeError: if an argument is out of its range, or no reading falls into the warm-up; in `update`, if
         `train_loss` or `val_loss` is missing.
 
     Example:

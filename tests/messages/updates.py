@@ -24,6 +24,12 @@ UPDATES = [
     ),
     Case(lambda: step(methods.sam(), grads={"a": W["a"]}), "grads", "no ['b']", "Fix: pass the gradient"),
     Case(
+        lambda: step(methods.sam(), *[W | {"b": jnp.array(3)}] * 2, grad_fn=lambda p: p),
+        "params['b']",
+        "int32",
+        "Fix: leave it out of params",
+    ),
+    Case(
         lambda: step(methods.sam(), grad_fn=lambda p: p | {"a": jnp.ones(3)}),
         "the result of grad_fn['a']",
         "(3,)",
@@ -40,6 +46,18 @@ UPDATES = [
         "grad_fn",
         "(w, x)",
         "Fix: grad_fn=lambda p: jax.grad(loss_fn)(p, batch)",
+    ),
+    Case(
+        lambda: step(methods.sam(), grad_fn=lambda p: p, ascent_grad_fn=lambda p: (0.0, p)),
+        "the result of ascent_grad_fn",
+        "no ['a']",
+        "Fix: return gradients alone, ascent_grad_fn=lambda p:",
+    ),
+    Case(
+        lambda: step(methods.sam(), grad_fn=lambda p: p, ascent_grad_fn=lambda w, x: w),
+        "ascent_grad_fn",
+        "(w, x)",
+        "Fix: ascent_grad_fn=lambda p: ascent_grad_fn(p, batch)",
     ),
     Case(
         lambda: step(methods.sam(), value_fn=lambda p, x, y: jnp.sum(p["a"] * x), y=0),

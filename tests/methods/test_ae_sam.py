@@ -1,6 +1,9 @@
 """AE-SAM against its policy written in NumPy."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from pugd_optax import ae_sam, sam
@@ -40,6 +43,15 @@ def test_state_keeps_the_moments():
     _, state = path(ae_sam(10))
     assert state.gate.mean > 0
     assert state.gate.variance > 0
+
+
+def test_the_moments_keep_their_dtype_where_decay_is_float64(x64):
+    """`inject_hyperparams` gives the arguments the dtype of the parameters."""
+    w = jnp.ones(2, jnp.float64)
+    for tx in (optax.inject_hyperparams(ae_sam, static_args="total_steps")(10), ae_sam(10, decay=np.float64(0.9))):
+        step = lambda state, _, tx=tx: (tx.update(w, state, w, grad_fn=lambda p: p)[1], None)
+        state = jax.lax.scan(step, tx.init(w), length=2)[0]
+        assert optax.tree.get(state, "LargeGradientState").mean.dtype == jnp.float32
 
 
 @pytest.mark.parametrize(

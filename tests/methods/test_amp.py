@@ -1,6 +1,6 @@
 """AMP: gradient ascent inside one ball per tensor."""
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -47,8 +47,18 @@ def test_schedules():
     assert_follows(amp(radius, steps=2), rule, rtol=1e-6)
 
 
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_tensor_with_a_number_that_is_not_finite_stays_in_its_ball(broken):
+    """No entry of it moves, as its norm is not finite; other tensors move as usual."""
+    g = {"a": jnp.array([broken, 100.0]), "b": jnp.array([3.0, 4.0])}
+    tx, seen = amp(epsilon=0.5), []
+    tx.update(g, tx.init(g), {"a": jnp.ones(2), "b": jnp.ones(2)}, grad_fn=lambda p: seen.append(p) or g)
+    np.testing.assert_array_equal(seen[0]["a"], 1)
+    np.testing.assert_allclose(seen[0]["b"], [1.3, 1.4], rtol=1e-6)
+
+
 def test_costs_one_gradient_for_each_inner_step():
     calls = []
-    tx, params = amp(steps=3), {"w": jax.numpy.ones(3)}
+    tx, params = amp(steps=3), {"w": jnp.ones(3)}
     tx.update(params, tx.init(params), params, grad_fn=lambda p: calls.append(1) or p)
     assert len(calls) == 3, "two further inner steps and the last gradient; the first one is given"

@@ -5,16 +5,17 @@ import numpy as np
 import pytest
 
 from pugd_optax import friendly_sam, sam, timing
-from tests.problems import START, assert_follows, assert_same, unit
+from tests.problems import START, W, assert_follows, assert_same, unit
 
 
-def friendly_rule(radius, sigma, decay, active=lambda t: True):
+def friendly_rule(radius, sigma, decay, active=lambda t: True, keep=slice(None)):
     mean = np.zeros_like(START)
 
     def rule(t, w, grad):
         nonlocal mean
         g = grad(w)
-        d = g - sigma * mean
+        d = np.zeros_like(g)
+        d[keep] = (g - sigma * mean)[keep]
         mean = g if t == 0 else decay * mean + (1 - decay) * g
         return grad(w + radius * unit(d)) if active(t) else g
 
@@ -24,6 +25,12 @@ def friendly_rule(radius, sigma, decay, active=lambda t: True):
 @pytest.mark.parametrize(("radius", "sigma", "decay"), [(0.2, 1.0, 0.9), (0.5, 0.6, 0.5)])
 def test_formula(radius, sigma, decay):
     assert_follows(friendly_sam(radius, sigma, decay), friendly_rule(radius, sigma, decay))
+
+
+def test_the_radius_is_that_of_the_selected_parameters():
+    """The running mean has entries outside of the mask, which do not count in the norm of the perturbation."""
+    rule = friendly_rule(0.2, 1.0, 0.9, keep=W)
+    assert_follows(friendly_sam(0.2, mask={"b": False, "w": True}), rule)
 
 
 def test_mean_moves_on_inactive_steps():

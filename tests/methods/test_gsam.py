@@ -40,3 +40,8 @@ def test_the_gap_term_is_orthogonal_to_the_new_gradient():
         return u
 
     assert_follows(gsam(0.3, 1.0), rule)
+
+
+def test_a_negative_alpha_is_refused():
+    with pytest.raises(ValueError, match=r"alpha=-0\.4.*>= 0"):
+        gsam(alpha=-0.4)

@@ -28,7 +28,10 @@ def test_all_classes_in_the_tail_is_sam():
 
 
 def test_a_tail_without_a_class_is_refused():
-    with pytest.raises(ValueError, match=r"eta=10: no class has fewer examples.*Fix: eta=30"):
+    with pytest.raises(ValueError, match=r"eta=10: no class has fewer examples.*Fix: eta=11"):
         imb_sam((30, 20, 10), eta=10)
+    with pytest.raises(ValueError, match=r"eta=20: no class has fewer examples.*Fix: eta=51"):
+        imb_sam((50, 50))
+    imb_sam((50, 50), eta=51)
     with pytest.raises(ValueError, match=r"counts=.*above 0"):
         imb_sam((30, 0))

@@ -96,6 +96,14 @@ def test_a_small_direction_is_one(dtype, spread, x64):
     np.testing.assert_allclose(reused(1 + spread * np.linspace(-1, 1, 1000), dtype), 0.7, rtol=0.02)
 
 
+def test_tensors_one_by_one_where_there_are_none():
+    tx = looksam(per_tensor=True, every=2)
+    state = tx.init({})
+    for _ in range(3):
+        u, state = tx.update({}, state, {}, grad_fn=lambda p: p)
+        assert u == {}
+
+
 def test_one_parameter_has_no_orthogonal_direction(x64):
     assert reused(0.3, jnp.float32, size=1) == 0
 
