@@ -66,7 +66,7 @@ LIBRARY = [
     ),
     part("ascents", "= lambda p: zero_unless(selected, grad_fn(p))", "= grad_fn", "ascents.py"),
     part("ascents", "jnp.isfinite(e), wide, wide + e)", "jnp.isfinite(e), wide + e, wide + e)", "reevaluate.py"),
-    part("ascents", "where(length > bound", "where(length < bound", "ascents.py"),
+    part("ascents", "where(length <= bound", "where(length >= bound", "ascents.py"),
     part("classes/rules", "state.step > warmup_steps", "state.step >= warmup_steps", "classes.py"),
     part("classes/state", "jnp.where(state.seen, jnp.asarray(decay", "jnp.where(True, jnp.asarray(decay", "classes.py"),
     part("combines", "1.0 + a * along, g_star)", "1.0, g_star)", "combines.py::test_decompose"),
