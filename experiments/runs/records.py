@@ -82,7 +82,8 @@ def read(root: Path) -> list[Run]:
 
 def unfinished(root: Path) -> list[str]:
     """One line for each run in a folder that `read` skips: what failed, how far it got, or what is damaged."""
-    folders = sorted({path.parent for name in ("run.json", "result.json") for path in root.rglob(name)})
+    names = ("run.json", "result.json", "failure.json")
+    folders = sorted({path.parent for name in names for path in root.rglob(name)})
     return [line for folder in folders for line in _why_unfinished(folder, root)]
 
 

@@ -55,6 +55,12 @@ def test_a_result_without_its_settings_is_not_overwritten(tmp_path):
         run_dir.start(folder, BASE, 0)
 
 
+def test_a_run_that_failed_before_its_settings_were_written_is_listed(tmp_path):
+    made(tmp_path, BASE, 0)
+    run_dir.fail(run_dir.folder_of(tmp_path, BASE, 1), UsageError("no example of class 4"))
+    assert records.unfinished(tmp_path) == ["none/seed1: no example of class 4"]
+
+
 @pytest.mark.parametrize("line", [b'{"epoch": 2, "val', b"\0\0\0\0", b"\xff", b"[2]", b'{"epoch": 3}', b""])
 def test_a_line_that_the_checkpoint_covers_is_checked_before_training(line, tmp_path):
     folder = made(tmp_path, BASE, 0)
