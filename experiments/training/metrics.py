@@ -11,23 +11,25 @@ from experiments.training.experiment import Experiment
 from experiments.training.step import Metrics
 
 
-def check_finite(experiment: Experiment, metrics: Metrics, state: State, seed: int, first: int) -> None:
-    """Raise `Diverged` if the loss of any step since step `first`, or a parameter, is not finite.
+def check_finite(experiment: Experiment, at: Progress, state: State, seed: int) -> None:
+    """Raise `Diverged` if the loss of any step of the epoch so far, or a parameter, is not finite.
 
-    If such steps are skipped, it is raised only if all steps were skipped.
+    If such steps are skipped, it is raised only at the end of an epoch in which all steps were skipped, so that it does
+    not depend on when checkpoints are saved.
     """
-    if experiment.config.on_nan == "skip" and np.isfinite(metrics.loss).any():
+    loss = np.asarray(at.metrics["loss"])
+    if experiment.config.on_nan == "skip" and (np.isfinite(loss).any() or len(loss) < experiment.steps_per_epoch):
         return
-    wrong = np.flatnonzero(~np.isfinite(metrics.loss))
+    wrong = np.flatnonzero(~np.isfinite(loss))
     if len(wrong):
-        what, step = f"the loss is {metrics.loss[wrong[0]]}", first + int(wrong[0])
+        what, within = f"the loss is {loss[wrong[0]]}", int(wrong[0])
     elif not all(np.isfinite(jax.device_get(w)).all() for w in jax.tree.leaves(state.params)):
-        what, step = "a parameter is not finite after the update", first + len(metrics.loss) - 1
+        what, within = "a parameter is not finite after the update", len(loss) - 1
     else:
         return
-    epoch = step // experiment.steps_per_epoch + 1
+    step = (at.epoch - 1) * experiment.steps_per_epoch + within
     raise Diverged(
-        f"{experiment.config.title}, seed {seed}: {what} at step {step} (epoch {epoch}); "
+        f"{experiment.config.title}, seed {seed}: {what} at step {step} (epoch {at.epoch}); "
         "a smaller --lr or --method.radius may help"
     )
 

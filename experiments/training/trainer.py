@@ -70,11 +70,11 @@ class Training:
         )
         at.seconds += time.perf_counter() - begun
         self.now = self.now._replace(state=state)
-        check_finite(self.experiment, metrics, state, self.seed, self.steps)
         for name, values in metrics._asdict().items():
             at.metrics.setdefault(name, []).extend(np.asarray(values).tolist())
         at.skipped += int((~np.isfinite(metrics.loss)).sum())
         at.within = len(at.metrics["loss"])
+        check_finite(self.experiment, at, state, self.seed)
         idle, active = self.experiment.optimizer.cost
         at.evaluations += float(np.where(metrics.active, active, idle).sum())
         if at.within == self.experiment.steps_per_epoch:

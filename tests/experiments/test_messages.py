@@ -16,9 +16,9 @@ from experiments.cli import main as cli, options
 from experiments.config.errors import Diverged, UsageError
 from experiments.config.specs import spec
 from experiments.runs import tracker
+from experiments.runs.state import Progress
 from experiments.training import experiment
 from experiments.training.metrics import check_finite
-from experiments.training.step import Metrics
 from tests.raises import ROOT, Case, meet, sites
 
 SMALL = "--dataset digits --train-size 40 --val-size 10 --batch 10 --model mlp --epochs 1 --devices 1"
@@ -146,9 +146,9 @@ def test_every_message_holds_a_value_or_an_option(site):
 
 def test_a_run_that_diverges_says_where_and_what_to_try():
     prepared = settings("--lr 0.1")()
-    reported = Metrics(*(np.array([0.5, np.nan]) for _ in Metrics._fields))
+    at = Progress(metrics={"loss": [0.5, 0.5, 0.5, np.nan]})
     with pytest.raises(Diverged, match=r"none, seed 7: the loss is nan at step 3 \(epoch 1\); a smaller --lr"):
-        check_finite(prepared, reported, None, seed=7, first=2)
+        check_finite(prepared, at, None, seed=7)
 
 
 @pytest.mark.parametrize("words", ["trian", "train --epochs 0", "train --model resnet9", "report nowhere"])

@@ -214,6 +214,14 @@ def test_a_step_that_is_not_finite_is_dropped_whole_when_asked(tmp_path):
     assert int(state[0].step) == 12
 
 
+def test_whether_a_skipped_step_ends_a_run_does_not_depend_on_its_checkpoints(tmp_path):
+    experiment = prepare(dataclasses.replace(BASE, on_nan="skip", checkpoint_minutes=1e-9))  # one after every step
+    assert trainer.run(failing_once(experiment, 6), 0, tmp_path / "once")["skipped_steps"] == 1
+    hopeless = prepare(dataclasses.replace(experiment.config, lr="3e38", weight_decay=1e10))
+    with pytest.raises(Diverged, match=r"at step 0 \(epoch 1\)"):
+        trainer.run(hopeless, 0, tmp_path / "always")
+
+
 def test_parameters_that_are_not_finite_are_found_though_the_loss_before_was(tmp_path):
     experiment = prepare(dataclasses.replace(BASE, epochs=1, batch=80, lr="3e38", weight_decay=1e10))
     with pytest.raises(Diverged, match=r"a parameter is not finite after the update at step 0"):
