@@ -19,6 +19,7 @@ from experiments.config.errors import UsageError
 from experiments.config.schema import Config
 from experiments.files import sync
 from experiments.runs import records, run_dir
+from experiments.runs.lock import wait_for
 
 POINTS = 40
 """The number of epochs of a curve that are kept, including the first and the last."""
@@ -91,10 +92,10 @@ def read(path: Path) -> list[Line]:
 
 def _append(path: Path, line: Line) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
-    content = path.read_bytes()
-    with path.open("ab") as file:
-        file.truncate(content.rfind(b"\n") + 1)  # removes an unfinished last line from a killed process
+    with path.open("a+b") as file:
+        wait_for(file)  # what looks like an unfinished line could be one that another process is writing
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)  # removes an unfinished last line from a killed process
         file.write(json.dumps(line._asdict()).encode() + b"\n")
         sync(file)
 

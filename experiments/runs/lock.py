@@ -5,7 +5,7 @@ import errno
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from experiments.config.errors import UsageError
 from experiments.runs.distributed import any_process, is_first
@@ -38,12 +38,17 @@ def held(folder: Path) -> Iterator[None]:
         yield
 
 
-def _lock(file: IO[str]) -> bool:
+def wait_for(file: IO[Any]) -> None:
+    """Lock an open file until it is closed, once no other process holds it."""
+    _lock(file, wait=True)
+
+
+def _lock(file: IO[Any], wait: bool = False) -> bool:
     """Whether the lock could be taken."""
     if sys.platform == "win32":
         return True
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from experiments.claims.workspace import Workspace
 from experiments.config.errors import UsageError
 from experiments.config.schema import ELSEWHERE, Config
 from experiments.runs import run_dir
+from experiments.runs.lock import wait_for
 from experiments.training import sweep
 
 CONFIG = Config(model="mlp", epochs=2, train_size=50, val_size=50, devices=1, tensorboard=False, checkpoint_every=0)
@@ -102,6 +104,22 @@ def test_half_a_line_of_a_killed_process_is_dropped(trained, tmp_path):
     assert sorted(line.seed for line in before) == [7_000, 7_001]  # the runs are side by side, and either may end first
     ledger._append(path, before[0]._replace(seed=1))
     assert ledger.read(path) == [*before, before[0]._replace(seed=1)]
+
+
+def test_a_line_that_another_process_is_writing_is_kept(trained, tmp_path):
+    _, found = trained
+    path, (one, two) = tmp_path / "one.jsonl", found.runs
+    text = json.dumps(one._asdict()) + "\n"
+    with path.open("a") as file:
+        wait_for(file)
+        file.write(text[:50])
+        file.flush()
+        append = threading.Thread(target=ledger._append, args=(path, two))
+        append.start()
+        append.join(0.2)
+        file.write(text[50:])
+    append.join()
+    assert ledger.read(path) == [one, two]
 
 
 def test_a_broken_line_is_named(tmp_path):
