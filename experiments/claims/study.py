@@ -66,7 +66,7 @@ class Outcome:
     def curves(self, title: str, variants: Mapping[str, Trained], key: str = "val_accuracy", x: str = "epoch") -> Panel:
         """An accuracy during training, against epochs or gradient evaluations."""
         lines = [
-            Line(label, list(t.metric(x).mean(axis=1)), [list(values) for values in 100 * t.metric(key)])
+            Line(label, list(t.course(x)), [list(values) for values in 100 * t.metric(key)])
             for label, t in variants.items()
         ]
         name = {"val_accuracy": "validation", "train_accuracy": "training"}[key]

@@ -15,6 +15,7 @@ from experiments.claims.setting import Setting
 from experiments.claims.variants import described
 from experiments.config.errors import Diverged
 from experiments.config.schema import Config
+from experiments.report.stats import interval
 from experiments.runs import run_dir
 from experiments.training import sweep
 
@@ -41,6 +42,10 @@ class Trained(NamedTuple):
         """One number per epoch and run, [epochs, seeds]; NaN if there is none."""
         length = max((len(values) for run in self.runs for values in run.curve.values()), default=1)
         return np.array([run.curve.get(key, [np.nan] * length) for run in self.runs], float).T
+
+    def course(self, key: str) -> np.ndarray:
+        """One number per epoch, the mean over the runs that did not diverge, [epochs]."""
+        return np.array([interval(values).mean for values in self.metric(key)])
 
     @property
     def accuracy(self) -> np.ndarray:

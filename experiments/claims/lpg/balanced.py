@@ -79,7 +79,7 @@ def _panels(outcome: Outcome) -> list[Panel]:
 
 def _summary(outcome: Outcome) -> str:
     plain, gain = by_class(outcome["plain"]), by_class(outcome["LPG"]) - by_class(outcome["plain"])
-    hard = np.argsort(plain.mean(axis=0))
+    hard = np.argsort(np.nanmean(plain, axis=0))
     half = len(hard) // 2
     low, high = (show(gain[:, classes].mean(axis=1)) for classes in (hard[:half], hard[half:]))
     return (

@@ -29,7 +29,7 @@ from experiments.claims.workspace import Trained
 
 def _early(variant: Trained) -> np.ndarray:
     """Mean validation accuracy over the first tenth of the epochs, in percent, [seeds]."""
-    curve, epoch = variant.metric("val_accuracy"), variant.metric("epoch")[:, 0]
+    curve, epoch = variant.metric("val_accuracy"), variant.course("epoch")
     return 100 * curve[epoch <= max(1, variant.config.epochs // 10)].mean(axis=0)
 
 
@@ -61,7 +61,7 @@ def _conditions(outcome: Outcome) -> list[Condition]:
 
 
 def _summary(outcome: Outcome) -> str:
-    sgd, pugd = (outcome[label].metric("val_accuracy").mean(axis=1) for label in ("SGD", "PUGD"))
+    sgd, pugd = (outcome[label].course("val_accuracy") for label in ("SGD", "PUGD"))
     behind = np.flatnonzero(pugd < sgd)
     until = f"is last behind SGD in epoch {behind[-1] + 1} of {len(sgd)}" if len(behind) else "is never behind SGD"
     return f"on the mean curve PUGD {until}."

@@ -30,7 +30,7 @@ from experiments.claims.setting import Axis, Setting, Variant, option
 from experiments.claims.study import Outcome, Study, cost, rows
 from experiments.claims.variants import method, stretch
 from experiments.config.schema import Config
-from experiments.report.stats import show
+from experiments.report.stats import interval, show
 
 QUARTER, REUSED, HALF = "PUGD, quarter of the batch", "PUGD, reused on 4 of 5 steps", "RTS, last half"
 LOOKSAM, ESAM = "LookSAM, every 5th step", "ESAM, half of the batch"
@@ -92,8 +92,8 @@ def _table(outcome: Outcome) -> Rows:
 def _panels(outcome: Outcome) -> list[Panel]:
     seconds = outcome["SGD"].result("seconds")
     prices = {
-        "gradient evaluations, SGD's are 1": lambda v: cost(v, outcome.setting).mean(),
-        "time, SGD's is 1": lambda v: np.median(v.result("seconds") / seconds),
+        "gradient evaluations, SGD's are 1": lambda v: interval(cost(v, outcome.setting)).mean,
+        "time, SGD's is 1": lambda v: np.nanmedian(v.result("seconds") / seconds),
     }
     return [
         Panel(
@@ -110,7 +110,7 @@ def _panels(outcome: Outcome) -> list[Panel]:
 def _summary(outcome: Outcome) -> str:
     sgd = outcome["SGD"].accuracy
     gains = ", ".join(
-        f"{label} {show(v.accuracy - sgd)} at {cost(v, outcome.setting).mean():.2f}"
+        f"{label} {show(v.accuracy - sgd)} at {interval(cost(v, outcome.setting)).mean:.2f}"
         for label, v in outcome.variants.items()
         if label != "SGD"
     )

@@ -38,7 +38,7 @@ def variants(setting: Setting) -> dict[str, Variant]:
 def over_seeds(outcome: Outcome, label: str) -> np.ndarray:
     """Distance of each seed's test accuracy from their median, in points, [seeds]."""
     accuracy = outcome[label].accuracy
-    return np.abs(accuracy - np.median(accuracy))
+    return np.abs(accuracy - np.nanmedian(accuracy))
 
 
 def over_epochs(outcome: Outcome, label: str) -> np.ndarray:
@@ -94,7 +94,9 @@ def _panels(outcome: Outcome) -> list[Panel]:
 
 
 def _summary(outcome: Outcome) -> str:
-    spread = ", ".join(f"{label} {variant.accuracy.std(ddof=1):.2g}" for label, variant in outcome.variants.items())
+    spread = ", ".join(
+        f"{label} {np.nanstd(variant.accuracy, ddof=1):.2g}" for label, variant in outcome.variants.items()
+    )
     fall = ", ".join(f"{label} {show(largest_fall(outcome, label))}" for label in outcome.variants)
     return f"standard deviation of the test accuracy over seeds, in points: {spread}; largest fall: {fall}."
 

@@ -21,7 +21,7 @@ from experiments.claims.rts.settings import SETTINGS
 from experiments.claims.setting import Setting, Variant
 from experiments.claims.study import Outcome, Study, cost, rows
 from experiments.claims.variants import method
-from experiments.report.stats import show
+from experiments.report.stats import interval, show
 
 ALWAYS, NEVER = "PUGD", "SGD"
 TRIGGERS = {"steady norm": "low_variance", "gap": "generalization_gap"}
@@ -58,7 +58,7 @@ def _by_cost(outcome: Outcome) -> Panel:
     lines = []
     for name, labels in (groups | {trigger: [trigger] for trigger in TRIGGERS}).items():
         variants = [outcome[label] for label in labels]
-        points = sorted((float(cost(v, outcome.setting).mean()), list(v.accuracy)) for v in variants)
+        points = sorted((interval(cost(v, outcome.setting)).mean, list(v.accuracy)) for v in variants)
         lines.append(Line(name, [x for x, _ in points], [y for _, y in points]))
     return Panel(outcome.setting.name, "gradient evaluations, in SGD's", "test accuracy, %", lines)
 

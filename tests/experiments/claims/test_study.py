@@ -130,7 +130,11 @@ def outcome_of(curves, choices=None):
     variants = {}
     for label, curve in curves.items():
         columns = np.transpose(np.asarray(curve, float) / 100)
-        lines = [Line("", {}, 0, "", {}, "", {"last_test_accuracy": c[-1]}, {"val_accuracy": list(c)}) for c in columns]
+        epochs = list(range(1, len(curve) + 1))
+        lines = [
+            Line("", {}, 0, "", {}, "", {"last_test_accuracy": c[-1]}, {"epoch": epochs, "val_accuracy": list(c)})
+            for c in columns
+        ]
         variants[label] = Trained(Config(), lines)
     return study.Outcome(SETTING, variants, choices or {}, None)
 
@@ -153,6 +157,16 @@ def test_measures_of_stability_by_hand():
     np.testing.assert_allclose(stability.over_epochs(outcome, "SGD"), [1, 2])
     np.testing.assert_allclose(stability.largest_fall(outcome, "SGD"), [2, 0], atol=1e-9)
     np.testing.assert_allclose(stability.off_the_rate(outcome, "SGD"), [2, 1])
+
+
+def test_a_seed_at_which_a_run_diverged_is_left_out_and_the_others_count():
+    outcome = outcome_of({"SGD": [[10, 20, 30], [40, 50, 60]], "PUGD": [[9, 10, 20], [9, 40, 50]]})
+    outcome["PUGD"].runs[0] = Line("", {}, 0, "", {}, "", {}, {}, "the loss is nan")
+    np.testing.assert_allclose(early._early(outcome["PUGD"]), [np.nan, 25, 35])
+    assert early._summary(outcome) == "on the mean curve PUGD is last behind SGD in epoch 2 of 2."
+    np.testing.assert_allclose(stability.over_seeds(outcome, "PUGD"), [np.nan, 5, 5])
+    (line,) = outcome.curves("", outcome.only("PUGD")).lines
+    assert line.x == [1, 2]
 
 
 LAST = {
