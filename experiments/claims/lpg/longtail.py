@@ -82,7 +82,7 @@ def rivals(base: Config) -> dict[str, Variant]:
     weights = Axis(
         "1 - beta",
         (1e-4, 1e-3, 1e-2),
-        lambda config, x: dataclasses.replace(config, reweight=f"class_balanced:{1 - x:g}"),
+        lambda config, x: dataclasses.replace(config, reweight=f"class_balanced:{1 - x:.12g}"),
         below=1.0,
     )
     return {

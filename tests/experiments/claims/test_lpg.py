@@ -12,6 +12,7 @@ from experiments.claims.ledger import Ledger
 from experiments.claims.lpg import balanced, common, confusions, longtail, noisy, plugin
 from experiments.claims.setting import at
 from experiments.claims.workspace import Workspace
+from experiments.config.schema import Config
 from experiments.data import Dataset, Examples
 from experiments.training import experiment
 
@@ -47,6 +48,12 @@ def test_settings_of_one_name_are_the_same():
 def test_parts_hold_every_class_once():
     classes = np.arange(10)
     np.testing.assert_array_equal(np.concatenate([classes[part] for part in common.PARTS.values()]), classes)
+
+
+def test_the_extended_grid_of_class_balanced_weights_stays_below_one():
+    (axis,) = longtail.rivals(Config())[longtail.BALANCED].own
+    texts = [axis.set(Config(), x).reweight for x in (1e-7, *axis.values)]
+    assert texts == [f"class_balanced:{beta}" for beta in ("0.9999999", "0.9999", "0.999", "0.99")]
 
 
 @pytest.mark.slow
