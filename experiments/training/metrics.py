@@ -1,5 +1,6 @@
 """The record of an epoch: one line of numbers, or the end of the run if something is not finite."""
 
+import inspect
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 from experiments.config.errors import Diverged
 from experiments.runs.state import Progress, State
 from experiments.training.experiment import Experiment
+from experiments.training.optimizer import METHODS
 from experiments.training.step import Metrics
 
 
@@ -28,9 +30,10 @@ def check_finite(experiment: Experiment, at: Progress, state: State, seed: int) 
     else:
         return
     step = (at.epoch - 1) * experiment.steps_per_epoch + within
+    has_radius = "radius" in inspect.signature(METHODS[experiment.config.method]).parameters
     raise Diverged(
         f"{experiment.config.title}, seed {seed}: {what} at step {step} (epoch {at.epoch}); "
-        "a smaller --lr or --method.radius may help"
+        f"a smaller --lr{' or --method.radius' * has_radius} may help"
     )
 
 

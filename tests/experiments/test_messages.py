@@ -144,10 +144,13 @@ def test_every_message_holds_a_value_or_an_option(site):
     assert re.search(r"\{|--|usage:|what|unknown|_one_line", said), f"{site}: {said}"
 
 
-def test_a_run_that_diverges_says_where_and_what_to_try():
-    prepared = settings("--lr 0.1")()
+@pytest.mark.parametrize(("method", "fix"), [("none", "--lr"), ("sam", "--lr or --method.radius")])
+def test_a_run_that_diverges_says_where_and_what_to_try(method, fix):
+    prepared = settings(f"--lr 0.1 --method {method}")()
     at = Progress(metrics={"loss": [0.5, 0.5, 0.5, np.nan]})
-    with pytest.raises(Diverged, match=r"none, seed 7: the loss is nan at step 3 \(epoch 1\); a smaller --lr"):
+    with pytest.raises(
+        Diverged, match=rf"{method}, seed 7: the loss is nan at step 3 \(epoch 1\); a smaller {fix} may"
+    ):
         check_finite(prepared, at, None, seed=7)
 
 
