@@ -105,7 +105,7 @@ def _table(results: Results, found: Ranks) -> str:
     cells = [["method", "mean rank", *results, "gradients / plain", "seconds / plain"]]
     for name, rank in found.mean.items():
         ratio = {
-            column: np.mean([np.median(m[name][column]) / np.median(m[PLAIN][column]) for m in results.values()])
+            column: np.mean([np.nanmedian(m[name][column]) / np.nanmedian(m[PLAIN][column]) for m in results.values()])
             for column in ("gradient evaluations", "seconds")
         }
         accuracy = [show(methods[name]["test %"]) for methods in results.values()]

@@ -103,6 +103,15 @@ def test_page_tells_the_test_over_tasks_from_that_over_seeds(tmp_path):
     assert said in text
 
 
+def test_a_run_that_diverged_does_not_hide_the_cost_of_the_others(tmp_path):
+    about = {"packages": {"jax": "0"}, "device": "", "cores": 1, "commit": "0"}
+    column = lambda test, cost: {"test %": test, "gradient evaluations": cost, "seconds": cost, "rate": [0.1]}
+    methods = {"none": column([80, 81], [1, 1]), "pugd": column([85, 86], [1, 1])}
+    methods |= {"sam": column([70, np.nan], [3, np.nan])}
+    page.write({"command": "", "environment": about, "tasks": {"noisy": methods}}, tmp_path)
+    assert "| `sam` | 3.0 | 70 (1 diverged) | 3.00 | 3.00 |" in (tmp_path / "compare.md").read_text()
+
+
 def test_a_report_without_numbers_is_told(tmp_path):
     with pytest.raises(UsageError, match="holds no compare"):
         command.main(command.Options(report=True, out=tmp_path), Console(file=io.StringIO()))
