@@ -52,8 +52,8 @@ class Config:
     method: str = "none"
     """Name of a method, or none for plain training."""
     second_batch: str = "1"
-    """Examples of the batch used for the second gradient: a share such as 0.25, evenly spread, or raised:0.5, those
-    whose losses the perturbation increases most (ESAM's selection)."""
+    """Examples of the batch used for the second gradient: a share such as 0.25, every fourth example (above 0.5 the
+    first ones), or raised:0.5, those whose losses the perturbation increases most (ESAM's selection)."""
     dataset: str = "digits"
     """Name of a data set. The digits are part of scikit-learn; all others are files in --data-dir: npz:FILE for your
     own data, tfds:NAME for data prepared by TensorFlow Datasets."""

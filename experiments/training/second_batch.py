@@ -3,7 +3,7 @@
 | text | examples |
 |---|---|
 | `1` | the whole batch |
-| `0.25` | a quarter of the batch, evenly spread, so that examples need not move between devices |
+| `0.25` | a quarter of the batch, every fourth example, so that examples need not move between devices |
 | `raised:0.5` | the half of the batch whose losses the perturbation increases most, as in ESAM |
 
 Losses, running statistics and the first gradient always use the whole batch.
@@ -34,7 +34,7 @@ class SecondBatch(NamedTuple):
 
 
 def spread(share: float) -> SecondBatch:
-    """A share in (0, 1] of the batch, evenly spread.
+    """A share in (0, 1] of the batch: every k-th example, k = 1 / share rounded down; so above 1/2 the first ones.
 
     Example:
       >>> list(range(10))[spread(0.2).rows(10, lambda: None)]
