@@ -131,7 +131,8 @@ def ghost(losses_fn: LossesFn, params: optax.Params, step: jax.typing.ArrayLike 
 
       `jax.checkpoint` inside `losses_fn` has no effect here.
 
-      A convolution with its own `jax.custom_vjp` is differentiated by JAX's rules.
+      A function of a parameter and the data that has its own `jax.custom_vjp` or `jax.custom_jvp` is refused, unless it
+      is a product such as a convolution, which is differentiated by JAX's rules.
     """
     # Imported here, because jax.extend takes longer to import than all of this package.
     from pugd_optax._ghost.norms import tapped_norms

@@ -57,6 +57,18 @@ def test_ids_outside_the_table(mode, x64):
     np.testing.assert_allclose(exact, by_hand, rtol=1e-12)
 
 
+@pytest.mark.parametrize("mode", ["fill", "clip"])
+@pytest.mark.parametrize(("dtype", "rows"), [("uint8", 256), ("uint8", 300), ("uint32", 200)])
+def test_unsigned_ids(dtype, rows, mode):
+    """Byte-level language models have tokens of one byte, which does not hold the 256 rows of a table."""
+    ids = np.array([[0, 7, 255, 255, 254], [1, 2, 3, 3, 200], [45, 46, 99, 0, 0]])
+    table = jnp.asarray(RANDOM.normal(size=(rows, 2)), jnp.float32)
+    looked_up = lambda t, ids: jnp.take(t, jnp.asarray(ids), axis=0, mode=mode, fill_value=0.0)
+    losses_fn = lambda ids: lambda t: jnp.sum(jnp.sin(looked_up(t, ids)), axis=(1, 2))
+    squares = per_example.ghost(losses_fn(ids.astype(dtype)), table)[1]
+    np.testing.assert_allclose(squares, per_example.reference(losses_fn(ids.astype("int32")), table)[1], rtol=1e-5)
+
+
 def test_groups_of_images(x64):
     losses_fn, params = CASES["residual"]()
     (mine, squares), (exact, expected) = both(per_example.micro_batches(losses_fn, 2), params)
@@ -97,6 +109,28 @@ def test_convolutions_with_a_rule_of_their_own(x64):
     (mine, squares), (exact, expected) = both(losses_fn, jnp.asarray(RANDOM.normal(size=(3, 3, 3, 4))))
     np.testing.assert_allclose(squares, expected, rtol=1e-9)
     np.testing.assert_allclose(mine, exact, rtol=1e-9)
+
+
+@jax.custom_vjp
+def quantized(x, levels):
+    """Rounding whose gradient is that of the identity; JAX's own would be 0."""
+    return jnp.round(levels * x) / levels
+
+
+quantized.defvjp(lambda x, levels: (quantized(x, levels), levels), lambda levels, ct: (ct, jnp.zeros_like(levels)))
+
+
+@pytest.mark.parametrize(
+    "losses_fn",
+    [
+        lambda w: jnp.sum(jax.jit(quantized)(VECTORS @ w, 4.0) ** 2, axis=1),
+        lambda w: jnp.sum((VECTORS @ quantized(w, np.array([[2.0, 3.0, 4.0]]))) ** 2, axis=1),
+    ],
+    ids=["activations", "parameters"],
+)
+def test_derivative_rules_beside_constants_are_kept(losses_fn, x64):
+    (_, squares), (_, expected) = both(losses_fn, jnp.asarray(RANDOM.normal(size=(6, 3))))
+    np.testing.assert_allclose(squares, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("reads", [lambda w: w, jnp.sin], ids=["twice", "through a function"])
@@ -152,6 +186,13 @@ def test_a_lost_batch_axis_is_refused():
     x = jnp.asarray(VECTORS, jnp.float32)
     losses_fn = lambda w: jax.lax.map(lambda row: jnp.sum(row**2), x @ w)
     refuses(losses_fn, jnp.eye(6), "the batch axis of .* is lost behind the primitive scan")
+
+
+def test_a_derivative_rule_of_a_parameter_and_data_is_refused():
+    """Its result for one example is not known: the rule may be anything."""
+    x = jnp.asarray(VECTORS, jnp.float32)
+    losses_fn = lambda p: jnp.sum(quantized(x @ p["w"], p["levels"]) ** 2, axis=1)
+    refuses(losses_fn, {"levels": jnp.array(4.0), "w": jnp.eye(6)}, r"params\['levels'\].* primitive custom_vjp_call")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import math
 from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -26,14 +26,15 @@ ELEMENTWISE = frozenset(
 _INLINED = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
 _CUSTOM = {"custom_jvp_call", "custom_vjp_call"}
 _PRODUCTS = {"dot_general", "conv_general_dilated"}
+_LAYOUT = {"add", "broadcast_in_dim", "convert_element_type", "reshape", "rev", "squeeze", "transpose"}
 
 
 def flatten(fun: Callable[[optax.Params], Any], params: optax.Params) -> tuple[Jaxpr, list[Any]]:
     """The jaxpr of `fun` with its nested calls inlined, and the data that `fun` closes over.
 
     Its inputs are the leaves of `params`, then the data, and last the constants of the jaxpr. Two things stay nested:
-    the bodies of `lax.scan`, which are flat themselves, and functions with a custom derivative rule, unless they take a
-    parameter together with other values, as a convolution may. Broadcasts of operands are separate equations.
+    the bodies of `lax.scan`, which are flat themselves, and functions with a custom derivative rule, unless they are a
+    product of a parameter and other values, as a convolution may be. Broadcasts of operands are separate equations.
     """
     return inline(jax.make_jaxpr(fun)(params), params)
 
@@ -171,21 +172,21 @@ def body(eqn: JaxprEqn) -> ClosedJaxpr | None:
 
 class _Traced(NamedTuple):
     value: Any
-    weight: bool  # computed only from parameters and literals
+    weight: bool | None  # computed only from parameters and literals; None for a literal
 
 
 def _inline(jaxpr: Jaxpr, consts: Sequence[_Traced], inputs: Sequence[_Traced]) -> list[_Traced]:
     env: dict[Any, _Traced] = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *inputs), strict=True))
 
     def read(atom: Any) -> _Traced:
-        return _Traced(atom.val, weight=True) if isinstance(atom, Literal) else env[atom]
+        return _Traced(atom.val, weight=None) if isinstance(atom, Literal) else env[atom]
 
     for eqn in jaxpr.eqns:
         given = [read(v) for v in eqn.invars]
-        of_weights = any(isinstance(v, Var) for v in eqn.invars) and all(x.weight for x in given)
-        beside = not of_weights and any(x.weight for v, x in zip(eqn.invars, given, strict=True) if isinstance(v, Var))
+        of_weights = any(x.weight for x in given) and all(x.weight is not False for x in given)
+        beside = not of_weights and any(x.weight for x in given)
         inner = body(eqn)
-        if inner is not None and (eqn.primitive.name in _INLINED or beside):
+        if inner is not None and (eqn.primitive.name in _INLINED or (beside and _is_product(inner.jaxpr))):
             outputs = _inline(inner.jaxpr, [_Traced(x, weight=False) for x in inner.consts], given)
         elif scan := scan_of(eqn):
             outputs = _inline_scan(eqn, scan, given)
@@ -194,6 +195,18 @@ def _inline(jaxpr: Jaxpr, consts: Sequence[_Traced], inputs: Sequence[_Traced]) 
             outputs = [_Traced(x, of_weights) for x in _rewritten(eqn, [x.value for x in given])]
         env.update(zip(eqn.outvars, outputs, strict=True))
     return [read(v) for v in jaxpr.outvars]
+
+
+def _is_product(jaxpr: Jaxpr) -> bool:
+    """Whether this is a product of its inputs up to their layout, so that a derivative rule of its own is JAX's."""
+    names = {eqn.primitive.name for eqn in _leaf_equations(jaxpr)}
+    return bool(names & _PRODUCTS) and names <= _PRODUCTS | _LAYOUT
+
+
+def _leaf_equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
+    for eqn in jaxpr.eqns:
+        inner = body(eqn)
+        yield from [eqn] if inner is None else _leaf_equations(inner.jaxpr)
 
 
 def _inline_scan(eqn: JaxprEqn, scan: Scan, given: list[_Traced]) -> list[_Traced]:

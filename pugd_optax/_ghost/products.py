@@ -85,6 +85,8 @@ def _gather(eqn: JaxprEqn, index: int, name: str, place: Place, other: Place, ba
 
     def ids_of(ids: jax.Array) -> jax.Array:
         ids = arrange(ids, other, batch, range(len(indices)))
+        # Neither 256 nor -1 fits into the uint8 of byte-level tokens.
+        ids = jnp.minimum(ids, min(table[row], jnp.iinfo(ids.dtype).max)).astype(jnp.int32)
         clipped = eqn.params["mode"] == jax.lax.GatherScatterMode.CLIP
         return jnp.clip(ids, 0, table[row] - 1) if clipped else jnp.where(ids < table[row], ids, -1)
 
