@@ -162,11 +162,19 @@ def _way(variable: nnx.Variable) -> str:
     """How a variable changed by the loss is combined over groups and devices."""
     if isinstance(variable, nnx.metrics.MetricState):
         return "sum"
-    return "mean" if jnp.issubdtype(variable[...].dtype, jnp.inexact) else "first"
+    floats = [jnp.issubdtype(jnp.result_type(x), jnp.inexact) for x in jax.tree.leaves(variable)]
+    return "mean" if all(floats) else "first"
 
 
 def _metrics(move: Callable[..., Any], moved: Any, before: Any) -> Any:
-    """The totals of metrics minus those before the step, or with those before the step added again."""
-    is_metric = lambda x: isinstance(x, nnx.metrics.MetricState)
-    each = lambda x, y: jax.tree.map(move, x, y) if is_metric(x) else x
-    return jax.tree.map(each, moved, before, is_leaf=_is_variable)
+    """The totals of metrics minus those before the step, or with those before the step added again.
+
+    Variables that the loss has created, such as intermediate values, have nothing before.
+    """
+    known = dict(nnx.to_flat_state(before))
+
+    def each(path: tuple[Any, ...], x: Any) -> Any:
+        old = known.get(tuple(key.key for key in path))
+        return jax.tree.map(move, x, old) if isinstance(x, nnx.metrics.MetricState) and old is not None else x
+
+    return jax.tree.map_with_path(each, moved, is_leaf=_is_variable)
