@@ -26,8 +26,11 @@ def draw(ranks: Ranks, gains: Mapping[str, Mapping[str, float]], path: Path) -> 
         for (task, values), colour in zip(gains.items(), PALETTE, strict=False):
             right.plot([values[name] for name in names], range(len(names)), "o", color=colour, ms=4, label=task)
         right.axvline(0, color="black", linewidth=0.8)
+        right.set_xscale("symlog", linthresh=5, linscale=1.5)  # most lose or gain a few points, some lose tens
+        ticks = [-50, -20, -10, -5, -2, 0, 2, 5, 10]
+        right.set_xticks(ticks, [str(tick) for tick in ticks])
         right.set(title="Gain over plain training, same gradient evaluations", xlabel="test accuracy, points")
-        right.legend(frameon=False, fontsize=8)
+        figure.legend(loc="outside lower center", ncols=len(gains), frameon=False, fontsize=8)
         right.grid(**GRID)
         save(figure, path)
         plt.close(figure)
