@@ -26,7 +26,8 @@ ELEMENTWISE = frozenset(
 _INLINED = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
 _CUSTOM = {"custom_jvp_call", "custom_vjp_call"}
 _PRODUCTS = {"dot_general", "conv_general_dilated"}
-_LAYOUT = {"add", "broadcast_in_dim", "convert_element_type", "reshape", "rev", "squeeze", "transpose"}
+_LAYOUT = {"add", "broadcast_in_dim", "concatenate", "convert_element_type", "pad", "reshape", "rev", "slice", "split"}
+_LAYOUT |= {"squeeze", "transpose"}
 
 
 def flatten(fun: Callable[[optax.Params], Any], params: optax.Params) -> tuple[Jaxpr, list[Any]]:

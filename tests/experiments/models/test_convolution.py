@@ -13,6 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec as P
 
 from experiments.models import convolution
 from experiments.models.convolution import conv_general_dilated
+from pugd_optax import per_example
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 CASES = [  # strides, padding, dilation, size of the kernel; more than nine taps are computed without the product
@@ -277,3 +278,18 @@ def test_a_batch_without_fitting_divisor_is_computed_at_once():
     x, w = jnp.ones((131 * jax.device_count(), 8, 8, 16)), jnp.ones((3, 3, 16, 16))
     grad = jax.jit(jax.grad(lambda w: jnp.sum(conv_general_dilated(x, w, (1, 1), "SAME", None, None, LAYOUT) ** 2)))
     assert "while" not in grad.lower(w).as_text()
+
+
+@pytest.mark.parametrize("pixels", [9, 2])
+def test_ghost_norms_follow_the_convolution(pixels):
+    """Its derivative rule is JAX's, also where the result is smaller than the kernel and a product computes it."""
+    x, w = arrays(3)
+    x = x[:, :pixels, :pixels]
+
+    def losses(w, x=x):
+        return jnp.sum(jnp.sin(conv_general_dilated(x, w, (1, 1), "SAME", None, None, LAYOUT)), (1, 2, 3))
+
+    grads = jax.vmap(lambda x: jax.grad(lambda w: losses(w, x[None])[0])(w))(x)
+    expected = jnp.sqrt(jnp.sum(grads**2, (1, 2, 3, 4)))
+    norms = per_example.norms(losses, w)
+    chex.assert_trees_all_close(norms, expected, rtol=1e-5)
