@@ -63,7 +63,7 @@ def largest(tree: Any, axis_name: AxisName = None) -> jax.Array:
 def average(x: jax.Array, axis_name: AxisName = None) -> jax.Array:
     """The mean of the entries of one array; 0 for an empty one."""
     mean = jnp.sum(x) / max(x.size, 1)
-    return jax.lax.pmean(mean, axis_name) if axis_name is not None and _varies(x, axis_name) else mean
+    return jax.lax.pmean(mean, axis_name) if axis_name and _varies(x, axis_name) else mean
 
 
 class Norms:
@@ -182,7 +182,7 @@ def total(
 ) -> jax.Array:
     """Sum of one scalar per leaf, in the widest of their dtypes, and over the mesh axes that the leaves vary over."""
     scalars = jax.tree.leaves(parts)
-    if axis_name is None:
+    if not axis_name:
         return _reduced(scalars, add)
     split = [_varies(x, axis_name) for x in jax.tree.leaves(tree)]
     shards = over(_reduced([x for x, on in zip(scalars, split, strict=True) if on], add), axis_name)
@@ -195,9 +195,9 @@ def _reduced(scalars: list[jax.Array], add: Callable[..., jax.Array]) -> jax.Arr
     return functools.reduce(add, wide) if wide else jnp.zeros((), widest)
 
 
-def _varies(x: Any, axis_name: AxisName) -> bool:
+def _varies(x: Any, axis_name: str | tuple[str, ...]) -> bool:
     """Whether an array varies along one of the axes; True under `check_vma=False`, where its type does not say."""
-    names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
+    names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
     is_typed = names[0] in axes_of(jax.lax.axis_index(names[0]))
     return not is_typed or not axes_of(x).isdisjoint(names)
 

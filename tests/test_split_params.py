@@ -101,5 +101,12 @@ def test_the_report_is_of_the_whole():
     chex.assert_trees_all_close(found, jax.jit(report)(params()), rtol=1e-5)
 
 
+@pytest.mark.parametrize("axes", [None, ()], ids=["None", "empty"])
+def test_no_axis_is_one_device(axes):
+    p, tx = params(), pugd_optax.zsharp()
+    found = run(tx, p, lambda x: x, norm_axis_name=axes)
+    chex.assert_trees_all_equal(found, run(tx, p, lambda x: x))
+
+
 def test_the_gradient_by_hand_is_the_gradient():
     chex.assert_trees_all_close(jax.jit(gradient)(params()), jax.jit(jax.grad(value))(params()), rtol=1e-4, atol=1e-6)
