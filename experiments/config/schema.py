@@ -132,7 +132,8 @@ class Config:
     """Number of seeds that one compiled program trains together on one device, each with its own data and state. For
     methods whose gate is known in advance; results are those of the seeds alone, up to rounding."""
     steps_per_call: int | None = None
-    """Steps in one compiled call. Default: 1 on CPU; on accelerators 10, or a nearby divisor of the steps per epoch."""
+    """Steps in one compiled call. Default: 1 on CPU; on accelerators and for an MLP 10, or a divisor of the steps per
+    epoch near it."""
 
     on_nan: Literal["stop", "skip"] = "stop"
     """If a loss, a gradient or a parameter is not finite: stop the run, or skip the step and continue."""

@@ -23,7 +23,15 @@ from experiments.training.experiment import prepare
 from tests.tiers import slow_but
 
 BASE = Config(
-    model="mlp", train_size=80, val_size=40, batch=20, epochs=3, noise="symmetric:0.2", augment="crop", devices=1
+    model="mlp",
+    train_size=80,
+    val_size=40,
+    batch=20,
+    epochs=3,
+    noise="symmetric:0.2",
+    augment="crop",
+    devices=1,
+    steps_per_call=1,
 )
 CASES = {
     "pugd": {"method": "pugd"},

@@ -254,9 +254,10 @@ def test_on_an_accelerator_runs_go_one_by_one_unless_more_are_requested(monkeypa
     assert [sweep._workers(turns(jobs)) for jobs in (None, 2, 8)] == [1, 2, 3]
 
 
-def test_calls_on_an_accelerator_divide_the_epoch_where_that_is_possible(monkeypatch):
-    config = Config(model="mlp")
+def test_calls_of_many_steps_divide_the_epoch_where_that_is_possible(monkeypatch):
+    config = Config()
     assert steps_per_call(config, 95) == 1
+    assert steps_per_call(dataclasses.replace(config, model="mlp"), 95) == 19
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert [steps_per_call(config, n) for n in (95, 190, 171, 97, 8)] == [19, 10, 9, 10, 8]
     assert steps_per_call(dataclasses.replace(config, steps_per_call=3), 95) == 3
