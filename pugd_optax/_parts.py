@@ -137,9 +137,13 @@ def _merged(
 
 
 def _as_varying(x: Any, axis_name: AxisName) -> Any:
+    names = (axis_name,) if isinstance(axis_name, str) else axis_name or ()
+    others = tuple(name for name in names if name not in axes_of(x))
+    if not others:
+        return x
     if hasattr(jax.lax, "pcast"):
-        return jax.lax.pcast(x, axis_name, to="varying")
-    return getattr(jax.lax, "pvary", lambda x, axis_name: x)(x, axis_name)  # JAX before 0.9
+        return jax.lax.pcast(x, others, to="varying")
+    return getattr(jax.lax, "pvary", lambda x, axis_name: x)(x, others)  # JAX before 0.9
 
 
 def _has_examples(x: Any) -> bool:
