@@ -79,6 +79,13 @@ class _Trial(NamedTuple):
 
     def run(self) -> tuple[list[optax.Updates], list[optax.Params], optax.OptState]:
         """The gradients that entered re-evaluations, the points of evaluation, and the state afterwards."""
+        seen, points, state = self._run()
+        if _is_traced(seen):  # inside a `lax.cond`, as of `optax.apply_if_finite`
+            with jax.disable_jit():
+                seen, points, state = self._run()
+        return seen, [p for p in points if not _is_traced(p)], state
+
+    def _run(self) -> tuple[list[optax.Updates], list[optax.Params], optax.OptState]:
         seen, points = [], []
         constant = {"grad_fn": lambda p: points.append(p) or self.g, "active": True}
         token = entered.set(seen)
@@ -86,7 +93,7 @@ class _Trial(NamedTuple):
             state = self.tx.update(self.g, self.tx.init(self.params), self.params, **(constant | self.extra))[1]
         finally:
             entered.reset(token)
-        return seen, [p for p in points if not _is_traced(p)], state
+        return seen, points, state
 
     def distance(self) -> float:
         """How far from the parameters the method evaluates the gradient."""
