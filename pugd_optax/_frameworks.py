@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -39,12 +39,12 @@ def fix(tree: Any, otherwise: str) -> str:
     return _CALLS.get(framework(tree) or "", otherwise)
 
 
-def refuse_model(params: Any) -> None:
-    """Refuse a model where a tree of arrays is expected."""
+def refuse_model(params: Any, calls: Mapping[str, str] = _CALLS) -> None:
+    """Refuse a model where a tree of arrays is expected, and show the call for its framework."""
     name, modules = framework(params), {cls.__module__ for cls in type(params).__mro__}
     if "flax.nnx.module" in modules or (name == EQUINOX and any(callable(x) for x in jax.tree.leaves(params))):
         kind = f"a model, {type(params).__name__} of {name}"
-        raise ValueError(f"params is {kind}: expected a tree of arrays. Fix: {fix(params, '')}.")
+        raise ValueError(f"params is {kind}: expected a tree of arrays. Fix: {calls[name or NNX]}.")
 
 
 def explained(name: str, function: Callable[..., Any], params: Any, *args: Any, **kwargs: Any) -> Any:
@@ -55,7 +55,8 @@ def explained(name: str, function: Callable[..., Any], params: Any, *args: Any, 
         first = str(error).partition("\n")[0]
         said = f"{type(error).__name__}: {first.partition(' (http')[0]}"
         if "trace level" in str(error):
-            raise ValueError(f"{name} changes {_MOVES_TWICE} ({said}). Fix: {_CALLS[NNX]}.") from error
+            among = "pass its module to loss_fn among *args, " if name == "loss_fn" else ""
+            raise ValueError(f"{name} changes {_MOVES_TWICE} ({said}). Fix: {among}{_CALLS[NNX]}.") from error
         if framework(params) and _NO_MODEL.search(str(error)):
             raise ValueError(f"{name} receives parameters, not a model ({said}). Fix: {fix(params, '')}.") from error
         if isinstance(params, jax.Array) and params.ndim == 1 and _NO_TREE.search(str(error)):

@@ -8,10 +8,22 @@ import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
+from pugd_optax._frameworks import EQUINOX, NNX, refuse_model
 from pugd_optax._norms import Norms, norm, widen
 from pugd_optax._watch import entered
 from pugd_optax.reevaluate import ReevaluateState
 from pugd_optax.through_logits import LogitState
+
+_SPLIT = "{split}; pugd_optax.check(tx, lambda p, *args: loss_fn({merge}, *args), params, *args)"
+_OF_MODEL = {
+    NNX: _SPLIT.format(
+        split="graphdef, params, rest = nnx.split(model, nnx.Param, ...)",
+        merge="nnx.merge(graphdef, p, rest, copy=True)",
+    ),
+    EQUINOX: _SPLIT.format(
+        split="params, static = eqx.partition(model, eqx.is_inexact_array)", merge="eqx.combine(p, static)"
+    ),
+}
 
 
 def check(
@@ -33,7 +45,7 @@ def check(
     Args:
       tx: the transformation to check, a method or a chain that contains one.
       loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, or `(scalar, aux)` with `has_aux`.
-      params: the initial parameters.
+      params: the initial parameters, a tree of arrays. For a model of Flax NNX or Equinox, the error shows the call.
       *args: the first batch and any other arguments of the loss.
       has_aux: whether `loss_fn` returns auxiliary output.
       extra_args: further extra arguments of `tx.update`, such as `labels` for `pugd_optax.lpg`.
@@ -53,6 +65,7 @@ def check(
       ...
       ValueError: tx has an optimizer before the method: ... Fix: optax.chain(pugd_optax.sam(), optax.sgd(0.1)).
     """
+    refuse_model(params, _OF_MODEL)
     tx = tx.gradient_transformation() if isinstance(tx, optax.MultiSteps) else tx
     tx, params = optax.with_extra_args_support(tx), jax.tree.map(jnp.asarray, params)
 
