@@ -47,6 +47,13 @@ def refuse_model(params: Any, calls: Mapping[str, str] = _CALLS) -> None:
         raise ValueError(f"params is {kind}: expected a tree of arrays. Fix: {calls[name or NNX]}.")
 
 
+def check_function(name: str, function: Any, params: Any) -> None:
+    """Refuse what is not callable, such as gradients in place of the function that computes them."""
+    if not callable(function):
+        call = fix(params, _from_parameters(name))
+        raise TypeError(f"{name} is a {type(function).__name__}: expected a function of the parameters. Fix: {call}.")
+
+
 def explained(name: str, function: Callable[..., Any], params: Any, *args: Any, **kwargs: Any) -> Any:
     """`function(params, ...)`; if the function expects a model or a tree, the error shows the right call."""
     try:
@@ -63,9 +70,13 @@ def explained(name: str, function: Callable[..., Any], params: Any, *args: Any, 
             vector = f"one vector of {params.size} numbers, as optax.flatten makes it"
             raise ValueError(f"{name} receives {vector} ({said}). Fix: the method in front, {_IN_FRONT}.") from error
         if isinstance(error, TypeError) and (asked := _asks_for_more(function, params, *args, **kwargs)):
-            call = fix(params, f"{name}=lambda p: {_OF_LOSS.get(name, name)}(p, batch)")
+            call = fix(params, _from_parameters(name))
             raise TypeError(f"{name} takes {asked}, but receives only the parameters. Fix: {call}.") from error
         raise
+
+
+def _from_parameters(name: str) -> str:
+    return f"{name}=lambda p: {_OF_LOSS.get(name, name)}(p, batch)"
 
 
 def _asks_for_more(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:

@@ -123,6 +123,8 @@ UPDATES = [
         "3",
         "Fix: a divisor of the batch size",
     ),
+    Case(lambda: step(methods.sam(), grad_fn=W), "grad_fn", "a dict", "Fix: grad_fn=lambda p: jax.grad(loss_fn)("),
+    Case(lambda: step(methods.sam(), value_fn=1.0), "value_fn", "a float", "Fix: value_fn=lambda p: loss_fn(p, batch)"),
     Case(
         lambda: per_example.ghost(lambda p: abs(X @ p["w"]), {"w": jnp.ones(3, jnp.complex64)}),
         "params['w']",
