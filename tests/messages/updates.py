@@ -126,6 +126,12 @@ UPDATES = [
     Case(lambda: step(methods.sam(), grad_fn=W), "grad_fn", "a dict", "Fix: grad_fn=lambda p: jax.grad(loss_fn)("),
     Case(lambda: step(methods.sam(), value_fn=1.0), "value_fn", "a float", "Fix: value_fn=lambda p: loss_fn(p, batch)"),
     Case(
+        lambda: step(optax.inject_hyperparams(methods.sam)(0.1, mask=lambda params: params), grad_fn=lambda p: p),
+        "mask",
+        "no ['a'], ['b'], which params has",
+        "Fix: mask=lambda params: jax.tree.map(lambda w: w.ndim > 1, params); static_args=('mask',) in inject_",
+    ),
+    Case(
         lambda: per_example.ghost(lambda p: abs(X @ p["w"]), {"w": jnp.ones(3, jnp.complex64)}),
         "params['w']",
         "complex64",
