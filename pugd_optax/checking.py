@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
+from pugd_optax._checks import check_transformation
 from pugd_optax._frameworks import EQUINOX, NNX, refuse_model
 from pugd_optax._norms import Norms, norm, widen
 from pugd_optax._watch import entered
@@ -65,6 +66,7 @@ def check(
       ...
       ValueError: tx has an optimizer before the method: ... Fix: optax.chain(pugd_optax.sam(), optax.sgd(0.1)).
     """
+    check_transformation("tx", tx)
     refuse_model(params, _OF_MODEL)
     tx = tx.gradient_transformation() if isinstance(tx, optax.MultiSteps) else tx
     tx, params = optax.with_extra_args_support(tx), jax.tree.map(jnp.asarray, params)

@@ -121,7 +121,7 @@ def filter_value_and_grad(
       Kidger and Garcia, Equinox: neural networks in JAX via callable PyTrees and filtered transformations,
       https://arxiv.org/abs/2111.00254
     """
-    check_options(perturb, groups, second_batch, aux_reduce)
+    check_options(tx, perturb, groups, second_batch, aux_reduce)
     options = (("axis_name", axis_name), ("perturb", perturb), ("groups", groups), ("second_batch", second_batch))
     return PerturbedValueAndGrad(loss_fn, optax.with_extra_args_support(tx), has_aux, aux_reduce, options)
 

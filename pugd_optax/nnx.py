@@ -138,7 +138,7 @@ def value_and_grad(
     argnum, wrt = (argnums.argnum, argnums.filter) if isinstance(argnums, nnx.DiffState) else (argnums, nnx.Param)
     if argnum != 0:
         raise ValueError(f"argnums={argnums}: expected the model to come first. Fix: loss_fn(model, *args), argnums=0.")
-    check_options(perturb, groups, second_batch, aux_reduce)
+    check_options(tx, perturb, groups, second_batch, aux_reduce)
     options = (("axis_name", axis_name), ("perturb", perturb), ("groups", groups), ("second_batch", second_batch))
     predicate = nnx.filterlib.to_predicate(wrt)
     return PerturbedValueAndGrad(loss_fn, optax.with_extra_args_support(tx), has_aux, predicate, aux_reduce, options)
