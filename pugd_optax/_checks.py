@@ -23,6 +23,13 @@ MASKED = (
 )
 
 
+def check_transformation(name: str, tx: Any) -> None:
+    """Refuse what has no `init` and `update`, such as a method that was not called."""
+    if not (hasattr(tx, "init") and hasattr(tx, "update")):
+        kind = f"the function {tx.__name__}" if hasattr(tx, "__name__") else f"a {type(tx).__name__}"
+        raise TypeError(f"{name} is {kind}: expected a transformation. Fix: call the method, pugd_optax.sam(...).")
+
+
 def check_number(
     name: str,
     value: Any,

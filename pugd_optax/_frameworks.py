@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -39,12 +39,19 @@ def fix(tree: Any, otherwise: str) -> str:
     return _CALLS.get(framework(tree) or "", otherwise)
 
 
-def refuse_model(params: Any) -> None:
-    """Refuse a model where a tree of arrays is expected."""
+def refuse_model(params: Any, calls: Mapping[str, str] = _CALLS) -> None:
+    """Refuse a model where a tree of arrays is expected, and show the call for its framework."""
     name, modules = framework(params), {cls.__module__ for cls in type(params).__mro__}
     if "flax.nnx.module" in modules or (name == EQUINOX and any(callable(x) for x in jax.tree.leaves(params))):
         kind = f"a model, {type(params).__name__} of {name}"
-        raise ValueError(f"params is {kind}: expected a tree of arrays. Fix: {fix(params, '')}.")
+        raise ValueError(f"params is {kind}: expected a tree of arrays. Fix: {calls[name or NNX]}.")
+
+
+def check_function(name: str, function: Any, params: Any) -> None:
+    """Refuse what is not callable, such as gradients in place of the function that computes them."""
+    if not callable(function):
+        call = fix(params, _from_parameters(name))
+        raise TypeError(f"{name} is a {type(function).__name__}: expected a function of the parameters. Fix: {call}.")
 
 
 def explained(name: str, function: Callable[..., Any], params: Any, *args: Any, **kwargs: Any) -> Any:
@@ -55,16 +62,21 @@ def explained(name: str, function: Callable[..., Any], params: Any, *args: Any, 
         first = str(error).partition("\n")[0]
         said = f"{type(error).__name__}: {first.partition(' (http')[0]}"
         if "trace level" in str(error):
-            raise ValueError(f"{name} changes {_MOVES_TWICE} ({said}). Fix: {_CALLS[NNX]}.") from error
+            among = "pass its module to loss_fn among *args, " if name == "loss_fn" else ""
+            raise ValueError(f"{name} changes {_MOVES_TWICE} ({said}). Fix: {among}{_CALLS[NNX]}.") from error
         if framework(params) and _NO_MODEL.search(str(error)):
             raise ValueError(f"{name} receives parameters, not a model ({said}). Fix: {fix(params, '')}.") from error
         if isinstance(params, jax.Array) and params.ndim == 1 and _NO_TREE.search(str(error)):
             vector = f"one vector of {params.size} numbers, as optax.flatten makes it"
             raise ValueError(f"{name} receives {vector} ({said}). Fix: the method in front, {_IN_FRONT}.") from error
         if isinstance(error, TypeError) and (asked := _asks_for_more(function, params, *args, **kwargs)):
-            call = fix(params, f"{name}=lambda p: {_OF_LOSS.get(name, name)}(p, batch)")
+            call = fix(params, _from_parameters(name))
             raise TypeError(f"{name} takes {asked}, but receives only the parameters. Fix: {call}.") from error
         raise
+
+
+def _from_parameters(name: str) -> str:
+    return f"{name}=lambda p: {_OF_LOSS.get(name, name)}(p, batch)"
 
 
 def _asks_for_more(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:

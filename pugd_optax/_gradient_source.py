@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from pugd_optax._checks import check_same
-from pugd_optax._frameworks import explained, fix, isolated
+from pugd_optax._frameworks import check_function, explained, fix, isolated
 from pugd_optax._norms import cast_like
 from pugd_optax._typing import GradFn, ValueFn
 
@@ -26,9 +26,12 @@ def gradient_function(
     if grad_fn is None:
         if value_fn is None:
             raise ValueError(_NO_SOURCE.format(call=fix(like, _UPDATE)))
+        check_function("value_fn", value_fn, like)
         named = {k: extra_args[k] for k in list(inspect.signature(value_fn).parameters)[1:] if k in extra_args}
         slope = jax.grad(functools.partial(value_fn, **named))
         return lambda p: cast_like(jax.tree.map(jnp.conj, explained("value_fn", isolated(slope, p), p)), like)
+
+    check_function(name, grad_fn, like)
 
     def checked(params: optax.Params) -> optax.Updates:
         g_star = with_structure(explained(name, isolated(grad_fn, params), params), like)

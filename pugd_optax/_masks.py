@@ -16,9 +16,11 @@ def resolve_mask(mask: Mask | None, params: optax.Params):
         return jax.tree.map(lambda _: True, params)
     selected = mask(params) if callable(mask) else mask
     if jax.tree.structure(selected) != jax.tree.structure(params):
+        injected = jax.tree_util.treedef_is_leaf(jax.tree.structure(selected))
+        static = "; static_args=('mask',) in inject_hyperparams" if injected else ""
         raise ValueError(
             f"mask {difference(selected, 'params', params)}. "
-            "Fix: mask=lambda params: jax.tree.map(lambda w: w.ndim > 1, params)."
+            f"Fix: mask=lambda params: jax.tree.map(lambda w: w.ndim > 1, params){static}."
         )
     return selected
 

@@ -7,14 +7,15 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from pugd_optax._checks import check_count, check_number
+from pugd_optax._checks import check_count, check_number, check_transformation
 from pugd_optax._norms import AxisName, axes_of
 
 Perturb = Literal["local", "global"]
 
 
-def check_options(perturb: str, groups: int, second_batch: float, aux_reduce: Any) -> None:
-    """Refuse options that no variant of `value_and_grad` supports."""
+def check_options(tx: Any, perturb: str, groups: int, second_batch: float, aux_reduce: Any) -> None:
+    """Refuse arguments that no variant of `value_and_grad` supports."""
+    check_transformation("tx", tx)
     if perturb not in get_args(Perturb):
         raise ValueError(f"perturb={perturb!r}: expected 'local' or 'global'.")
     check_count("groups", groups, low=1, static=True)
@@ -29,6 +30,7 @@ def split(args: tuple[Any, ...], groups: int) -> list[tuple[Any, ...]]:
     """The arguments split into `groups` equal runs of examples; scalars and keys go to every group."""
     if groups == 1:
         return [args]
+    _check_examples(args, f"groups={groups}")
     for x in jax.tree.leaves(args):
         if _has_examples(x) and len(x) % groups:
             raise ValueError(
@@ -43,6 +45,7 @@ def share_of(args: tuple[Any, ...], share: float) -> tuple[Any, ...]:
     """A share of the examples, at least one, at equal distances so that a sharded batch stays where it is."""
     if share == 1:
         return args
+    _check_examples(args, f"second_batch={share}")
 
     def pick(x: Any) -> Any:
         if not _has_examples(x):
@@ -137,9 +140,21 @@ def _merged(
 
 
 def _as_varying(x: Any, axis_name: AxisName) -> Any:
+    names = (axis_name,) if isinstance(axis_name, str) else axis_name or ()
+    others = tuple(name for name in names if name not in axes_of(x))
+    if not others:
+        return x
     if hasattr(jax.lax, "pcast"):
-        return jax.lax.pcast(x, axis_name, to="varying")
-    return getattr(jax.lax, "pvary", lambda x, axis_name: x)(x, axis_name)  # JAX before 0.9
+        return jax.lax.pcast(x, others, to="varying")
+    return getattr(jax.lax, "pvary", lambda x, axis_name: x)(x, others)  # JAX before 0.9
+
+
+def _check_examples(args: tuple[Any, ...], option: str) -> None:
+    if not any(_has_examples(x) for x in jax.tree.leaves(args)):
+        raise ValueError(
+            f"{option}: no argument holds examples that could be divided. Fix: pass the batch by position, "
+            "vg(params, state, x, y), as arrays."
+        )
 
 
 def _has_examples(x: Any) -> bool:

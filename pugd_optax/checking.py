@@ -8,10 +8,23 @@ import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
+from pugd_optax._checks import check_transformation
+from pugd_optax._frameworks import EQUINOX, NNX, refuse_model
 from pugd_optax._norms import Norms, norm, widen
 from pugd_optax._watch import entered
 from pugd_optax.reevaluate import ReevaluateState
 from pugd_optax.through_logits import LogitState
+
+_SPLIT = "{split}; pugd_optax.check(tx, lambda p, *args: loss_fn({merge}, *args), params, *args)"
+_OF_MODEL = {
+    NNX: _SPLIT.format(
+        split="graphdef, params, rest = nnx.split(model, nnx.Param, ...)",
+        merge="nnx.merge(graphdef, p, rest, copy=True)",
+    ),
+    EQUINOX: _SPLIT.format(
+        split="params, static = eqx.partition(model, eqx.is_inexact_array)", merge="eqx.combine(p, static)"
+    ),
+}
 
 
 def check(
@@ -33,7 +46,7 @@ def check(
     Args:
       tx: the transformation to check, a method or a chain that contains one.
       loss_fn: `loss_fn(params, *args, **kwargs)`, a scalar, or `(scalar, aux)` with `has_aux`.
-      params: the initial parameters.
+      params: the initial parameters, a tree of arrays. For a model of Flax NNX or Equinox, the error shows the call.
       *args: the first batch and any other arguments of the loss.
       has_aux: whether `loss_fn` returns auxiliary output.
       extra_args: further extra arguments of `tx.update`, such as `labels` for `pugd_optax.lpg`.
@@ -53,6 +66,8 @@ def check(
       ...
       ValueError: tx has an optimizer before the method: ... Fix: optax.chain(pugd_optax.sam(), optax.sgd(0.1)).
     """
+    check_transformation("tx", tx)
+    refuse_model(params, _OF_MODEL)
     tx = tx.gradient_transformation() if isinstance(tx, optax.MultiSteps) else tx
     tx, params = optax.with_extra_args_support(tx), jax.tree.map(jnp.asarray, params)
 
@@ -79,6 +94,13 @@ class _Trial(NamedTuple):
 
     def run(self) -> tuple[list[optax.Updates], list[optax.Params], optax.OptState]:
         """The gradients that entered re-evaluations, the points of evaluation, and the state afterwards."""
+        seen, points, state = self._run()
+        if _is_traced(seen):  # inside a `lax.cond`, as of `optax.apply_if_finite`
+            with jax.disable_jit():
+                seen, points, state = self._run()
+        return seen, [p for p in points if not _is_traced(p)], state
+
+    def _run(self) -> tuple[list[optax.Updates], list[optax.Params], optax.OptState]:
         seen, points = [], []
         constant = {"grad_fn": lambda p: points.append(p) or self.g, "active": True}
         token = entered.set(seen)
@@ -86,7 +108,7 @@ class _Trial(NamedTuple):
             state = self.tx.update(self.g, self.tx.init(self.params), self.params, **(constant | self.extra))[1]
         finally:
             entered.reset(token)
-        return seen, [p for p in points if not _is_traced(p)], state
+        return seen, points, state
 
     def distance(self) -> float:
         """How far from the parameters the method evaluates the gradient."""

@@ -42,7 +42,7 @@ class PerturbedValueAndGrad:
         """Value at `model`, perturbed gradient and next state; see `filter_value_and_grad`."""
         params, static = eqx.partition(model, eqx.is_inexact_array)
 
-        whole = {i: arg for i, arg in enumerate(args) if isinstance(arg, eqx.Module | eqx.nn.State)}
+        whole = {i: arg for i, arg in enumerate(args) if _holds_modules(arg)}
         batch = [arg for i, arg in enumerate(args) if i not in whole]
 
         def loss_fn(params: Any, *batch: Any) -> Any:
@@ -76,13 +76,13 @@ def filter_value_and_grad(
 
     Args:
       loss_fn: `loss_fn(model, *args, **kwargs)` returns a scalar, or `(scalar, aux)` with `has_aux`.
-      tx: a transformation of this package, or a chain that starts with one.
+      tx: a transformation of this package, or a chain that starts with one, without the optimizer.
       has_aux: whether `loss_fn` returns auxiliary output.
       axis_name: the mesh axis over which the batch is split; this and the following as in `pugd_optax.value_and_grad`.
       perturb: with `axis_name`, whether the gradient of each device's own examples, `"local"`, or of all examples,
         `"global"`, perturbs.
-      groups: m, the number of groups, each of which perturbs with its own gradient (m-sharpness). The batch is `*args`
-        except modules and `eqx.nn.State`s.
+      groups: m, the number of groups, each of which perturbs with its own gradient (m-sharpness). The batch is every
+        argument in `*args` without modules and `eqx.nn.State`s.
       second_batch: share in (0, 1] of the batch that is used for the second gradient.
       aux_reduce: how auxiliary output is combined over groups and devices: `"mean"`, `"sum"`, or `"first"`, which suits
         an `eqx.nn.State` with flags. With groups, auxiliary output may contain only arrays.
@@ -121,6 +121,11 @@ def filter_value_and_grad(
       Kidger and Garcia, Equinox: neural networks in JAX via callable PyTrees and filtered transformations,
       https://arxiv.org/abs/2111.00254
     """
-    check_options(perturb, groups, second_batch, aux_reduce)
+    check_options(tx, perturb, groups, second_batch, aux_reduce)
     options = (("axis_name", axis_name), ("perturb", perturb), ("groups", groups), ("second_batch", second_batch))
     return PerturbedValueAndGrad(loss_fn, optax.with_extra_args_support(tx), has_aux, aux_reduce, options)
+
+
+def _holds_modules(arg: Any) -> bool:
+    is_module = lambda x: isinstance(x, eqx.Module | eqx.nn.State)
+    return any(is_module(x) for x in jax.tree.leaves(arg, is_leaf=is_module))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from pugd_optax._checks import difference
 from pugd_optax._frameworks import explained, refuse_model
 from pugd_optax._parts import (
     Perturb,
@@ -55,8 +56,12 @@ class PerturbedValueAndGrad:
         alone = self.axis_name is None or self.perturb == "global"
         if not alone:
             params, state = varying((params, state), self.axis_name)
-        extra = self._of_the_batch(dict(extra_args or {})) | {"active": active}
-        results = [self._step(params, state, part, kwargs, extra) for part in split(args, self.groups)]
+        extra = self._of_the_batch(_further(extra_args)) | {"active": active}
+        try:
+            results = [self._step(params, state, part, kwargs, extra) for part in split(args, self.groups)]
+        except Exception as error:
+            _check_state(state, jax.eval_shape(self.tx.init, params), error)
+            raise
         if self.groups == 1 and self.axis_name is None:
             return results[0]
         how = ways(*results[0], has_aux=self.has_aux, aux_reduce=self.aux_reduce)
@@ -119,7 +124,7 @@ def value_and_grad(
     Args:
       loss_fn: `loss_fn(params, *args, **kwargs)` returns a scalar, or `(scalar, aux)` with `has_aux`. It averages over
         the examples it is given.
-      tx: a transformation of this package, or a chain that starts with one.
+      tx: a transformation of this package, or a chain that starts with one, without the optimizer.
       has_aux: whether `loss_fn` returns auxiliary output.
       axis_name: inside `shard_map` or `pmap`, the mesh axis over which the batch is split. Value, gradient and state
         are averaged over it and equal on every device. Gates that read the gradient are not supported with
@@ -148,8 +153,9 @@ def value_and_grad(
       complex parameters follow `jax.grad`.
 
     Raises:
-      ValueError, TypeError: if an argument is out of its range; in a call, if m does not divide the examples, or a
-        method reads a `logits_fn` or `losses_fn` of the whole batch where a part of it is asked for.
+      ValueError, TypeError: if an argument is out of its range; in a call, if `state` is not that of the method, if m
+        does not divide the examples or there are none among `args`, or if a method reads a `logits_fn` or `losses_fn`
+        of the whole batch where a part of it is asked for.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, pugd_optax
@@ -167,7 +173,28 @@ def value_and_grad(
     References:
       m-sharpness: Foret et al., https://arxiv.org/abs/2010.01412, section 4.1
     """
-    check_options(perturb, groups, second_batch, aux_reduce)
+    check_options(tx, perturb, groups, second_batch, aux_reduce)
     return PerturbedValueAndGrad(
         loss_fn, optax.with_extra_args_support(tx), has_aux, axis_name, perturb, groups, second_batch, aux_reduce
     )
+
+
+def _further(extra_args: Mapping[str, Any] | None) -> dict[str, Any]:
+    """`extra_args`, if none of them is an argument that `value_and_grad` passes itself."""
+    extra = dict(extra_args or {})
+    for name, remedy in (
+        ("active", f"active={extra.get('active')}, an argument of its own"),
+        ("grad_fn", "leave it out, the second gradient is that of loss_fn"),
+    ):
+        if name in extra:
+            raise TypeError(f"extra_args has {name!r}: expected further arguments of tx.update. Fix: {remedy}.")
+    return extra
+
+
+def _check_state(state: Any, expected: Any, error: Exception) -> None:
+    """Attribute an error to `state` if that is not the state of the method."""
+    if jax.tree.structure(state) != jax.tree.structure(expected):
+        raise ValueError(
+            f"state {difference(state, 'the result of init', expected)}. Fix: pass it second, value, grads, state = "
+            "vg(params, state, *args), with state = vg.init(...) before the first step."
+        ) from error

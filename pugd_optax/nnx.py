@@ -53,13 +53,14 @@ class PerturbedValueAndGrad:
             again = [copies[1][i] if i in modules else next(examples) for i in range(len(args))]
             out = self.loss_fn(copies[0], *again, **copies[2])
             loss, aux = out if self.has_aux else (out, None)
-            return loss, (aux, _metrics(jnp.subtract, _split(copies, self._of_model)[1][1], moving))
+            moved = _metrics(jnp.subtract, _split(copies, self._of_model)[1][1], moving)
+            return loss, (aux, nnx.split_state(moved, nnx.metrics.MetricState, _is_float, ...))
 
-        reduce = (self.aux_reduce, jax.tree.map(_way, moving, is_leaf=_is_variable))
+        reduce = (self.aux_reduce, ("sum", "mean", "first"))
         vg = functional.value_and_grad(loss_fn, self.tx, has_aux=True, aux_reduce=reduce, **dict(self.options))
         pure = nnx.to_pure_dict(params[0])
         (loss, (aux, moved)), grads, state = vg(pure, state, *batch, active=active, extra_args=extra_args)
-        nnx.update(live, _metrics(jnp.add, moved, moving))
+        nnx.update(live, _metrics(jnp.add, nnx.merge_state(*moved), moving))
         grads = jax.tree.unflatten(jax.tree.structure(params[0]), jax.tree.leaves(grads))
         return (loss, aux) if self.has_aux else loss, grads, state
 
@@ -137,7 +138,7 @@ def value_and_grad(
     argnum, wrt = (argnums.argnum, argnums.filter) if isinstance(argnums, nnx.DiffState) else (argnums, nnx.Param)
     if argnum != 0:
         raise ValueError(f"argnums={argnums}: expected the model to come first. Fix: loss_fn(model, *args), argnums=0.")
-    check_options(perturb, groups, second_batch, aux_reduce)
+    check_options(tx, perturb, groups, second_batch, aux_reduce)
     options = (("axis_name", axis_name), ("perturb", perturb), ("groups", groups), ("second_batch", second_batch))
     predicate = nnx.filterlib.to_predicate(wrt)
     return PerturbedValueAndGrad(loss_fn, optax.with_extra_args_support(tx), has_aux, predicate, aux_reduce, options)
@@ -158,12 +159,9 @@ def _holds_variables(arg: Any) -> bool:
     return any(is_node(x) for x in jax.tree.leaves(arg, is_leaf=is_node))
 
 
-def _way(variable: nnx.Variable) -> str:
-    """How a variable changed by the loss is combined over groups and devices."""
-    if isinstance(variable, nnx.metrics.MetricState):
-        return "sum"
-    floats = [jnp.issubdtype(jnp.result_type(x), jnp.inexact) for x in jax.tree.leaves(variable)]
-    return "mean" if all(floats) else "first"
+def _is_float(path: tuple[Any, ...], variable: Any) -> bool:
+    del path
+    return all(jnp.issubdtype(jnp.result_type(x), jnp.inexact) for x in jax.tree.leaves(variable))
 
 
 def _metrics(move: Callable[..., Any], moved: Any, before: Any) -> Any:

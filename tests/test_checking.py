@@ -33,8 +33,9 @@ def test_every_method_passes_first_in_a_chain(name):
         (optax.chain(optax.clip_by_global_norm(1.0), pugd_optax.pugd(), SGD), r"length 10 to 1, .*put it after"),
         (optax.chain(optax.add_decayed_weights(0.5), pugd_optax.asam(), SGD), r"before the method.*put it after"),
         (optax.MultiSteps(optax.chain(pugd_optax.sam(), SGD), 4), r"inside optax.MultiSteps.*Fix: optax.chain"),
+        (optax.apply_if_finite(optax.chain(SGD, pugd_optax.sam()), 3), r"an optimizer before the method"),
     ],
-    ids=["sgd", "adamw", "clip", "decay", "MultiSteps"],
+    ids=["sgd", "adamw", "clip", "decay", "MultiSteps", "apply_if_finite"],
 )
 def test_what_is_in_the_wrong_order_is_named(tx, message):
     with pytest.raises(ValueError, match=message):

@@ -171,6 +171,16 @@ def test_local_perturbation_averages_once(problem, mesh):
     assert found == 1 or (jax.__version_info__ < (0, 9) and found == 2 + len(jax.tree.leaves(params)))
 
 
+def test_parameters_may_already_be_marked_as_varying(problem, mesh):
+    params, x, y = problem
+    vg = pugd_optax.value_and_grad(loss_fn, pugd_optax.sam(0.3), axis_name="data")
+    mark = lambda p: jax.tree.map(lambda w: jax.lax.pcast(w, "data", to="varying"), p)
+    specs = {"mesh": mesh, "in_specs": (P(), P(), P("data"), P("data")), "out_specs": P()}
+    expected = jax.jit(jax.shard_map(vg, **specs))(params, vg.init(params), x, y)
+    marked = jax.shard_map(lambda p, *rest: vg(mark(p), *rest), **specs)
+    assert_close(jax.jit(marked)(params, vg.init(params), x, y), expected)
+
+
 def mean_gradient(params, x, y, groups):
     """The mean of SAM's gradients of the groups, each with its own perturbation."""
     tx = pugd_optax.sam(0.3)

@@ -97,6 +97,18 @@ def test_parts_of_the_batch_perturb_apart(where):
     assert_close(grads, expected)
 
 
+def test_modules_in_containers_are_not_split():
+    """A teacher in a tuple is not part of the batch."""
+    teacher = eqx.nn.MLP(3, 4, 8, 1, key=jax.random.key(7))
+
+    def loss_fn(model, teachers, x):
+        return jnp.mean((jax.vmap(model)(x) - jax.vmap(teachers[0])(x)[:, 3:]) ** 2)
+
+    alone = lambda groups: pugd_optax.equinox.filter_value_and_grad(loss_fn, SAM, groups=groups)
+    loss, _, _ = alone(2)(MODEL, SAM.init(PARAMS), (teacher,), X)
+    np.testing.assert_allclose(loss, loss_fn(MODEL, (teacher,), X), rtol=1e-6)
+
+
 def test_the_second_gradient_may_be_of_a_part_of_the_batch():
     vg = pugd_optax.equinox.filter_value_and_grad(loss_fn, SAM, second_batch=0.5)
     _, grads, _ = vg(MODEL, vg.init(MODEL), X, Y)

@@ -42,3 +42,14 @@ def test_created_variables_are_those_of_the_first_pass(steps):
     plain = Recording(nnx.Rngs(0))
     np.testing.assert_allclose(loss, loss_fn(plain, X), rtol=1e-6)
     np.testing.assert_allclose(model.h[...], plain.h[...], rtol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_created_variables_are_averaged_over_groups(steps):
+    model = Recording(nnx.Rngs(0))
+    halves = 0.5 * (model.layer(X[:4]) + model.layer(X[4:]))
+    vg = pugd_optax.nnx.value_and_grad(loss_fn, pugd_optax.sam(radius=0.3), groups=2)
+    state, step = vg.init(model), nnx.jit(vg)
+    for _ in range(steps):
+        _, _, state = step(model, state, X)
+    np.testing.assert_allclose(model.h[...], halves, rtol=1e-5, atol=1e-6)

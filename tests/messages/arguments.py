@@ -44,7 +44,12 @@ ARGUMENTS = [
     Case(lambda: value_and_grad(jnp.sum, methods.sam(), perturb="all"), "perturb", "'all'", "'local' or 'global'"),
     Case(lambda: value_and_grad(jnp.sum, methods.sam(), second_batch=0), "second_batch", "0", "Fix: a share"),
     Case(lambda: value_and_grad(jnp.sum, methods.sam(), aux_reduce="max"), "aux_reduce", "'max'", "'mean', 'sum'"),
-    Case(lambda: grouped(jnp.ones(2), (), jnp.ones((5, 2))), "groups", "2", "Fix: a number that divides the batch"),
+    Case(
+        lambda: grouped(jnp.ones(2), grouped.init(()), jnp.ones((5, 2))),
+        "groups",
+        "2",
+        "Fix: a number that divides the batch",
+    ),
     Case(
         lambda: given_logits(methods.lpg(3), groups=2),
         "logits_fn",

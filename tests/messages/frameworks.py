@@ -49,6 +49,8 @@ def train_state(**given):
     state.apply_gradients(grads=W, **given)
 
 
+DROPOUT, RNGS = nnx.Sequential(nnx.Dropout(0.5), nnx.Linear(3, 1, rngs=nnx.Rngs(0))), nnx.Rngs(1)
+OWN_DROPOUT = nnx.Sequential(nnx.Dropout(0.5, rngs=nnx.Rngs(1)), nnx.Linear(3, 1, rngs=nnx.Rngs(0)))
 MLP = eqx.nn.MLP(3, 1, 4, 1, key=jax.random.key(0))
 MLP_PARAMS = eqx.filter(MLP, eqx.is_inexact_array)
 
@@ -84,6 +86,26 @@ FRAMEWORKS = [
         "params",
         "Linear of flax.nnx",
         "Fix: loss, grads, state = pugd_optax.nnx.value_and_grad(loss_fn, tx)(model, state, *args)",
+    ),
+    Case(
+        lambda: (vg := pugd_optax.nnx.value_and_grad(lambda m: nnx_loss(m, RNGS), methods.sam()))(
+            DROPOUT, vg.init(DROPOUT)
+        ),
+        "loss_fn",
+        "random counters",
+        "Fix: pass its module to loss_fn among *args",
+    ),
+    Case(
+        lambda: pugd_optax.check(methods.sam(), lambda model: jnp.sum(jax.vmap(model)(X)), MLP),
+        "params",
+        "MLP of equinox",
+        "Fix: params, static = eqx.partition(model, eqx.is_inexact_array); pugd_optax.check(tx, lambda p,",
+    ),
+    Case(
+        lambda: pugd_optax.check(methods.sam(), lambda model: nnx_loss(model, None), OWN_DROPOUT),
+        "params",
+        "Sequential of flax.nnx",
+        "Fix: graphdef, params, rest = nnx.split(model, nnx.Param, ...); pugd_optax.check(tx, lambda p, *args: loss_fn",
     ),
     Case(lambda: train_state(), "grad_fn", "needs", "pugd_optax.linen.TrainState"),
     Case(lambda: train_state(grad_fn=lambda p: p, parms=W), "parms", "not a field", "Fix: params="),

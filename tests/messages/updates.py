@@ -7,10 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pugd_optax import methods, per_example, schedules, timing
+from pugd_optax import check, methods, per_example, schedules, timing, value_and_grad
 from pugd_optax.ascents import scale_by_abs_params
 from tests.messages.given import LABELS, LOGITS, W, X, step
 from tests.raises import Case
+
+summed = lambda p, x: jnp.sum(p["a"] * x)
+plain = value_and_grad(summed, methods.sam())
 
 UPDATES = [
     Case(lambda: step(methods.sam()), "grad_fn", "needs", "Fix: tx.update(grads, state, params, grad_fn="),
@@ -122,6 +125,44 @@ UPDATES = [
         "group_size",
         "3",
         "Fix: a divisor of the batch size",
+    ),
+    Case(lambda: step(methods.sam(), grad_fn=W), "grad_fn", "a dict", "Fix: grad_fn=lambda p: jax.grad(loss_fn)("),
+    Case(lambda: step(methods.sam(), value_fn=1.0), "value_fn", "a float", "Fix: value_fn=lambda p: loss_fn(p, batch)"),
+    Case(lambda: plain(W, W["a"]), "state", "no .step, .active, .radius", "Fix: pass it second"),
+    Case(lambda: plain(plain.init(W), W, W["a"]), "state", "no .step", "with state = vg.init(...)"),
+    Case(lambda: jax.jit(plain)(W, optax.sgd(0.1).init(W), W["a"]), "state", "no .step", "Fix: pass it second"),
+    Case(
+        lambda: plain(W, plain.init(W), W["a"], extra_args={"active": False}),
+        "extra_args",
+        "'active'",
+        "Fix: active=False, an argument of its own",
+    ),
+    Case(
+        lambda: plain(W, plain.init(W), W["a"], extra_args={"grad_fn": jax.grad(summed)}),
+        "extra_args",
+        "'grad_fn'",
+        "Fix: leave it out",
+    ),
+    Case(
+        lambda: value_and_grad(summed, methods.sam(), groups=2)(W, plain.init(W), x=W["a"]),
+        "groups",
+        "2",
+        "Fix: pass the batch by position",
+    ),
+    Case(
+        lambda: value_and_grad(summed, methods.sam(), second_batch=0.5)(W, plain.init(W), x=W["a"]),
+        "second_batch",
+        "0.5",
+        "Fix: pass the batch by position",
+    ),
+    Case(lambda: value_and_grad(summed, methods.sam), "tx", "function sam", "Fix: call the method, pugd_optax.sam("),
+    Case(lambda: check(methods.sam, summed, W, 1.0), "tx", "function sam", "Fix: call the method"),
+    Case(lambda: value_and_grad(methods.sam(), summed), "tx", "function <lambda>", "Fix: call the method"),
+    Case(
+        lambda: step(optax.inject_hyperparams(methods.sam)(0.1, mask=lambda params: params), grad_fn=lambda p: p),
+        "mask",
+        "no ['a'], ['b'], which params has",
+        "Fix: mask=lambda params: jax.tree.map(lambda w: w.ndim > 1, params); static_args=('mask',) in inject_",
     ),
     Case(
         lambda: per_example.ghost(lambda p: abs(X @ p["w"]), {"w": jnp.ones(3, jnp.complex64)}),
