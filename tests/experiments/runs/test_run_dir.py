@@ -57,6 +57,16 @@ def test_devices_that_perturb_by_themselves_are_counted(tmp_path):
         run_dir.complete(folder, dataclasses.replace(config, devices=every // 2))
 
 
+@pytest.mark.parametrize("newer", [0, 1])
+def test_a_setting_that_only_a_newer_version_knows_keeps_runs_apart(newer, tmp_path):
+    folders = [made(tmp_path, BASE, seed) for seed in (0, 1)]
+    about = json.loads((folders[newer] / "run.json").read_text())
+    about["config"]["novelty"] = 0.5
+    (folders[newer] / "run.json").write_text(json.dumps(about))
+    with pytest.raises(UsageError, match=r"seed1: has another novelty than .*seed0"):
+        rows.groups(run_dir.read(tmp_path))
+
+
 def without(folder, setting):
     """Remove a setting from the record of a run, as if the run were older than the setting."""
     about = json.loads((folder / "run.json").read_text())
