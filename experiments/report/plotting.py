@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.files import replacing
+
 DPI = 160
 STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -78,10 +80,10 @@ def method_of(label: str) -> str | None:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write the figure. Letters missing in all fonts become boxes, without a warning."""
-    with warnings.catch_warnings():
+    """Write the figure atomically. Letters missing in all fonts become boxes, without a warning."""
+    with warnings.catch_warnings(), replacing(path) as part:
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
-        figure.savefig(path, dpi=DPI)
+        figure.savefig(part, dpi=DPI, format=path.suffix.removeprefix("."))
 
 
 def plain(text: str) -> str:

@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 
 import pugd_optax
 from experiments.report import course, curves, rows
-from experiments.report.plotting import METHODS, styles
+from experiments.report.plotting import METHODS, save, styles
 from experiments.runs.run_dir import Run
 
 CONFIG = {"dataset": "digits", "model": "mlp", "train_size": None, "noise": "none", "imbalance": "none"}
@@ -113,3 +113,15 @@ def test_the_legend_names_the_methods_of_every_setting_each_with_its_line(figure
             if not str(shown.get_label()).startswith("_"):
                 of_label.setdefault(shown.get_label(), set()).add((shown.get_color(), shown.get_linestyle()))
     assert all(len(looks) == 1 for looks in of_label.values())
+
+
+def test_a_figure_that_cannot_be_written_leaves_the_one_before_it(tmp_path):
+    class Full:
+        def savefig(self, path, **how):
+            Path(path).write_text("half a")
+            raise OSError("No space left on device")
+
+    (tmp_path / "figure.png").write_text("before")
+    with pytest.raises(OSError, match="No space left"):
+        save(Full(), tmp_path / "figure.png")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("figure.png", "before")]
