@@ -2,10 +2,12 @@
 
 import contextlib
 import io
+from pathlib import Path
 
 import pytest
 
 from experiments.cli.main import main
+from experiments.cli.options import train_config
 from experiments.config.errors import UsageError
 from experiments.config.parse import parse
 from experiments.config.schema import Config
@@ -38,3 +40,12 @@ def test_help_names_its_command_and_introduces_it(command, word, capsys):
 def test_an_error_has_no_frame_where_it_would_be_of_dashes():
     with contextlib.redirect_stdout(io.StringIO()), pytest.raises(UsageError, match=r"^[^-].*--epochs.*[^-]$"):
         parse(Config, ["--epochs", "many"], "train")
+
+
+@pytest.mark.parametrize("dataset", ["npz:../../mine.npz", "npz:/tmp/a b.npz", "tfds:imagenet_resized/64x64"])
+def test_the_default_folder_is_in_runs_whatever_the_data_set_is_called(dataset):
+    out = train_config(["--dataset", dataset]).out
+    assert out is not None
+    assert out.parent == Path("runs")
+    assert out.resolve().parent == Path("runs").resolve()
+    assert ":" not in out.name
