@@ -241,7 +241,7 @@ def test_rows_are_in_the_order_asked_for_whichever_run_begins_first(tmp_path, mo
 def test_help_explains_the_grammar(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["sweep", "--help"])
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     assert "several values separated by commas" in said
     assert "--stop-on-failure" in said
     assert "--method.radius cosine:2.0:0.0" in said
