@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import jax
 
+from experiments.config.errors import UsageError
 from experiments.config.schema import Config
 from experiments.runs.memory import keep_freed
 from experiments.training.side_by_side import cores
@@ -31,12 +32,18 @@ def devices(configs: Sequence[Config], count: int) -> int:
 
     Several runs are trained side by side, each on one device. If the cores do not divide the batch, fewer are used.
 
+    Raises:
+      UsageError: if more are requested than a batch has examples.
+
     Example:
       >>> devices([Config(batch=128)], 4), devices([Config(batch=50)], 4), devices([Config(seeds=3)], 4)
       (4, 2, 1)
     """
     asked = [config.devices for config in configs if config.devices]
     first = configs[0]
+    for config in configs:
+        if (config.devices or 1) > config.batch:  # each is a thread; tens of thousands would abort the process
+            raise UsageError(f"--devices {config.devices}: more than the {config.batch} examples of --batch")
     if asked or first.distributed or first.parallel != "jit" or sum(config.seeds for config in configs) > 1:
         return max(asked, default=1)
     return max(n for n in range(1, count + 1) if first.batch % (n * first.accumulate) == 0 or n == 1)

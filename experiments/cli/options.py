@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import inspect
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -59,13 +60,14 @@ def train_config(argv: Sequence[str], command: str = "train", about: str | None 
         about += f"\n\nNames, with the arguments that they take:\n\n{listing()}"
     config = parse(Config, plain, command, start, about=about, also=("--method.OPTION", "--optimizer.OPTION"))
     folder = os.environ.get("PUGD_DATA_DIR")
+    name = f"{config.dataset}-{config.model}-{config.method}"
     time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     return dataclasses.replace(
         config,
         method_options=_options("method", given, start, config),
         optimizer_options=_options("optimizer", given, start, config),
         data_dir=config.data_dir or (Path(folder) if folder else None),
-        out=config.out or Path("runs") / f"{time}-{config.dataset}-{config.model}-{config.method}",
+        out=config.out or Path("runs") / re.sub(r"[^\w.=+-]+", "_", f"{time}-{name}"),  # a data set may be a path
     )
 
 

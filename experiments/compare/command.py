@@ -14,7 +14,7 @@ from experiments.claims.study import outcome_of
 from experiments.claims.workspace import Workspace
 from experiments.compare import page
 from experiments.compare.tasks import Scale, contestants, tasks
-from experiments.config.errors import UsageError
+from experiments.config.errors import UsageError, first_line
 from experiments.files import write_json
 from experiments.runs.environment import environment
 from experiments.runs.run_dir import refuse_unwritable
@@ -46,7 +46,11 @@ def main(options: Options, console: Console) -> None:
         write_json(path, _measured(options, console))
     if not path.exists():
         raise UsageError(f"--out {options.out}: holds no compare.json; run `compare` first or name another folder")
-    written = page.write(json.loads(path.read_text(), parse_constant=float), options.out)
+    try:
+        written = page.write(json.loads(path.read_text(), parse_constant=float), options.out)
+    except (ValueError, LookupError, TypeError, StopIteration) as error:
+        what = f"{path}: no numbers of `compare` ({type(error).__name__}: {first_line(error)})"
+        raise UsageError(f"{what}; run `compare` again") from error
     console.print(f"written to {written}", soft_wrap=True)
 
 

@@ -2,8 +2,11 @@
 
 import contextlib
 import dataclasses
+import inspect
 import io
 import re
+import shutil
+import textwrap
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -34,6 +37,7 @@ def parse(
       also: options that are read elsewhere, for suggestions.
     """
     said = io.StringIO()
+    about = _wrapped(inspect.cleandoc(kind.__doc__ or "") if about is None else about)
     words: dict[str, Any] = {"prog": f"python -m experiments {command}".rstrip(), "description": about}
     start: dict[str, Any] = {} if default is None else {"default": default}
     try:
@@ -49,6 +53,17 @@ def parse(
             f"unknown option {unknown[0]!r}{did_you_mean(unknown[0], [*known, *also])}; --help lists them all"
         )
     return made
+
+
+def _wrapped(about: str) -> str:
+    """The beginning of the help, wrapped between words, which the parser does for options alone.
+
+    It joins lines that begin with a letter to the one before, but not those that are indented.
+    """
+    width = max(40, shutil.get_terminal_size().columns)
+    joined = re.sub(r"(?<=\S)\n(?=[^\W\d_]|`|--[\w.]+ )", " ", about)  # a list has a line for each `--option:`
+    wrap = textwrap.TextWrapper(width, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
+    return "\n".join(map(wrap.fill, joined.split("\n")))
 
 
 def _one_line(box: str) -> str:

@@ -118,7 +118,7 @@ class Config:
     """How devices share a batch. jit: the perturbation is that of the whole batch. shard_map and pmap: each device
     perturbs with the gradient of its own examples (m-sharpness), and one all-reduce per step takes the mean."""
     devices: int | None = None
-    """Number of devices. Default: all."""
+    """Number of devices. Default: all; on a CPU one per core for a single run under jit, otherwise one."""
     distributed: bool = False
     """Train together with the other processes of this job: SLURM, Kubernetes, TPU pods, or by JAX_COORDINATOR_ADDRESS,
     JAX_NUM_PROCESSES and JAX_PROCESS_ID."""

@@ -37,6 +37,8 @@ MODELS: dict[str, Callable[..., nnx.Module]] = {
     "mlp": MLP,
 }
 SQUARE = ("vit_micro", "vit_tiny", "vit_small", "mlp")
+SMALLEST = {"fast": 8}
+"""The smallest side of an image, for models that halve it several times."""
 
 
 def constructor(
@@ -62,5 +64,7 @@ def constructor(
         raise UsageError(
             f"--model {name}: requires square images, not {height} x {width}; choose a ResNet, or pad them"
         )
+    if min(height, width) < (side := SMALLEST.get(name, 1)):
+        raise UsageError(f"--model {name}: requires images of at least {side} x {side} pixels, not {height} x {width}")
     settings = {"channels": channels, "num_classes": num_classes, "image_size": height}
     return lambda rngs: make(**settings, norm=pick("norm", norm, NORMS), dtype=jnp.dtype(dtype), rngs=rngs)

@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from experiments.report.plotting import GRID, STYLE, plain, save, styles
+from experiments.report.plotting import GRID, STYLE, legend, plain, save, styles_of
 from experiments.report.rows import title
 from experiments.report.stats import interval
 from experiments.runs.run_dir import Run
@@ -45,15 +45,12 @@ def draw(groups: dict[str, Methods], path: Path) -> Path:
     with plt.rc_context(STYLE):
         size = (3.9 * len(names), 0.6 + 3.2 * len(groups))
         figure, axes = plt.subplots(len(groups), len(names), figsize=size, squeeze=False, layout="constrained")
+        style = styles_of(groups)
         for line, (setting, methods) in zip(axes, groups.items(), strict=True):
-            style = styles(list(methods))
             for axis, name in zip(line, names, strict=True):
                 _panel(axis, name, methods, style)
             line[0].set_ylabel(textwrap.fill(plain(title(setting, methods)), 26), fontweight="bold")
-        handles = [axis.get_legend_handles_labels() for axis in axes.flat]
-        found = {text: line for pair in handles for line, text in zip(*pair, strict=True)}
-        columns = max(1, min(5, len(found)))
-        figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=columns, frameon=False)
+        legend(figure, columns=5)
         figure.supxlabel("epoch; bands: 95 % confidence interval of the mean over seeds", fontsize=9)
         save(figure, path)
         plt.close(figure)

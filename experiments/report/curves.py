@@ -5,7 +5,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 
-from experiments.report.plotting import GRID, STYLE, plain, save, styles
+from experiments.report.plotting import GRID, STYLE, legend, plain, save, styles_of
 from experiments.report.rows import describe
 from experiments.report.stats import interval
 from experiments.runs.run_dir import Run
@@ -24,20 +24,20 @@ def draw(groups: dict[str, dict[str, list[Run]]], path: Path) -> Path:
         figure, panels = plt.subplots(
             len(groups), 2, figsize=(11, 0.6 + 3.7 * len(groups)), squeeze=False, sharey="row", layout="constrained"
         )
+        style = styles_of(groups)
         for line, (setting, methods) in zip(panels, groups.items(), strict=True):
             for panel, (key, label) in zip(line, AXES, strict=True):
-                _panel(panel, methods, key, label)
+                _panel(panel, methods, style, key, label)
             line[0].set_ylabel("validation accuracy %\nmean and 95 % confidence interval")
             line[0].set_title(plain(f"{setting}: {describe(methods)}".removeprefix(": ")), fontweight="bold")
-        handles, labels = panels[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper left", ncols=min(4, len(labels)), frameon=False)
+        legend(figure, columns=4)
         save(figure, path)
         plt.close(figure)
     return path
 
 
-def _panel(panel: Axes, methods: dict[str, list[Run]], key: str, label: str) -> None:
-    ends, lowest, style = [], 100.0, styles(list(methods))
+def _panel(panel: Axes, methods: dict[str, list[Run]], style: dict[str, tuple[str, str]], key: str, label: str) -> None:
+    ends, lowest = [], 100.0
     for title, found in methods.items():
         x = np.mean([[record[key] for record in run.metrics] for run in found], axis=0)
         y = 100 * np.array([[record["val_accuracy"] for record in run.metrics] for run in found])

@@ -8,9 +8,11 @@ which colour-blind readers can distinguish too; the other methods use other colo
 import itertools
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from experiments.files import replacing
 
 DPI = 160
 STYLE: dict[Any, Any] = {
@@ -78,15 +80,28 @@ def method_of(label: str) -> str | None:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write the figure. Letters missing in all fonts become boxes, without a warning."""
-    with warnings.catch_warnings():
+    """Write the figure atomically. Letters missing in all fonts become boxes, without a warning."""
+    with warnings.catch_warnings(), replacing(path) as part:
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font")
-        figure.savefig(path, dpi=DPI)
+        figure.savefig(part, dpi=DPI, format=path.suffix.removeprefix("."))
 
 
 def plain(text: str) -> str:
     """The text, escaped so that Matplotlib does not interpret dollar signs as formulas or hide the line."""
     return text.replace("$", r"\$").removeprefix("_")
+
+
+def legend(figure: Any, columns: int) -> None:
+    """One legend above all panels: every label once, in at most this many columns."""
+    handles = [axis.get_legend_handles_labels() for axis in figure.axes]
+    found = {text: line for pair in handles for line, text in zip(*pair, strict=True)}
+    columns = max(1, min(columns, len(found)))
+    figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=columns, frameon=False)
+
+
+def styles_of(groups: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, str]]:
+    """The colour and line style of each line in a figure with a row of panels per group: the same in every row."""
+    return styles(list(dict.fromkeys(label for labels in groups.values() for label in labels)))
 
 
 def styles(labels: Sequence[str]) -> dict[str, tuple[str, str]]:

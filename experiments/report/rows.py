@@ -37,7 +37,7 @@ def groups(found: list[Run]) -> dict[str, dict[str, list[Run]]]:
     """Runs by setting, then by title, each in the order in which they were queued.
 
     Raises:
-      UsageError: if runs of one title differ in more than their seed.
+      UsageError: if runs of one title differ in more than their seed, or not even in that.
     """
     sorted_out: dict[str, dict[str, list[Run]]] = {}
     for run in found:
@@ -45,6 +45,10 @@ def groups(found: list[Run]) -> dict[str, dict[str, list[Run]]]:
         other = differing(row[0].config, run.config) if row else []
         if other:
             what = f"{run.folder}: has another {', '.join(other)} than {row[0].folder}, in one row of the table"
+            raise UsageError(f"{what}; move one of them to another folder")
+        same = next((there.folder for there in row if there.seed == run.seed), None)
+        if same is not None:
+            what = f"{run.folder}: is seed {run.seed} of {run.title!r} again, as {same}, in one row of the table"
             raise UsageError(f"{what}; move one of them to another folder")
         row.append(run)
     return sorted_out

@@ -1,10 +1,16 @@
 """Reading and checking the records in run folders."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.config.errors import UsageError
+from experiments.config.schema import Config
+
+SCORES = ("test_accuracy", "last_test_accuracy")
+CURVES = ("gradient_evaluations", "val_accuracy")
+"""The numbers that a report cannot do without: in the result, and in every line of the metrics."""
 
 
 class Unreadable(UsageError):
@@ -103,13 +109,22 @@ def _why_unfinished(folder: Path, root: Path) -> list[str]:
 def _read_run(folder: Path, root: Path) -> Run:
     settings, result = about(folder), _read_json(folder / "result.json")
     count = settings["config"].get("epochs")
-    if not isinstance(count, int) or not isinstance(result.get("last_test_accuracy"), float | int):
+    if not isinstance(count, int) or not _numbers(result, SCORES):
         raise Unreadable(folder, f"no epochs in run.json, or no accuracy in result.json: {count}, {[*result]}")
     if len(lines(folder)) > count:
         raise Unreadable(folder, f"metrics.jsonl does not contain its epochs 1 to {count}, once each and in order")
-    group, title, config = folder.relative_to(root).parts[:-2], settings["title"], settings["config"]
+    metrics = epochs(folder, count)
+    if not all(_numbers(line, CURVES) for line in metrics):
+        raise Unreadable(folder, f"a line of metrics.jsonl lacks {' or '.join(CURVES)}")
+    group, title = folder.relative_to(root).parts[:-2], settings["title"]
+    config = dataclasses.asdict(Config()) | settings["config"]  # a run older than a setting used its default
     queued = settings.get("queued", settings["started"])
-    return Run("/".join(group), title, config, queued, settings["seed"], epochs(folder, count), result, folder)
+    return Run("/".join(group), title, config, queued, settings["seed"], metrics, result, folder)
+
+
+def _numbers(found: dict[str, Any], names: tuple[str, ...]) -> bool:
+    """Whether there are numbers of these names."""
+    return all(isinstance(found.get(name), float | int) for name in names)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

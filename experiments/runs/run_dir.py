@@ -127,7 +127,8 @@ def differing(there: dict[str, Any], asked: dict[str, Any]) -> list[str]:
     devices = there.get("devices"), asked.get("devices")
     if two["parallel"] != "jit" and None not in devices:  # None: older runs did not record it
         one["devices"], two["devices"] = devices
-    return sorted(key for key in two if one[key] != two[key])
+    # Versions may differ: a setting that only one of the runs knows is one in which they differ.
+    return sorted(key for key in one.keys() | two.keys() if one.get(key) != two.get(key))
 
 
 def identity(config: Config) -> dict[str, Any]:

@@ -107,6 +107,9 @@ def prepare(config: Config) -> Experiment:
 def _prepare(config: Config) -> Experiment:
     dataset = load(config.parts.dataset, config.data_dir, config.checksum, config.stream)
     train = split(config, dataset, config.first_seed).train
+    height, width, _ = train.images.shape[1:]
+    if config.cutout > max(height, width):
+        raise UsageError(f"--cutout {config.cutout}: larger than the images, {height} x {width} pixels")
     if config.batch > len(train.labels):
         raise UsageError(f"--batch {config.batch}: larger than the {len(train.labels)} training examples")
     net = network(config.model, train.images.shape[1:], dataset.num_classes, config.norm, config.dtype)

@@ -15,6 +15,7 @@ from experiments.config.schema import Config
 from experiments.data.pipeline import channels
 from experiments.data.split import split
 from experiments.files import write_json
+from experiments.runs.run_dir import refuse_unwritable
 from experiments.runs.state import initial
 from experiments.training.epoch import compile_steps, run_epoch
 from experiments.training.experiment import prepare
@@ -33,8 +34,9 @@ def profile(config: Config, folder: Path) -> Profile:
     """Train two epochs and trace the second; writes the trace and the numbers to the folder.
 
     Raises:
-      UsageError: if the settings are wrong.
+      UsageError: if the settings are wrong, or the folder cannot be written to.
     """
+    refuse_unwritable(folder)
     experiment, seed = prepare(config), config.first_seed
     examples = split(config, experiment.dataset, seed).train
     train, key = experiment.source(examples, channels(examples.images)), jax.random.key(seed)

@@ -107,8 +107,8 @@ def _train(
     """Train one run; returns a line if it failed with a tolerated error."""
     experiment, seed, folder, queued = turn
     if signals:
-        what = f"{experiment.config.title}, seed {seed}: {signals[0].name} before it began; --resume goes on"
-        raise Stopped(what, signals[0])
+        what = f"{experiment.config.title}, seed {seed}: {signals[0].name} before it began"
+        raise Stopped(f"{what}{trainer.continuation(experiment.config)}", signals[0])
     with held(folder):
         if _done(experiment, folder):  # by another process, meanwhile
             return ""

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from experiments.config.errors import Stopped
+from experiments.config.schema import Config
 from experiments.data.pipeline import Source, channels
 from experiments.data.split import split
 from experiments.runs import checkpoint, observer, run_dir
@@ -86,11 +87,10 @@ class Training:
             self.stop()
 
     def stop(self) -> NoReturn:
-        """End the work after a signal; where `train` or `sweep` named the folder, `--resume` goes on there."""
+        """End the work after a signal."""
         which = self.signals[0] if self.signals else signal.SIGTERM  # which another process was sent
-        config = self.experiment.config
-        later = "the same command goes on" if config.resume else "--resume goes on" if config.out else "saved"
-        raise Stopped(f"{self.name}: {which.name} at step {self.steps}; {later}", which)
+        later = continuation(self.experiment.config) or "; saved"
+        raise Stopped(f"{self.name}: {which.name} at step {self.steps}{later}", which)
 
     def _end_epoch(self) -> None:
         """Evaluate on the validation examples and write a line of metrics."""
@@ -150,6 +150,11 @@ class Training:
             return any_process(bool(self.signals) or self._late())
 
         return pause
+
+
+def continuation(config: Config) -> str:
+    """What continues stopped work, for messages: `--resume` where `train` or `sweep` named the folder, or nothing."""
+    return "; the same command goes on" if config.resume else "; --resume goes on" if config.out else ""
 
 
 def run(experiment: Experiment, seed: int, folder: Path, report: Reporter = silent, queued: str = "") -> dict[str, Any]:

@@ -8,6 +8,7 @@ import pytest
 
 from experiments.cli import cpu
 from experiments.cli.cpu import devices
+from experiments.config.errors import UsageError
 from experiments.config.schema import Config
 
 
@@ -27,6 +28,11 @@ from experiments.config.schema import Config
 )
 def test_devices_of_the_cpu(configs, count, expected):
     assert devices(configs, count) == expected
+
+
+def test_more_devices_than_examples_of_a_batch_are_refused_before_they_are_made():
+    with pytest.raises(UsageError, match="--devices 100000: more than the 50 examples of --batch"):
+        devices([Config(seeds=2), Config(batch=50, devices=100_000)], 4)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from rich.console import Console
 import pugd_optax.methods
 from experiments.claims.setting import Setting, at
 from experiments.claims.variants import method
+from experiments.cli.main import main
 from experiments.compare import command, page
 from experiments.compare.ranks import ranks
 from experiments.compare.tasks import _TASKS, contestants, tasks, within_budget
@@ -115,3 +116,12 @@ def test_a_run_that_diverged_does_not_hide_the_cost_of_the_others(tmp_path):
 def test_a_report_without_numbers_is_told(tmp_path):
     with pytest.raises(UsageError, match="holds no compare"):
         command.main(command.Options(report=True, out=tmp_path), Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"tasks": {}}', '{"tasks": {"one": {"none": {}}}}'])
+def test_numbers_that_are_damaged_are_one_line(content, tmp_path, capsys):
+    (tmp_path / "compare.json").write_text(content)
+    assert main(["compare", "--report", "--out", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {tmp_path}/compare.json: ")
+    assert said.count("\n") == 1

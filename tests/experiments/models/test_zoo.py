@@ -131,3 +131,8 @@ def test_halving_is_maximum_pooling_and_its_gradient(size):
 def test_unknown_models_and_norms():
     with pytest.raises(UsageError, match="did you mean 'resnet8'"):
         constructor("restnet8", image_shape=(8, 8, 1), num_classes=10)
+
+
+def test_an_image_that_cannot_be_halved_three_times_is_refused_by_name():
+    with pytest.raises(UsageError, match=r"--model fast: .*at least 8 x 8 pixels, not 7 x 9"):
+        constructor("fast", image_shape=(7, 9, 3), num_classes=10)

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from matplotlib import pyplot as plt
 
 import pugd_optax
 from experiments.report import course, curves, rows
-from experiments.report.plotting import METHODS, styles
+from experiments.report.plotting import METHODS, save, styles
 from experiments.runs.run_dir import Run
 
 CONFIG = {"dataset": "digits", "model": "mlp", "train_size": None, "noise": "none", "imbalance": "none"}
@@ -27,7 +28,7 @@ def test_the_band_is_the_interval_of_the_table():
     (row,) = rows.rows({"SGD": found})
     with plt.ioff():
         canvas, panel = plt.subplots()
-        curves._panel(panel, {"SGD": found}, "epoch", "epoch")
+        curves._panel(panel, {"SGD": found}, styles(["SGD"]), "epoch", "epoch")
         corners = np.asarray(panel.collections[0].get_paths()[0].vertices)
         plt.close(canvas)
     ends = corners[corners[:, 0] == 2, 1]
@@ -90,3 +91,37 @@ def test_a_radius_is_drawn_where_there_was_one(tmp_path):
     epochs, radii = course.series(found, lambda line: line["radius"])
     np.testing.assert_array_equal(epochs, [1, 2, 3])
     np.testing.assert_array_equal(radii, [[np.nan, 0.1, 0.2]])
+
+
+@pytest.mark.parametrize("figure", [curves, course])
+def test_the_legend_names_the_methods_of_every_setting_each_with_its_line(figure, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(figure, "save", lambda made, path: drawn.append(made))
+    whole = lambda title: run(0, [0.5, 0.9])._replace(title=title, metrics=lines([(0.1, 1.0), (0.1, 1.0)]))
+    first, second = ("pugd(radius=1)",), ("sgd", "pugd(radius=2)", "pugd(radius=1)")
+    for line in (full := [whole(title) for title in second]):
+        for i, record in enumerate(line.metrics):
+            record |= {"val_accuracy": 0.5, "gradient_evaluations": i + 1}
+    by_title = dict(zip(second, full, strict=True))
+    groups = {name: {title: [by_title[title]] for title in titles} for name, titles in (("a", first), ("b", second))}
+    figure.draw(groups, tmp_path / "figure.png")
+    (legend,) = drawn[0].legends
+    assert {text.get_text() for text in legend.get_texts()} == set(second)
+    of_label = {}
+    for axis in drawn[0].axes:
+        for shown in axis.lines:
+            if not str(shown.get_label()).startswith("_"):
+                of_label.setdefault(shown.get_label(), set()).add((shown.get_color(), shown.get_linestyle()))
+    assert all(len(looks) == 1 for looks in of_label.values())
+
+
+def test_a_figure_that_cannot_be_written_leaves_the_one_before_it(tmp_path):
+    class Full:
+        def savefig(self, path, **how):
+            Path(path).write_text("half a")
+            raise OSError("No space left on device")
+
+    (tmp_path / "figure.png").write_text("before")
+    with pytest.raises(OSError, match="No space left"):
+        save(Full(), tmp_path / "figure.png")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("figure.png", "before")]

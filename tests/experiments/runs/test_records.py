@@ -7,7 +7,7 @@ import pytest
 from experiments.config.errors import UsageError
 from experiments.runs import records, run_dir
 from experiments.runs.records import Unreadable
-from tests.experiments.runs.test_run_dir import BASE, made
+from tests.experiments.runs.test_run_dir import BASE, made, without
 
 BROKEN = {
     "cut": lambda raw: raw[: len(raw) // 2],
@@ -59,6 +59,26 @@ def test_a_run_that_failed_before_its_settings_were_written_is_listed(tmp_path):
     made(tmp_path, BASE, 0)
     run_dir.fail(run_dir.folder_of(tmp_path, BASE, 1), UsageError("no example of class 4"))
     assert records.unfinished(tmp_path) == ["none/seed1: no example of class 4"]
+
+
+@pytest.mark.parametrize(
+    ("name", "lost"), [("result.json", "test_accuracy"), ("metrics.jsonl", "val_accuracy"), ("metrics.jsonl", "epoch")]
+)
+def test_a_record_without_a_number_of_the_report_is_one_line(name, lost, tmp_path):
+    made(tmp_path, BASE, 0)
+    folder = made(tmp_path, BASE, 1)
+    text = (folder / name).read_text()
+    (folder / name).write_text(text.replace(f'"{lost}"', '"another"'))
+    assert [run.seed for run in records.read(tmp_path)] == [0]
+    (line,) = records.unfinished(tmp_path)
+    assert line.startswith(f"{folder}: not a readable run (")
+
+
+def test_a_run_that_is_older_than_a_setting_has_its_default(tmp_path):
+    folder = made(tmp_path, BASE, 0)
+    without(folder, "imbalance")
+    (run,) = records.read(tmp_path)
+    assert run.config["imbalance"] == "none"
 
 
 @pytest.mark.parametrize("line", [b'{"epoch": 2, "val', b"\0\0\0\0", b"\xff", b"[2]", b'{"epoch": 3}', b""])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import pytest
@@ -55,6 +56,25 @@ def test_devices_that_perturb_by_themselves_are_counted(tmp_path):
     assert run_dir.complete(folder, dataclasses.replace(config, devices=every))
     with pytest.raises(UsageError, match="another devices"):
         run_dir.complete(folder, dataclasses.replace(config, devices=every // 2))
+
+
+@pytest.mark.parametrize("newer", [0, 1])
+def test_a_setting_that_only_a_newer_version_knows_keeps_runs_apart(newer, tmp_path):
+    folders = [made(tmp_path, BASE, seed) for seed in (0, 1)]
+    about = json.loads((folders[newer] / "run.json").read_text())
+    about["config"]["novelty"] = 0.5
+    (folders[newer] / "run.json").write_text(json.dumps(about))
+    with pytest.raises(UsageError, match=r"seed1: has another novelty than .*seed0"):
+        rows.groups(run_dir.read(tmp_path))
+
+
+def test_a_copy_of_a_run_is_not_counted_as_another_seed(tmp_path):
+    folder = made(tmp_path, BASE, 0)
+    copy = shutil.copytree(folder, folder.parent / "seed0 before the crash")
+    with pytest.raises(UsageError, match="is seed 0 of 'none' again"):
+        rows.groups(run_dir.read(tmp_path))
+    shutil.move(copy, tmp_path / "elsewhere" / "none" / "seed0")
+    assert len(rows.groups(run_dir.read(tmp_path))) == 2
 
 
 def without(folder, setting):

@@ -16,3 +16,10 @@ def test_a_profile_says_how_fast_and_holds_a_trace(tmp_path, capsys):
     found = json.loads((tmp_path / "profile.json").read_text())
     assert found["steps"] == 4
     assert found["images_per_second"] == pytest.approx(64 / found["seconds"])
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_before_anything_is_compiled(tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("experiments.training.profile.prepare", lambda config: pytest.fail("prepared"))
+    assert main(["profile", "--model", "mlp", "--devices", "1", "--out", str(tmp_path / "file" / "out")]) == 2
+    assert "is not a folder that can be written to" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import signal
 import threading
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from experiments.cli import sweep_options
 from experiments.cli.main import main
 from experiments.config.errors import Stopped, UsageError
 from experiments.config.schema import Config
-from experiments.runs import run_dir
+from experiments.runs import progress, run_dir
 from experiments.training import sweep, trainer
 from experiments.training.experiment import prepare, steps_per_call
 
@@ -240,7 +241,7 @@ def test_rows_are_in_the_order_asked_for_whichever_run_begins_first(tmp_path, mo
 def test_help_explains_the_grammar(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["sweep", "--help"])
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     assert "several values separated by commas" in said
     assert "--stop-on-failure" in said
     assert "--method.radius cosine:2.0:0.0" in said
@@ -261,3 +262,14 @@ def test_calls_of_many_steps_divide_the_epoch_where_that_is_possible(monkeypatch
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert [steps_per_call(config, n) for n in (95, 190, 171, 97, 8)] == [19, 10, 9, 10, 8]
     assert steps_per_call(dataclasses.replace(config, steps_per_call=3), 95) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "later"),
+    [({}, ""), ({"out": Path("out")}, "; --resume goes on"), ({"resume": True}, "; the same command goes on")],
+)
+def test_a_run_that_a_signal_kept_from_beginning_says_how_it_goes_on(settings, later, tmp_path):
+    experiment = prepare(dataclasses.replace(SETTINGS, **settings))
+    turn = sweep.Turn(experiment, 0, tmp_path / "run", "")
+    with pytest.raises(Stopped, match=f"none, seed 0: SIGINT before it began{later}$"):
+        sweep._train(turn, progress.silent, (), lambda *run: None, [signal.SIGINT])
