@@ -83,6 +83,12 @@ def test_soft_labels_count_by_share():
     chex.assert_trees_all_equal(a, b)
 
 
+def test_labels_of_one_byte_are_counted_once():
+    """With 300 classes, class 256 must not be taken for the label 0 of an 8-bit integer."""
+    state = classes.observe(classes.init(300), jnp.zeros((3, 300)), jnp.array([0, 44, 255], jnp.uint8))
+    np.testing.assert_array_equal(np.flatnonzero(state.counts), [0, 44, 255])
+
+
 def test_labels_out_of_range_under_jit_are_not_counted():
     y = jnp.array([0, 1, -1, 4, 1, 0])
     state = jax.jit(classes.observe)(classes.init(CLASSES), LOGITS[0], y)

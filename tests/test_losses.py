@@ -184,6 +184,19 @@ def test_labels_out_of_range_raise_or_give_nan_under_jit(name):
     np.testing.assert_array_equal(np.isnan(slopes).all(-1), [False, True, True])
 
 
+@pytest.mark.parametrize(("dtype", "number"), [(jnp.uint8, 256), (jnp.int8, 128), (jnp.uint8, 300)])
+def test_labels_of_one_byte_may_index_more_classes_than_it_holds(dtype, number):
+    """The number of classes itself does not fit into the dtype of the labels, as with bytes as tokens."""
+    u, y = jnp.asarray(random.normal(size=(3, number)), jnp.float32), jnp.array([0, 5, 127])
+    counts, flips = np.arange(1, number + 1), 0.5 * np.eye(number) + 0.5 / number
+    for loss in (
+        losses.gce,
+        lambda u, y: losses.ldam(u, y, counts),
+        lambda u, y: losses.forward_correction(u, y, flips),
+    ):
+        np.testing.assert_array_equal(jax.jit(loss)(u, y.astype(dtype)), jax.jit(loss)(u, y))
+
+
 @every_loss
 def test_padding_is_left_out_as_the_module_says(name):
     u, y = jnp.asarray(U[:2], jnp.float32), np.array([1, -1])
