@@ -197,6 +197,17 @@ def test_labels_of_one_byte_may_index_more_classes_than_it_holds(dtype, number):
         np.testing.assert_array_equal(jax.jit(loss)(u, y.astype(dtype)), jax.jit(loss)(u, y))
 
 
+@pytest.mark.parametrize("floor", [1e-4, 1e-9])
+def test_sce_in_half_precision_keeps_a_floor_that_rounds_to_zero(floor):
+    u = jnp.array([[1.0, 0.0, -1.0, 0.5]])
+    found, expected = (
+        losses.sce(u.astype(jnp.float16), jnp.array([1]), floor=floor),
+        losses.sce(u, jnp.array([1]), floor=floor),
+    )
+    assert found.dtype == jnp.float16
+    np.testing.assert_allclose(found, expected, rtol=1e-2)
+
+
 @every_loss
 def test_padding_is_left_out_as_the_module_says(name):
     u, y = jnp.asarray(U[:2], jnp.float32), np.array([1, -1])
