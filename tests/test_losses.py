@@ -15,6 +15,7 @@ random = np.random.default_rng(4)
 U: Any = 2 * random.normal(size=(7, CLASSES))
 Y = np.array([0, 3, 1, 2, 0, 1, 3])
 COUNTS = np.array([5000, 645, 83, 50])
+WRONG: Any = "1"
 
 ALL = {
     "balanced_softmax": lambda u, y: losses.balanced_softmax(u, y, COUNTS),
@@ -257,6 +258,9 @@ def test_one_hot_labels_are_refused(name, labels, error, message):
         (lambda: losses.drw_weights([1, 2], 0, start=-1), ValueError, "start=-1"),
         (lambda: losses.ldam(U, Y, COUNTS, scale=0.0), ValueError, "scale=0.0"),
         (lambda: losses.ldam(U, Y, COUNTS, max_margin=-1.0), ValueError, "max_margin=-1.0"),
+        (lambda: losses.logit_adjustment(U, Y, COUNTS, tau=-1.0), ValueError, r"tau=-1\.0: .* >= 0"),
+        (lambda: losses.logit_adjustment(U, Y, COUNTS, tau=np.inf), ValueError, "tau=inf"),
+        (lambda: losses.logit_adjustment(U, Y, COUNTS, tau=WRONG), TypeError, "tau='1': expected a number"),
         (lambda: losses.gce(U, Y, q=0.0), ValueError, "q=0.0"),
         (lambda: losses.gce(U, Y, q=1.5), ValueError, "q=1.5"),
         (lambda: losses.sce(U, Y, floor=0.0), ValueError, "floor=0.0"),
