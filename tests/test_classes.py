@@ -211,6 +211,7 @@ def test_strength_warms_up_and_takes_schedules():
         (lambda: classes.long_tail(head=1.5), ValueError, "head=1.5"),
         (lambda: classes.strength(state_of([0.5]), classes.balanced(), -0.1, 0.0), ValueError, "eps=-0.1"),
         (lambda: classes.strength(state_of([0.5]), classes.balanced(), 0.1, 0.0, cap=-0.5), ValueError, "cap=-0.5"),
+        (lambda: jax.jit(classes.init)(3), TypeError, "num_classes is traced.*static_args"),
         (lambda: classes.observe(classes.init(3), LOGITS[0], LABELS[0]), ValueError, r"num_classes=4"),
         (lambda: classes.observe(classes.init(4), LOGITS[0].astype(int), LABELS[0]), TypeError, "dtype int"),
         (lambda: classes.observe(classes.init(4), LOGITS[0], LABELS[0], decay=1.5), ValueError, "decay=1.5"),
