@@ -41,6 +41,8 @@ def test_bernoulli_follows_its_probability_and_its_key():
     assert (coins != jax.vmap(timing.bernoulli(0.3, key=2))(steps)).any()
     assert not jax.vmap(timing.bernoulli(lambda step: 0.0))(steps).any()
     assert jax.vmap(timing.bernoulli(1.0))(steps).all()
+    assert jax.vmap(timing.bernoulli(1))(steps).all()
+    assert (jax.vmap(timing.bernoulli(lambda step: step >= 7))(steps) == (steps >= 7)).all()
 
 
 def test_bernoulli_refuses_what_is_no_key():

@@ -103,7 +103,8 @@ def bernoulli(p: optax.ScalarOrSchedule, key: jax.Array | int = 0) -> Callable[[
     key = as_key(key)
 
     def gate(step: jax.typing.ArrayLike) -> jax.Array:
-        return jax.random.bernoulli(jax.random.fold_in(key, step), p(step) if callable(p) else p)
+        now = 1.0 * (p(step) if callable(p) else p)  # JAX refuses integers and bools
+        return jax.random.bernoulli(jax.random.fold_in(key, step), now)
 
     return gate
 
