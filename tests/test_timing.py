@@ -56,6 +56,20 @@ def test_bernoulli_with_a_schedule():
     assert [bool(rising(t)) for t in range(STEPS)] == [t > 19 for t in range(STEPS)]
 
 
+@pytest.mark.parametrize("integer", [int, np.int64, jnp.int32])
+def test_gates_that_can_never_be_active_are_refused_for_any_kind_of_integer(integer):
+    for start, stop, message in [(5, 5, "stop=5: the gate can never be active"), (5, 3, "stop=3: .* >= 5")]:
+        with pytest.raises(ValueError, match=message):
+            timing.between(integer(start), integer(stop))
+    with pytest.raises(ValueError, match="warmup=5: no reading"):
+        timing.generalization_gap(integer(5), every=integer(100))
+
+
+def test_steps_of_gates_may_be_traced():
+    found = jax.jit(lambda start, stop: [timing.between(start, stop)(3), timing.between(2, stop)(3)])(2, 5)
+    assert all(found)
+
+
 LAST_DECAY = {
     "cosine": (optax.cosine_decay_schedule(0.1, 1000), 0.1, np.ceil(np.arccos(-0.8) / np.pi * 1000)),
     "warm-up": (optax.warmup_cosine_decay_schedule(0.0, 0.1, 100, 1000, 0.01), 0.3, 668),
