@@ -90,6 +90,13 @@ def test_weighted_mean_is_that_of_the_authors(x64):
     np.testing.assert_array_equal(losses.weighted_mean(jnp.ones(3), jnp.zeros(3)), 0)
 
 
+def test_weighted_mean_in_half_precision_outlives_the_sum_of_its_weights():
+    """The sum of 70000 weights of 1 is beyond float16."""
+    found = losses.weighted_mean(jnp.full(70_000, 2.0, jnp.float16), jnp.ones(70_000, jnp.float16))
+    assert found.dtype == jnp.float16
+    assert found == 2
+
+
 def test_weighted_mean_is_larger_than_the_mean_of_weighted_losses_on_a_long_tail():
     """The factor is the documented one for the class counts of CIFAR-10-LT with an imbalance of 100."""
     counts = (5000 * 100 ** (-np.arange(10) / 9)).astype(int)

@@ -212,7 +212,8 @@ def weighted_mean(losses: jax.Array, weights: jax.Array) -> jax.Array:
             f"weights have the shape {jnp.shape(weights)}, losses {jnp.shape(losses)}: expected one weight for each "
             "loss. Fix: weights[labels]."
         )
-    total, weight = jnp.sum(weights * widen(losses)), jnp.sum(weights)
+    total = jnp.sum(weights * widen(losses))
+    weight = jnp.sum(weights, dtype=total.dtype)
     return (total / jnp.where(weight > 0, weight, 1)).astype(losses.dtype)
 
 
