@@ -54,7 +54,8 @@ def check_indices(labels: Any, logits: jax.Array) -> jax.Array:
                 f"labels lie in [{low}, {high}]: expected [0, {num_classes - 1}], the classes of the logits. "
                 f"Fix: a model of {high + 1} classes, or labels counted from 0."
             )
-    return jnp.asarray(labels)
+    # A number of classes such as 256 would overflow in comparisons with 8-bit labels.
+    return jnp.asarray(labels) if dtype.itemsize >= 4 else jnp.asarray(labels, jnp.int32)
 
 
 def membership(labels: Any, logits: jax.Array, where: Any = None) -> jax.Array:

@@ -12,6 +12,7 @@ from pugd_optax import classes
 from pugd_optax._checks import LOGIT_ARGS, check_extra_args, check_number, check_trees
 from pugd_optax._class_checks import check_logits, check_where, membership
 from pugd_optax._cross_entropy import cross_entropy
+from pugd_optax._norms import widen
 from pugd_optax.logits import LogitLoss, Offsets, Strength, largest_pull
 
 Cotangent = Callable[[LogitLoss, jax.Array], jax.Array]
@@ -153,8 +154,9 @@ def mean_cross_entropy(logits: jax.Array, labels: Any, where: Any = None, axis_n
     safe = jnp.where(rows[..., None] if soft else rows, labels, jnp.zeros((), jnp.result_type(labels)))
     n = rows.sum(dtype=jnp.float32)
     n = n if axis_name is None else jax.lax.pmean(n, axis_name)
-    total = jnp.where(rows, _losses(logits, safe, soft), 0).sum()
-    return total / jnp.where(n > 0, n, 1).astype(total.dtype)
+    losses = _losses(logits, safe, soft)
+    total = jnp.where(rows, widen(losses), 0).sum()
+    return (total / jnp.where(n > 0, n, 1).astype(total.dtype)).astype(losses.dtype)
 
 
 def _losses(logits: jax.Array, labels: jax.Array, soft: bool) -> jax.Array:

@@ -83,6 +83,12 @@ def test_soft_labels_count_by_share():
     chex.assert_trees_all_equal(a, b)
 
 
+def test_labels_of_one_byte_are_counted_once():
+    """With 300 classes, class 256 must not be taken for the label 0 of an 8-bit integer."""
+    state = classes.observe(classes.init(300), jnp.zeros((3, 300)), jnp.array([0, 44, 255], jnp.uint8))
+    np.testing.assert_array_equal(np.flatnonzero(state.counts), [0, 44, 255])
+
+
 def test_labels_out_of_range_under_jit_are_not_counted():
     y = jnp.array([0, 1, -1, 4, 1, 0])
     state = jax.jit(classes.observe)(classes.init(CLASSES), LOGITS[0], y)
@@ -204,6 +210,8 @@ def test_strength_warms_up_and_takes_schedules():
         (lambda: jax.jit(lambda n: classes.long_tail(n)(classes.init(2)))(jnp.ones(2)), TypeError, "counts are traced"),
         (lambda: classes.long_tail(head=1.5), ValueError, "head=1.5"),
         (lambda: classes.strength(state_of([0.5]), classes.balanced(), -0.1, 0.0), ValueError, "eps=-0.1"),
+        (lambda: classes.strength(state_of([0.5]), classes.balanced(), 0.1, 0.0, cap=-0.5), ValueError, "cap=-0.5"),
+        (lambda: jax.jit(classes.init)(3), TypeError, "num_classes is traced.*static_args"),
         (lambda: classes.observe(classes.init(3), LOGITS[0], LABELS[0]), ValueError, r"num_classes=4"),
         (lambda: classes.observe(classes.init(4), LOGITS[0].astype(int), LABELS[0]), TypeError, "dtype int"),
         (lambda: classes.observe(classes.init(4), LOGITS[0], LABELS[0], decay=1.5), ValueError, "decay=1.5"),

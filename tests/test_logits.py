@@ -1,5 +1,6 @@
 """The edits against NumPy, and the three ways to apply them against each other."""
 
+import re
 from typing import Any
 
 import jax
@@ -239,6 +240,18 @@ def test_forward_mode_wants_the_surrogate():
     plain, g = jax.jit(lambda u: (cross_entropy(u), jax.grad(lambda u: cross_entropy(perturb(u, Y, T)))(u)))(u)
     np.testing.assert_allclose(slope, np.vdot(np.asarray(g), U), rtol=1e-5)
     np.testing.assert_allclose(value, plain, rtol=1e-6)
+
+
+@edits
+@pytest.mark.parametrize("shape", [(3,), (1,), (), (4, 4)])
+def test_strength_that_does_not_fit_is_refused(edit, shape):
+    message = rf"strength has the shape {re.escape(str(shape))}: expected \(4,\).*Fix: "
+    for apply in (
+        lambda: jax.grad(lambda u: cross_entropy(perturb(u, Y, jnp.zeros(shape), edit)))(U),
+        lambda: linear_surrogate(cross_entropy, Y, jnp.zeros(shape), edit)(U),
+    ):
+        with pytest.raises(ValueError, match=message):
+            apply()
 
 
 @pytest.mark.parametrize(

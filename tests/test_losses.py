@@ -15,6 +15,7 @@ random = np.random.default_rng(4)
 U: Any = 2 * random.normal(size=(7, CLASSES))
 Y = np.array([0, 3, 1, 2, 0, 1, 3])
 COUNTS = np.array([5000, 645, 83, 50])
+WRONG: Any = "1"
 
 ALL = {
     "balanced_softmax": lambda u, y: losses.balanced_softmax(u, y, COUNTS),
@@ -87,6 +88,13 @@ def test_weighted_mean_is_that_of_the_authors(x64):
     found = losses.weighted_mean(losses.balanced_softmax(U, Y, [1, 1, 1, 1]), jnp.asarray(weights))
     np.testing.assert_allclose(found, (weights * each).sum() / weights.sum(), rtol=1e-12)
     np.testing.assert_array_equal(losses.weighted_mean(jnp.ones(3), jnp.zeros(3)), 0)
+
+
+def test_weighted_mean_in_half_precision_outlives_the_sum_of_its_weights():
+    """The sum of 70000 weights of 1 is beyond float16."""
+    found = losses.weighted_mean(jnp.full(70_000, 2.0, jnp.float16), jnp.ones(70_000, jnp.float16))
+    assert found.dtype == jnp.float16
+    assert found == 2
 
 
 def test_weighted_mean_is_larger_than_the_mean_of_weighted_losses_on_a_long_tail():
@@ -184,6 +192,30 @@ def test_labels_out_of_range_raise_or_give_nan_under_jit(name):
     np.testing.assert_array_equal(np.isnan(slopes).all(-1), [False, True, True])
 
 
+@pytest.mark.parametrize(("dtype", "number"), [(jnp.uint8, 256), (jnp.int8, 128), (jnp.uint8, 300)])
+def test_labels_of_one_byte_may_index_more_classes_than_it_holds(dtype, number):
+    """The number of classes itself does not fit into the dtype of the labels, as with bytes as tokens."""
+    u, y = jnp.asarray(random.normal(size=(3, number)), jnp.float32), jnp.array([0, 5, 127])
+    counts, flips = np.arange(1, number + 1), 0.5 * np.eye(number) + 0.5 / number
+    for loss in (
+        losses.gce,
+        lambda u, y: losses.ldam(u, y, counts),
+        lambda u, y: losses.forward_correction(u, y, flips),
+    ):
+        np.testing.assert_array_equal(jax.jit(loss)(u, y.astype(dtype)), jax.jit(loss)(u, y))
+
+
+@pytest.mark.parametrize("floor", [1e-4, 1e-9])
+def test_sce_in_half_precision_keeps_a_floor_that_rounds_to_zero(floor):
+    u = jnp.array([[1.0, 0.0, -1.0, 0.5]])
+    found, expected = (
+        losses.sce(u.astype(jnp.float16), jnp.array([1]), floor=floor),
+        losses.sce(u, jnp.array([1]), floor=floor),
+    )
+    assert found.dtype == jnp.float16
+    np.testing.assert_allclose(found, expected, rtol=1e-2)
+
+
 @every_loss
 def test_padding_is_left_out_as_the_module_says(name):
     u, y = jnp.asarray(U[:2], jnp.float32), np.array([1, -1])
@@ -233,6 +265,9 @@ def test_one_hot_labels_are_refused(name, labels, error, message):
         (lambda: losses.drw_weights([1, 2], 0, start=-1), ValueError, "start=-1"),
         (lambda: losses.ldam(U, Y, COUNTS, scale=0.0), ValueError, "scale=0.0"),
         (lambda: losses.ldam(U, Y, COUNTS, max_margin=-1.0), ValueError, "max_margin=-1.0"),
+        (lambda: losses.logit_adjustment(U, Y, COUNTS, tau=-1.0), ValueError, r"tau=-1\.0: .* >= 0"),
+        (lambda: losses.logit_adjustment(U, Y, COUNTS, tau=np.inf), ValueError, "tau=inf"),
+        (lambda: losses.logit_adjustment(U, Y, COUNTS, tau=WRONG), TypeError, "tau='1': expected a number"),
         (lambda: losses.gce(U, Y, q=0.0), ValueError, "q=0.0"),
         (lambda: losses.gce(U, Y, q=1.5), ValueError, "q=1.5"),
         (lambda: losses.sce(U, Y, floor=0.0), ValueError, "floor=0.0"),

@@ -3,7 +3,9 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import pugd_optax
@@ -13,6 +15,7 @@ from tests.test_offset_rules import CLASSES, run
 
 WRONG: Any = 0.2
 CONFUSION: Any = classes.confusion(10)
+SHORT: Any = np.float32(0.3)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +49,12 @@ CONFUSION: Any = classes.confusion(10)
             ValueError,
             "renormalize=True is for",
         ),
+        (
+            lambda: pugd_optax.lpg(3, eps=jnp.float32(0.3), rule=classes.confusion(10)),
+            ValueError,
+            "eps=Array.0.3.* is for",
+        ),
+        (lambda: pugd_optax.lpg(3, cap=SHORT, rule=classes.confusion(10)), ValueError, "cap=.*0.3.* is for"),
         (lambda: pugd_optax.lpg(3, d_eps=lambda t: t, rule=classes.confusion(10)), ValueError, "d_eps=.* is for"),
         (lambda: pugd_optax.lpl(3, rule=CONFUSION), TypeError, r"rule gives offsets.*Fix: pugd_optax\.lpg"),
         (
@@ -63,3 +72,16 @@ CONFUSION: Any = classes.confusion(10)
 def test_bad_input_is_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_injected_defaults_are_no_arguments(dtype):
+    """`optax.inject_hyperparams` passes every default as an array, under jit as a traced one."""
+    make: Any = optax.inject_hyperparams(pugd_optax.lpg, static_args="num_classes", hyperparam_dtype=dtype)
+    injected, plain = make(2, rule=classes.prior([2, 1])), pugd_optax.lpg(2, rule=classes.prior([2, 1]))
+    x, w = jnp.array([[1.0, 0.5], [0.0, 2.0]]), jnp.ones((2, 2))
+    step = lambda tx: jax.jit(lambda s: tx.update(w, s, w, logits_fn=lambda w: x @ w, labels=np.array([0, 1]))[0])
+    np.testing.assert_array_equal(step(injected)(injected.init(w)), step(plain)(plain.init(w)))
+    given = make(2, eps=0.3, rule=classes.prior([2, 1]))
+    with pytest.raises(ValueError, match=r"eps=Array.* is for rules with one number"):
+        given.init(w)

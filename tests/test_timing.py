@@ -41,6 +41,8 @@ def test_bernoulli_follows_its_probability_and_its_key():
     assert (coins != jax.vmap(timing.bernoulli(0.3, key=2))(steps)).any()
     assert not jax.vmap(timing.bernoulli(lambda step: 0.0))(steps).any()
     assert jax.vmap(timing.bernoulli(1.0))(steps).all()
+    assert jax.vmap(timing.bernoulli(1))(steps).all()
+    assert (jax.vmap(timing.bernoulli(lambda step: step >= 7))(steps) == (steps >= 7)).all()
 
 
 def test_bernoulli_refuses_what_is_no_key():
@@ -52,6 +54,20 @@ def test_bernoulli_with_a_schedule():
     """A probability of 0 for the first steps and 1 after them acts like `timing.after`."""
     rising = timing.bernoulli(lambda step: jnp.where(step > 19, 1.0, 0.0))
     assert [bool(rising(t)) for t in range(STEPS)] == [t > 19 for t in range(STEPS)]
+
+
+@pytest.mark.parametrize("integer", [int, np.int64, jnp.int32])
+def test_gates_that_can_never_be_active_are_refused_for_any_kind_of_integer(integer):
+    for start, stop, message in [(5, 5, "stop=5: the gate can never be active"), (5, 3, "stop=3: .* >= 5")]:
+        with pytest.raises(ValueError, match=message):
+            timing.between(integer(start), integer(stop))
+    with pytest.raises(ValueError, match="warmup=5: no reading"):
+        timing.generalization_gap(integer(5), every=integer(100))
+
+
+def test_steps_of_gates_may_be_traced():
+    found = jax.jit(lambda start, stop: [timing.between(start, stop)(3), timing.between(2, stop)(3)])(2, 5)
+    assert all(found)
 
 
 LAST_DECAY = {

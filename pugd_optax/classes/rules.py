@@ -1,9 +1,11 @@
 r"""Rules with one number per class: which classes are amplified, which are dampened, and how far."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -34,7 +36,7 @@ def strength(
       rule: gives the sign $s_c$ and the extent $x_c$.
       eps: $\epsilon \ge 0$, the bound at extent 0; a number or a schedule of the number of batches.
       d_eps: $\Delta\epsilon \ge 0$, added at extent 1; a number or a schedule.
-      cap: the largest bound, at least 0. Below 1 a dampened gradient cannot vanish or change sign.
+      cap: the largest bound, at least 0; may be inf. Below 1 a dampened gradient cannot vanish or change sign.
       warmup_steps: the strength is 0 for this many batches at the start.
 
     Returns:
@@ -45,6 +47,8 @@ def strength(
     """
     for name, value in (("eps", eps), ("d_eps", d_eps)):
         check_number(name, value, low=0, schedule=True)
+    if isinstance(cap, jax.core.Tracer) or cap != math.inf:
+        check_number("cap", cap, low=0)
     check_count("warmup_steps", warmup_steps)
     sign, extent = rule(state)
     at = lambda value: jnp.asarray(value(state.step - 1) if callable(value) else value, jnp.float32)

@@ -35,7 +35,7 @@ def init(num_classes: int) -> ClassState:
     Raises:
       ValueError, TypeError: if `num_classes` is not a whole number of at least 2.
     """
-    check_count("num_classes", num_classes, low=2)
+    check_count("num_classes", num_classes, low=2, static=True)
     zeros = lambda dtype: jnp.zeros((num_classes,), dtype)
     return ClassState(zeros(jnp.float32), zeros(bool), zeros(jnp.float32), jnp.zeros((), jnp.int32))
 

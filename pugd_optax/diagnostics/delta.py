@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from pugd_optax import methods as _methods
-from pugd_optax._norms import norm, safe_ratio, widen
+from pugd_optax._norms import inverse, norm, widen
 from pugd_optax.ascents import normalize
 from pugd_optax.combines import cosine
 from pugd_optax.diagnostics._counting import Tally, counted
@@ -187,4 +187,4 @@ def _default(name: str, given: Mapping[str, Any]) -> optax.GradientTransformatio
 def _compare(g: optax.Updates, u: optax.Updates) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Norm of `u - g`, the same divided by the norm of `g`, and the cosine."""
     delta = norm(jax.tree.map(lambda a, b: widen(a) - widen(b), u, g))
-    return delta, safe_ratio(delta, norm(g)), cosine(g, u)
+    return delta, delta * inverse(norm(g)), cosine(g, u)

@@ -82,7 +82,7 @@ def leading_eigenvalue(
     Args:
       loss_fn: `params -> loss`, a scalar, on a fixed batch if values of several calls are to be compared.
       params: where to take the Hessian; real, evaluated in float32 or better.
-      vector: the second result of the last call. Default, and for a vector of zeros: a random vector.
+      vector: the second result of the last call. Default, and for a vector that is 0 or not finite: a random vector.
       key: a PRNG key or an integer seed, for the random start.
       steps: Hessian-vector products, at least 2, each about two gradients; one copy of the parameters is kept for each.
 
@@ -161,7 +161,10 @@ def _flat(params: optax.Params):
 
 
 def _lanczos(product: Callable[[jax.Array], Any], start: jax.Array, steps: int, key: jax.Array):
-    """Diagonal and off-diagonal of a symmetric operator in a Krylov basis, and the basis; a start of 0 is random."""
+    """Diagonal and off-diagonal of a symmetric operator in a Krylov basis, and the basis.
+
+    A start that is 0 or not finite is replaced by a random one.
+    """
     dtype, starts = start.dtype, jax.random.split(key, steps + 1)
     random_vector = lambda i: jax.random.normal(starts[i], start.shape, dtype)
 
@@ -175,7 +178,8 @@ def _lanczos(product: Callable[[jax.Array], Any], start: jax.Array, steps: int, 
         basis = basis.at[i + 1].set(following / jnp.linalg.norm(following))
         return basis, (top * jnp.vdot(basis[i], image), jnp.where(ended, 0, top * length))
 
-    first = jnp.where(jnp.any(start != 0), _scaled(start)[0], random_vector(0))
+    usable = jnp.any(start != 0) & jnp.all(jnp.isfinite(start))
+    first = jnp.where(usable, _scaled(start)[0], random_vector(0))
     basis = jnp.zeros((steps + 1, start.size), dtype).at[0].set(first / jnp.linalg.norm(first))
     basis, (diagonal, off) = jax.lax.scan(step, basis, jnp.arange(steps))
     return diagonal, off[:-1], basis[:-1]

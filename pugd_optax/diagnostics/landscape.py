@@ -72,7 +72,8 @@ def loss_surface(
       Array([[ 0.,  1.,  4.],
              [10., 11., 14.]], dtype=float32)
     """
-    check_same("directions[0]", directions[0], "params", params, _DIRECTION_FIX)
+    for i, direction in enumerate(directions):
+        check_same(f"directions[{i}]", direction, "params", params, _DIRECTION_FIX)
     row = lambda t: loss_line(loss_fn, offset(params, _times(t, directions[0])), directions[1], y)
     return jax.lax.map(row, jnp.asarray(x)).T
 

@@ -123,7 +123,7 @@ def pac_bayes_bound(
 
 
 def kl_inverse(q: np.ndarray, bound: np.ndarray) -> np.ndarray:
-    r"""The largest $p \ge q$ with $\mathrm{kl}(q \| p) \le c$, by bisection in float64.
+    r"""The largest $p \ge q$ with $\mathrm{kl}(q \| p) \le c$, by bisection in float64; 1 for a c that is NaN.
 
     Example:
       >>> kl_inverse(np.array(0.0), np.array(0.5)).round(4)  # 1 - exp(-c)
@@ -133,7 +133,7 @@ def kl_inverse(q: np.ndarray, bound: np.ndarray) -> np.ndarray:
     low, high = q.copy(), np.ones_like(q)
     for _ in range(60):
         middle = (low + high) / 2
-        below = _binary_kl(q, middle) <= bound
+        below = ~(_binary_kl(q, middle) > bound)
         low, high = np.where(below, middle, low), np.where(below, high, middle)
     return high
 

@@ -163,6 +163,8 @@ def _moved(u: jax.Array, y: jax.Array, rows: jax.Array) -> jax.Array:
     raised = jnp.exp(rows - rows.max(-1, keepdims=True))
     e = jnp.exp(u - u.max(-1, keepdims=True))
     norms = jnp.matmul(e, raised.T, precision="highest")
-    # If a row of -inf leaves only entries of the softmax that underflow, the label itself is used.
-    share = jnp.where(norms > 0, y / jnp.where(norms > 0, norms, 1), 0)
-    return e * jnp.matmul(share, raised, precision="highest") + jnp.where(norms > 0, 0, y)
+    # If a row of -inf leaves only entries of the softmax that underflow, the label itself is used; also if they are
+    # subnormal, which a GPU does not round to 0 and whose reciprocal is inf.
+    normal = norms >= jnp.finfo(norms.dtype).tiny
+    share = jnp.where(normal, y / jnp.where(normal, norms, 1), 0)
+    return e * jnp.matmul(share, raised, precision="highest") + jnp.where(normal, 0, y)

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pugd_optax._class_checks import membership
 from pugd_optax._norms import axes_of, widen
@@ -141,6 +142,11 @@ def edit_of(strength: Strength, edit: Edit | None, axis_name: str | None = None)
 
 def _by_class(edit, axis_name, cotangent, logits, members, strength):
     del logits
+    if np.shape(strength) != cotangent.shape[-1:]:
+        raise ValueError(
+            f"strength has the shape {np.shape(strength)}: expected {cotangent.shape[-1:]}, one number for each class "
+            "of the logits. Fix: pugd_optax.classes.strength(state, rule, eps, d_eps)."
+        )
     return edit(cotangent, members, strength, axis_name=axis_name)
 
 

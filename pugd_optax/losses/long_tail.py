@@ -51,7 +51,7 @@ def logit_adjustment(logits: jax.Array, labels: Any, counts: Any, tau: float = 1
       (...) losses.
 
     Raises:
-      ValueError, TypeError: if a count is 0, or logits, labels and counts do not fit.
+      ValueError, TypeError: if a count is 0, `tau` is below 0, or logits, labels and counts do not fit.
 
     Example:
       >>> import jax.numpy as jnp
@@ -62,6 +62,7 @@ def logit_adjustment(logits: jax.Array, labels: Any, counts: Any, tau: float = 1
       Menon, Jayasumana, Rawat, Jain, Veit and Kumar, Long-Tail Learning via Logit Adjustment, ICLR 2021,
       https://arxiv.org/abs/2007.07314
     """
+    check_number("tau", tau, low=0)
     return cross_entropy(adjust_logits(logits, counts, -tau), labels)
 
 
@@ -211,7 +212,8 @@ def weighted_mean(losses: jax.Array, weights: jax.Array) -> jax.Array:
             f"weights have the shape {jnp.shape(weights)}, losses {jnp.shape(losses)}: expected one weight for each "
             "loss. Fix: weights[labels]."
         )
-    total, weight = jnp.sum(weights * widen(losses)), jnp.sum(weights)
+    total = jnp.sum(weights * widen(losses))
+    weight = jnp.sum(weights, dtype=total.dtype)
     return (total / jnp.where(weight > 0, weight, 1)).astype(losses.dtype)
 
 

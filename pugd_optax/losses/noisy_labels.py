@@ -71,7 +71,8 @@ def sce(logits: jax.Array, labels: Any, alpha: float = 0.1, beta: float = 1.0, f
     check_number("floor", floor, low=0, high=1)
     check_positive("floor", floor)
     ce = cross_entropy(logits, labels)
-    return alpha * ce - beta * jnp.log(jnp.asarray(floor, ce.dtype)) * -jnp.expm1(-ce)
+    log_floor = jnp.log(jnp.asarray(floor, widen(ce).dtype)).astype(ce.dtype)  # 1e-9 would be 0 in float16
+    return alpha * ce - beta * log_floor * -jnp.expm1(-ce)
 
 
 def forward_correction(logits: jax.Array, labels: Any, transitions: Any) -> jax.Array:

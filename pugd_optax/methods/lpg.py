@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 import jax
+import jax.core
 import optax
 
 from pugd_optax import classes
@@ -83,7 +84,8 @@ def lpg(
       step; with offsets it tells by how much the largest gradient of an example is smaller than that of cross-entropy.
 
     Raises:
-      ValueError, TypeError: if an argument is out of its range, or is for rules of the other kind; in `update`, if
+      ValueError, TypeError: if an argument is out of its range, or is for rules of the other kind (a traced one cannot
+        be told from a default that `optax.inject_hyperparams` traces, and is ignored there); in `update`, if
         `params`, `logits_fn` or `labels` is missing, shapes do not fit, or labels are out of range. Under jit labels
         cannot be checked: there, such a label is neither counted nor edited, and makes the gradient of the default loss
         NaN.
@@ -163,7 +165,8 @@ _DEFAULTS = {"eps": 0.1, "d_eps": 0.25, "cap": 0.9, "warmup_steps": 0, "renormal
 
 def _refuse_bounds(given: dict[str, Any]) -> None:
     for name, value in given.items():
-        if callable(value) or (isinstance(value, int | float) and value != _DEFAULTS[name]):
+        # `optax.inject_hyperparams` passes the defaults too: as arrays, and traced under jit.
+        if callable(value) or (not isinstance(value, jax.core.Tracer) and value != _DEFAULTS[name]):
             raise ValueError(
                 f"{name}={value!r} is for rules with one number per class, and this rule sets its own bound. "
                 f"Fix: leave {name} out, or give the rule its strength: classes.confusion(total_steps, bound=2.0)."

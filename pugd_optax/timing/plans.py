@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -50,8 +51,9 @@ def between(start: int, stop: int) -> Callable[[jax.typing.ArrayLike], jax.Array
       [False, True, True, False]
     """
     check_count("start", start)
-    check_count("stop", stop, low=start if isinstance(start, int) else 0)
-    if isinstance(start, int) and isinstance(stop, int) and start == stop:
+    known = not any(isinstance(step, jax.core.Tracer) for step in (start, stop))
+    check_count("stop", stop, low=start if known else 0)
+    if known and start == stop:
         raise ValueError(f"stop={stop}: the gate can never be active, as start={start}. Fix: stop={stop + 1}.")
     return lambda t: (jnp.asarray(t) >= start) & (jnp.asarray(t) < stop)
 
@@ -103,7 +105,8 @@ def bernoulli(p: optax.ScalarOrSchedule, key: jax.Array | int = 0) -> Callable[[
     key = as_key(key)
 
     def gate(step: jax.typing.ArrayLike) -> jax.Array:
-        return jax.random.bernoulli(jax.random.fold_in(key, step), p(step) if callable(p) else p)
+        now = 1.0 * (p(step) if callable(p) else p)  # JAX refuses integers and bools
+        return jax.random.bernoulli(jax.random.fold_in(key, step), now)
 
     return gate
 

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import optax
 
@@ -249,7 +250,7 @@ def generalization_gap(
 
 
 def _check_reference(warmup: int, period: int) -> None:
-    if isinstance(warmup, int) and isinstance(period, int) and warmup < period:
+    if not any(isinstance(steps, jax.core.Tracer) for steps in (warmup, period)) and warmup < period:
         raise ValueError(
             f"warmup={warmup}: no reading, one every {period} steps, falls into the warm-up, so the gate can never be "
             f"active. Fix: warmup={period} or more."

@@ -39,6 +39,13 @@ def test_a_zero_gradient_gives_zeros():
     assert report[:3] == (0.0, 0.0, 0.0)
 
 
+def test_a_broken_gradient_is_not_reported_as_unchanged():
+    broken = optax.stateless(lambda updates, params: updates * jnp.nan)
+    report = delta_report(broken, lambda p: jnp.sum(p), jnp.ones(2))
+    assert np.isnan(report.delta_norm)
+    assert np.isnan(report.relative)
+
+
 @pytest.mark.parametrize(
     ("tx", "evaluations"),
     [

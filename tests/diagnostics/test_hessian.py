@@ -161,9 +161,11 @@ def test_short_floats_are_evaluated_in_float32():
     assert values.dtype == jnp.float32
 
 
-def test_a_vector_of_zeros_is_a_fresh_start():
-    zeros = jax.tree.map(jnp.zeros_like, network())
-    np.testing.assert_allclose(leading_eigenvalue(loss, network(), zeros)[0], leading_eigenvalue(loss, network())[0])
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
+def test_a_vector_without_a_direction_is_a_fresh_start(value):
+    """Zeros, or what a call returned at parameters whose Hessian was not finite."""
+    vector = jax.tree.map(jnp.zeros_like, network()) | {"v": jnp.array([0.0, value, 0.0, 0.0])}
+    np.testing.assert_allclose(leading_eigenvalue(loss, network(), vector)[0], leading_eigenvalue(loss, network())[0])
 
 
 def test_can_be_jitted():

@@ -183,6 +183,11 @@ def test_refuses_bad_arguments(given, message):
         pac_bayes_bound(**(good | given))
 
 
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_parameters_that_are_not_finite_have_no_bound_below_one(broken):
+    assert pac_bayes_bound(0.05, np.array([broken, 0.0]), np.zeros(2), 0.3, 1000, samples=None) == 1.0
+
+
 def test_says_how_many_draws_are_behind_the_risk_or_that_it_is_exact():
     with pytest.raises(TypeError, match="samples"):
         pac_bayes_bound(0.1, W, START, 1.0, 100)

@@ -38,6 +38,7 @@ DATA = [
     Case(lambda: logits.offsets(a=jnp.full(3, -jnp.inf)), "a", "inf", "Fix: -20 in place of -inf"),
     Case(lambda: logits.offsets(b=jnp.ones((3, 3))), "b", "holds 1", "Fix: b - jnp.diagonal(b)[:, None]"),
     Case(lambda: edited(logits.offsets(b=jnp.zeros((2, 2)))), "b", "(2, 2)", "Fix: a row and a column for each class"),
+    Case(lambda: edited(jnp.zeros(2)), "strength", "(2,)", "Fix: pugd_optax.classes.strength("),
     Case(lambda: edited(logits.offsets(), logits.additive), "edit", "additive", "Fix: leave edit out"),
     Case(lambda: losses.weighted_mean(jnp.ones(4), jnp.ones(3)), "weights", "(3,)", "Fix: weights[labels]"),
     Case(

@@ -62,3 +62,12 @@ def test_a_mistyped_argument_is_refused(name):
     tx = METHODS[name]() if name in METHODS else getattr(pugd_optax, name)(CLASSES)
     with pytest.raises(TypeError, match=r"'logits_loss' of update\. Fix: logit_loss="):
         tx.update(W, tx.init(W), W, logits_fn=lambda w: logits_of(w, X), labels=np.abs(Y), logits_loss=jnp.mean)
+
+
+def test_more_tokens_than_float16_can_count():
+    """Neither the number of 70000 tokens nor the sum of their losses lies within float16."""
+    x, labels, w = jnp.ones((70_000, 1), jnp.float16), jnp.zeros(70_000, int), jnp.zeros((1, CLASSES), jnp.float16)
+    tx = pugd_optax.lpg(CLASSES)
+    step = lambda where: tx.update(w, tx.init(w), w, logits_fn=lambda w: x @ w, labels=labels, where=where)[0]
+    np.testing.assert_allclose(step(jnp.ones(70_000, bool)), step(None), rtol=1e-2)
+    np.testing.assert_allclose(step(None), [[-0.75, 0.25, 0.25, 0.25]], rtol=1e-2)
