@@ -57,6 +57,9 @@ def wsam(
       This is the coupled form. The paper's other form, its authors' default, passes only $g$ through the base optimizer
       and adds the sharpness term afterwards. It needs the base optimizer and its learning rate, so it takes two
       transformations whose updates are added: see the page "Methods in a few lines" of the documentation.
+
+      At the default, $g^* - g$ has a weight of 9. Of six small tasks this gained 3 and 8 points on two, an MLP with
+      wrong labels, and lost 7 to 33 on the others (`python -m experiments compare`); at $\gamma = 0.5$ it is SAM.
     """
     check_number("gamma", gamma, low=0, below=1, schedule=True)
     weight = (lambda step: gamma(step) / (1 - gamma(step))) if callable(gamma) else gamma / (1 - gamma)
