@@ -1,4 +1,4 @@
-"""Every method that perturbs gradients, as one composable Optax transformation."""
+"""Methods that perturb gradients, each as one composable Optax transformation."""
 
 import importlib
 import typing
