@@ -199,7 +199,8 @@ def test_what_cannot_be_kept_is_refused_before_it_is_computed(tmp_path, monkeypa
 
 
 @pytest.mark.slow
-def test_a_claim_leaves_finding_page_and_provenance(tmp_path, capsys):
+def test_a_claim_leaves_finding_page_and_provenance(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("PUGD_DATA_DIR", raising=False)  # it would be part of the command
     with jax.numpy_rank_promotion("allow"):
         command.main(command.Options("lpg.balanced", "smoke", FRESH, tmp_path), Console(width=200))
     saved = load(tmp_path / "lpg.balanced.json")

@@ -34,7 +34,7 @@ BASE = Config(
         "seeds": 3,
         "noise": "symmetric:0.2",
     },
-    **{"devices": 1, "tensorboard": False, "augment": "crop"},
+    **{"devices": 1, "tensorboard": False, "augment": "crop", "steps_per_call": 1},
 )
 RTS = {"method": "rts_pugd", "method_options": (("when", "after:0.5"),)}
 CASES: dict[str, dict[str, Any]] = {
