@@ -43,9 +43,9 @@ def check_number(
 
     Nor is a schedule, if `schedule` says that the argument may be one, and nothing is compared with a traced bound.
     """
-    if _is_traced(value) or (schedule and callable(value)):
+    if is_traced(value) or (schedule and callable(value)):
         return
-    low, high = -math.inf if _is_traced(low) else low, math.inf if _is_traced(high) else high
+    low, high = -math.inf if is_traced(low) else low, math.inf if is_traced(high) else high
     or_schedule = " or a schedule (step -> number)" if schedule else ""
     if isinstance(value, optax.GradientTransformation):
         fixed = "Fix: optax.chain(method, optimizer), such as optax.chain(pugd_optax.sam(), optax.sgd(0.1))."
@@ -60,7 +60,7 @@ def check_number(
 
 def check_count(name: str, value: Any, *, low: int = 0, static: bool = False) -> None:
     """Refuse a constant that is not a whole number >= `low`. Traced arrays are not checked, or refused if `static`."""
-    if _is_traced(value):
+    if is_traced(value):
         if static:
             raise TypeError(
                 f"{name} is traced, but decides what is compiled: expected a Python int. Fix: "
@@ -145,7 +145,8 @@ def _listed(paths: list[str]) -> str:
     return shown + f" and {len(paths) - 3} more" * (len(paths) > 3)
 
 
-def _is_traced(value: Any) -> bool:
+def is_traced(value: Any) -> bool:
+    """Whether a value is not known before the program runs."""
     return isinstance(value, jax.core.Tracer)
 
 

@@ -195,11 +195,16 @@ def _reduced(scalars: list[jax.Array], add: Callable[..., jax.Array]) -> jax.Arr
     return functools.reduce(add, wide) if wide else jnp.zeros((), widest)
 
 
-def _varies(x: Any, axis_name: str | tuple[str, ...]) -> bool:
+def _varies(x: Any, axis_name: AxisName) -> bool:
     """Whether an array varies along one of the axes; True under `check_vma=False`, where its type does not say."""
-    names = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
+    names = axis_names(axis_name)
     is_typed = names[0] in axes_of(jax.lax.axis_index(names[0]))
     return not is_typed or not axes_of(x).isdisjoint(names)
+
+
+def axis_names(axis_name: AxisName) -> tuple[str, ...]:
+    """The names of mesh axes, of which there may be one, several or none."""
+    return (axis_name,) if isinstance(axis_name, str) else tuple(axis_name or ())
 
 
 def axes_of(x: Any) -> frozenset[str]:

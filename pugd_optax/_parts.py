@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from pugd_optax._checks import check_count, check_number, check_transformation
-from pugd_optax._norms import AxisName, axes_of
+from pugd_optax._norms import AxisName, axes_of, axis_names
 
 Perturb = Literal["local", "global"]
 
@@ -55,6 +55,12 @@ def share_of(args: tuple[Any, ...], share: float) -> tuple[Any, ...]:
         return x[: count * stride : stride]
 
     return jax.tree.map(pick, args)
+
+
+def holds(tree: Any, kinds: Any) -> bool:
+    """Whether a tree contains an object of one of these types."""
+    is_one = lambda x: isinstance(x, kinds)
+    return any(map(is_one, jax.tree.leaves(tree, is_leaf=is_one)))
 
 
 def over_groups(results: list[Any], ways: Any) -> Any:
@@ -140,8 +146,7 @@ def _merged(
 
 
 def _as_varying(x: Any, axis_name: AxisName) -> Any:
-    names = (axis_name,) if isinstance(axis_name, str) else axis_name or ()
-    others = tuple(name for name in names if name not in axes_of(x))
+    others = tuple(name for name in axis_names(axis_name) if name not in axes_of(x))
     if not others:
         return x
     if hasattr(jax.lax, "pcast"):

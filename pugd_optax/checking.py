@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax.core import Tracer
 
-from pugd_optax._checks import check_transformation
+from pugd_optax._checks import check_transformation, is_traced
 from pugd_optax._frameworks import EQUINOX, NNX, refuse_model
 from pugd_optax._norms import Norms, norm, widen
 from pugd_optax._watch import entered
@@ -169,4 +168,4 @@ def _kinds(tree: Any, kind: type) -> list[Any]:
 
 
 def _is_traced(tree: Any) -> bool:
-    return any(isinstance(x, Tracer) for x in jax.tree.leaves(tree))
+    return any(map(is_traced, jax.tree.leaves(tree)))

@@ -8,7 +8,7 @@ import jax
 import optax
 
 from pugd_optax import functional
-from pugd_optax._parts import Perturb, check_options
+from pugd_optax._parts import Perturb, check_options, holds
 
 try:
     import equinox as eqx
@@ -42,7 +42,7 @@ class PerturbedValueAndGrad:
         """Value at `model`, perturbed gradient and next state; see `filter_value_and_grad`."""
         params, static = eqx.partition(model, eqx.is_inexact_array)
 
-        whole = {i: arg for i, arg in enumerate(args) if _holds_modules(arg)}
+        whole = {i: arg for i, arg in enumerate(args) if holds(arg, eqx.Module | eqx.nn.State)}
         batch = [arg for i, arg in enumerate(args) if i not in whole]
 
         def loss_fn(params: Any, *batch: Any) -> Any:
@@ -124,8 +124,3 @@ def filter_value_and_grad(
     check_options(tx, perturb, groups, second_batch, aux_reduce)
     options = (("axis_name", axis_name), ("perturb", perturb), ("groups", groups), ("second_batch", second_batch))
     return PerturbedValueAndGrad(loss_fn, optax.with_extra_args_support(tx), has_aux, aux_reduce, options)
-
-
-def _holds_modules(arg: Any) -> bool:
-    is_module = lambda x: isinstance(x, eqx.Module | eqx.nn.State)
-    return any(is_module(x) for x in jax.tree.leaves(arg, is_leaf=is_module))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from pugd_optax import functional
-from pugd_optax._parts import Perturb, check_options
+from pugd_optax._parts import Perturb, check_options, holds
 
 try:
     from flax import nnx
@@ -42,7 +42,7 @@ class PerturbedValueAndGrad:
         **kwargs: Any,
     ) -> tuple[Any, Any, optax.OptState]:
         """Value at `model`, perturbed gradient and next state; see `value_and_grad`."""
-        modules = {i: arg for i, arg in enumerate(args) if _holds_variables(arg)}
+        modules = {i: arg for i, arg in enumerate(args) if holds(arg, nnx.Variable | nnx.Object)}
         batch = [arg for i, arg in enumerate(args) if i not in modules]
         live = (model, modules, kwargs)
         graphdef, (params, moving, rest) = _split(live, self._of_model)
@@ -152,11 +152,6 @@ def _split(live: Any, of_model: Callable[..., bool]) -> tuple[Any, tuple[Any, An
 
 def _is_variable(x: Any) -> bool:
     return isinstance(x, nnx.Variable)
-
-
-def _holds_variables(arg: Any) -> bool:
-    is_node = lambda x: isinstance(x, nnx.Variable | nnx.Object)
-    return any(is_node(x) for x in jax.tree.leaves(arg, is_leaf=is_node))
 
 
 def _is_float(path: tuple[Any, ...], variable: Any) -> bool:

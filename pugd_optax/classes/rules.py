@@ -5,12 +5,11 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from pugd_optax._checks import check_count, check_number
+from pugd_optax._checks import check_count, check_number, is_traced
 from pugd_optax._class_checks import check_counts
 from pugd_optax.classes.state import ClassState
 
@@ -47,7 +46,7 @@ def strength(
     """
     for name, value in (("eps", eps), ("d_eps", d_eps)):
         check_number(name, value, low=0, schedule=True)
-    if isinstance(cap, jax.core.Tracer) or cap != math.inf:
+    if is_traced(cap) or cap != math.inf:
         check_number("cap", cap, low=0)
     check_count("warmup_steps", warmup_steps)
     sign, extent = rule(state)

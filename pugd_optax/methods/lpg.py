@@ -4,11 +4,10 @@ import functools
 from typing import Any
 
 import jax
-import jax.core
 import optax
 
 from pugd_optax import classes
-from pugd_optax._checks import check_count, check_number
+from pugd_optax._checks import check_count, check_number, is_traced
 from pugd_optax.logits import Edit, Offsets, Strength, renormalize as rescale
 from pugd_optax.logits.perturb import edit_of
 from pugd_optax.through_logits import signed, through_logits
@@ -166,7 +165,7 @@ _DEFAULTS = {"eps": 0.1, "d_eps": 0.25, "cap": 0.9, "warmup_steps": 0, "renormal
 def _refuse_bounds(given: dict[str, Any]) -> None:
     for name, value in given.items():
         # `optax.inject_hyperparams` passes the defaults too: as arrays, and traced under jit.
-        if callable(value) or (not isinstance(value, jax.core.Tracer) and value != _DEFAULTS[name]):
+        if callable(value) or (not is_traced(value) and value != _DEFAULTS[name]):
             raise ValueError(
                 f"{name}={value!r} is for rules with one number per class, and this rule sets its own bound. "
                 f"Fix: leave {name} out, or give the rule its strength: classes.confusion(total_steps, bound=2.0)."

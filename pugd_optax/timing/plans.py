@@ -3,12 +3,11 @@
 from collections.abc import Callable
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from pugd_optax._checks import check_count, check_number, check_sometimes
+from pugd_optax._checks import check_count, check_number, check_sometimes, is_traced
 from pugd_optax.noise import as_key
 
 
@@ -51,7 +50,7 @@ def between(start: int, stop: int) -> Callable[[jax.typing.ArrayLike], jax.Array
       [False, True, True, False]
     """
     check_count("start", start)
-    known = not any(isinstance(step, jax.core.Tracer) for step in (start, stop))
+    known = not any(map(is_traced, (start, stop)))
     check_count("stop", stop, low=start if known else 0)
     if known and start == stop:
         raise ValueError(f"stop={stop}: the gate can never be active, as start={start}. Fix: stop={stop + 1}.")

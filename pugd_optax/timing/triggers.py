@@ -3,11 +3,10 @@
 from typing import NamedTuple
 
 import jax
-import jax.core
 import jax.numpy as jnp
 import optax
 
-from pugd_optax._checks import check_count, check_number, check_sometimes
+from pugd_optax._checks import check_count, check_number, check_sometimes, is_traced
 from pugd_optax._norms import AxisName, norm
 from pugd_optax.timing.gate import Gate
 
@@ -250,7 +249,7 @@ def generalization_gap(
 
 
 def _check_reference(warmup: int, period: int) -> None:
-    if not any(isinstance(steps, jax.core.Tracer) for steps in (warmup, period)) and warmup < period:
+    if not any(map(is_traced, (warmup, period))) and warmup < period:
         raise ValueError(
             f"warmup={warmup}: no reading, one every {period} steps, falls into the warm-up, so the gate can never be "
             f"active. Fix: warmup={period} or more."
