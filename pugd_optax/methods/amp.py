@@ -51,8 +51,8 @@ def amp(
       https://arxiv.org/abs/2010.04925
 
     Notes:
-      The defaults are the authors'. Since every tensor has its own ball, the whole perturbation grows with the number of
-      tensors. On five of six small tasks the defaults lost 15 to 68 points against plain training (`python -m
+      The defaults are the authors'. Since every tensor has its own ball, the whole perturbation grows with the number
+      of tensors. On five of six small tasks the defaults lost 15 to 68 points against plain training (`python -m
       experiments compare`): choose `epsilon` on validation data, and try smaller values first.
     """
     return reevaluate(restrict(projected_ascent(epsilon, step_size, steps), mask), replace, when=when, report=report)

@@ -83,8 +83,8 @@ def looksam(
       The authors' code is not public. `per_tensor=True` was checked against pytorch_optimizer 4.1.0.
 
       Against plain training, the defaults gained 3 and 7 points on two of six small tasks, those of an MLP with wrong
-      labels, and lost 4 to 19 points on the other four (`python -m experiments compare`): choose `alpha` on validation
-      data.
+      labels, and lost 4 to 19 points on the other four (`python -m experiments compare`): choose `alpha` on
+      validation data.
     """
     check_number("alpha", alpha, low=0, schedule=True)
     check_count("every", every, low=1)

@@ -58,8 +58,8 @@ def wsam(
       and adds the sharpness term afterwards. It needs the base optimizer and its learning rate, so it takes two
       transformations whose updates are added: see the page "Methods in a few lines" of the documentation.
 
-      At the default, $g^* - g$ has a weight of 9. Against plain training, this gained 3 and 8 points on two of six small
-      tasks, those of an MLP with wrong labels, and lost 7 to 33 points on the other four (`python -m experiments
+      At the default, $g^* - g$ has a weight of 9. Against plain training, this gained 3 and 8 points on two of six
+      small tasks, those of an MLP with wrong labels, and lost 7 to 33 points on the other four (`python -m experiments
       compare`). At $\gamma = 0.5$, WSAM is SAM.
     """
     check_number("gamma", gamma, low=0, below=1, schedule=True)
