@@ -75,7 +75,7 @@ def check_count(name: str, value: Any, *, low: int = 0, static: bool = False) ->
 
 def check_sometimes(name: str, value: Any) -> None:
     """Refuse a constant of 0 where it means that a gate is never active."""
-    if isinstance(value, int | float) and value == 0:
+    if isinstance(value, int | float | np.number) and value == 0:
         raise ValueError(f"{name}=0: the gate can never be active. Fix: a number above 0, or when=False.")
 
 

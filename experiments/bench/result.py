@@ -10,7 +10,7 @@ from rich.console import Console
 
 from experiments.config.errors import UsageError
 from experiments.files import write_json
-from experiments.report.plotting import DPI
+from experiments.report.plotting import save
 from experiments.runs.environment import environment
 from experiments.runs.run_dir import refuse_unwritable
 
@@ -34,7 +34,7 @@ def write(options: Any, name: str, results: list[dict], figure: Figure, console:
     out.mkdir(parents=True, exist_ok=True)
     report = {"environment": environment(), "options": _plain(options), "results": results}
     write_json(out / f"{name}.json", report)
-    figure.savefig(out / f"{name}.png", dpi=DPI)
+    save(figure, out / f"{name}.png")
     plt.close(figure)
     console.print(f"written to {out}/{name}.json and {name}.png")
 

@@ -5,6 +5,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from pugd_optax import check, classes, diagnostics, losses, methods, schedules, timing
@@ -86,6 +87,7 @@ ARGUMENTS = [
     Case(lambda: timing.between(4, 4), "stop", "4", "Fix: stop=5"),
     Case(lambda: timing.bernoulli(0), "p", "0", "Fix: a number above 0, or when=False"),
     Case(lambda: timing.low_variance(ratio=0), "ratio", "0", "the gate can never be active"),
+    Case(lambda: timing.bernoulli(np.float32(0)), "p", "0", "the gate can never be active"),
     Case(lambda: methods.rst(0.0), "probability", "0", "the gate can never be active"),
     Case(lambda: timing.tail(0.1, 0.1, 10), "schedule", "0.1", "Fix: timing.after(step)"),
     Case(lambda: timing.tail(optax.constant_schedule(0.1), 0.25, 10), "share", "0.25", "Fix: share=0.1 of a schedule"),
