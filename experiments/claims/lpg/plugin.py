@@ -24,7 +24,7 @@ import numpy as np
 from experiments.claims.claim import Line, Panel, Scale
 from experiments.claims.conditions import Condition
 from experiments.claims.lpg import balanced, longtail, noisy
-from experiments.claims.lpg.common import bounded, lpg, part, table
+from experiments.claims.lpg.common import bounded, by_class, lpg, part, table
 from experiments.claims.setting import Setting, Variant
 from experiments.claims.study import Outcome, Study
 from experiments.claims.variants import method
@@ -48,6 +48,8 @@ WITH = " + LPG"
 PLAIN = "cross-entropy"
 LOSSES = {PLAIN: "cross_entropy", noisy.GCE: "gce:0.7"}
 OF_A_TAIL = {"LDAM": "ldam:2:1", "logit adjustment": "logit_adjustment:1"}
+HARDLY = 5
+"""Percent of a class below which it counts as not learnt."""
 METHODS = {"SAM": ("sam", 0.05), "PUGD": ("pugd", 1.0)}
 
 
@@ -95,7 +97,18 @@ def _panels(outcome: Outcome) -> list[Panel]:
 
 def _summary(outcome: Outcome) -> str:
     said = ", ".join(f"{host} {show(_gain(outcome, host))}" for host in _hosts(outcome))
-    return f"LPG adds to {said} points.{_without_gain(outcome) if _long_tailed(outcome.setting) else ''}"
+    without = _without_gain(outcome) if _long_tailed(outcome.setting) else ""
+    return f"LPG adds to {said} points.{without}{_lost(outcome)}"
+
+
+def _lost(outcome: Outcome) -> str:
+    """Where LPG loses: in how many classes hardly an image is recognised, with LPG and without."""
+    said = ""
+    for host in _hosts(outcome):
+        if below(outcome[host + WITH].accuracy, outcome[host].accuracy):
+            then, alone = ((by_class(outcome[label]) < HARDLY).sum(axis=1).mean() for label in (host + WITH, host))
+            said += f" Classes with less than {HARDLY} % recognised, {host}: {then:.1f} with LPG, {alone:.1f} without."
+    return said
 
 
 def _without_gain(outcome: Outcome) -> str:
