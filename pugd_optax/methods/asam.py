@@ -51,6 +51,9 @@ def asam(
     References:
       Kwon, Kim, Park and Choi, ASAM: Adaptive Sharpness-Aware Minimization for Scale-Invariant Learning of Deep Neural
       Networks, ICML 2021, https://arxiv.org/abs/2102.11600
+
+    Notes:
+      `SAM(..., adaptive=True)` of davda54/sam is $\eta = 0$ here; its example sets the radius to 2.
     """
     scale = scale_by_abs_params(eta, mask=scaled)
     ascent = restrict(optax.chain(normalize(scale), scale), mask)
