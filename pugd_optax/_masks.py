@@ -10,17 +10,17 @@ from pugd_optax._checks import difference
 from pugd_optax._typing import Mask
 
 
-def resolve_mask(mask: Mask | None, params: optax.Params):
+def resolve_mask(mask: Mask | None, params: optax.Params, name: str = "mask"):
     """The tree of bools for a mask: all True for None, or what the mask function returns."""
     if mask is None:
         return jax.tree.map(lambda _: True, params)
     selected = mask(params) if callable(mask) else mask
     if jax.tree.structure(selected) != jax.tree.structure(params):
         injected = jax.tree_util.treedef_is_leaf(jax.tree.structure(selected))
-        static = "; static_args=('mask',) in inject_hyperparams" if injected else ""
+        static = f"; static_args=({name!r},) in inject_hyperparams" if injected else ""
         raise ValueError(
-            f"mask {difference(selected, 'params', params)}. "
-            f"Fix: mask=lambda params: jax.tree.map(lambda w: w.ndim > 1, params){static}."
+            f"{name} {difference(selected, 'params', params)}. "
+            f"Fix: {name}=lambda params: jax.tree.map(lambda w: w.ndim > 1, params){static}."
         )
     return selected
 

@@ -2,6 +2,7 @@
 
 import doctest
 import html
+import inspect
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import pugd_optax
 from pugd_optax import methods
 from tests.conftest import CACHE, KEPT
 from tests.test_recipes import RECIPES
@@ -67,6 +69,15 @@ def test_every_method_has_a_page_with_its_equation(site):
         page = (site / "methods" / f"{name}.html").read_text()
         assert "<math" in page
         assert "References" in page
+
+
+@pytest.mark.slow
+def test_every_public_name_is_in_the_reference(site):
+    texts = [page.read_text() for page in site.rglob("*.html")]
+    shown = {name for text in texts for name in re.findall(r'id="pugd_optax\.(?:\w+\.)*(\w+)"', text)}
+    modules = [x for x in map(vars(pugd_optax).get, pugd_optax.__all__) if inspect.ismodule(x)]
+    public = {name for module in (pugd_optax, *modules) for name in getattr(module, "__all__", ())}
+    assert public - shown == set()
 
 
 @pytest.mark.slow

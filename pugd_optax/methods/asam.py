@@ -1,7 +1,10 @@
 """ASAM: adaptive sharpness-aware minimization."""
 
+import functools
+
 import optax
 
+from pugd_optax._masks import resolve_mask
 from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, restrict, scale_by_abs_params
 from pugd_optax.combines import replace
@@ -51,7 +54,10 @@ def asam(
     References:
       Kwon, Kim, Park and Choi, ASAM: Adaptive Sharpness-Aware Minimization for Scale-Invariant Learning of Deep Neural
       Networks, ICML 2021, https://arxiv.org/abs/2102.11600
+
+    Notes:
+      `SAM(..., adaptive=True)` of davda54/sam is $\eta = 0$ here; its example sets the radius to 2.
     """
-    scale = scale_by_abs_params(eta, mask=scaled)
+    scale = scale_by_abs_params(eta, mask=functools.partial(resolve_mask, scaled, name="scaled"))
     ascent = restrict(optax.chain(normalize(scale), scale), mask)
     return reevaluate(ascent, replace, radius=radius, when=when, report=report)

@@ -36,7 +36,7 @@ def esam(
 
     Args:
       radius: $\rho \ge 0$; a number or a schedule.
-      beta: $\beta$ in (0, 1], the probability.
+      beta: $\beta$ in (0, 1], the probability; 0.5 or 0.6 in the authors' script.
       key: a PRNG key or an integer seed; the subset of step t is drawn from `fold_in(key, t)`.
       when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm is over these only.

@@ -53,7 +53,7 @@ def friendly_sam(
     Args:
       radius: $\rho \ge 0$; a number or a schedule.
       sigma: $\sigma$, how much of the running mean is subtracted.
-      decay: $\lambda$ in [0, 1]; 0.9 is the default of the authors' class, their runs use 0.95.
+      decay: $\lambda$ in [0, 1].
       adaptive: whether the ball scales with the parameters, as in `pugd_optax.asam` with $\eta = 0$:
         $\epsilon = \rho\, w^2 \odot d / \|w \odot d\|$.
       when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
@@ -74,6 +74,10 @@ def friendly_sam(
 
     References:
       Li, Zhou, He, Cheng and Huang, Friendly Sharpness-Aware Minimization, CVPR 2024, https://arxiv.org/abs/2403.12350
+
+    Notes:
+      The formula was checked against the authors' code, https://github.com/nblt/F-SAM. Its script sets $\rho = 0.2$ and
+      $\lambda = 0.6$, the trainer's default for $\lambda$ is 0.95, that of the class 0.9.
     """
     check_number("sigma", sigma)
     check_number("decay", decay, low=0, high=1)

@@ -26,8 +26,8 @@ def gsam(
     $$\epsilon = \rho\,\frac{g}{\|g\|}, \qquad u = g^* - \alpha\, g_\perp, \qquad
       g_\perp = g - \frac{\langle g, g^* \rangle}{\|g^*\|^2}\, g^*$$
 
-    Two gradient evaluations per step. To first order, moving against $-g_\perp$ raises the loss at $w$ without changing
-    the loss at $w + \epsilon$: it closes the gap. $\alpha = 0$ is SAM.
+    Two gradient evaluations per step. Because of the term $-\alpha\, g_\perp$ a step also moves along $g_\perp$, which
+    to first order raises the loss at $w$ but not the loss at $w + \epsilon$: the gap closes. $\alpha = 0$ is SAM.
 
     Args:
       radius: $\rho \ge 0$; a number or a schedule. The paper lets it follow the learning rate linearly.

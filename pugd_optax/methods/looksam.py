@@ -80,7 +80,8 @@ def looksam(
       https://arxiv.org/abs/2203.02714
 
     Notes:
-      The authors' code is not public. `per_tensor=True` was checked against pytorch_optimizer 4.1.0.
+      The authors' code is not public. The defaults are those of pytorch_optimizer 4.1.0, and `per_tensor=True` was
+      checked against it.
 
       Against plain training, the defaults gained 3 and 7 points on two of six small tasks, those of an MLP with wrong
       labels, and lost 4 to 19 points on the other four (`python -m experiments compare`): choose `alpha` on

@@ -40,7 +40,7 @@ def momentum_sam(
     has.
 
     Args:
-      radius: $\rho \ge 0$; a number or a schedule. 0.3 is our choice, from small networks; see the notes.
+      radius: $\rho \ge 0$; a number or a schedule. 0.3 was chosen on small networks; see the notes.
       decay: $\mu$ in [0, 1); use the momentum of the base optimizer.
       when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; the norm is over these only.
@@ -63,9 +63,9 @@ def momentum_sam(
 
     Notes:
       Every command in the authors' repository, https://github.com/MarlonBecker/MSAM, uses $\rho = 3$, for SGD and for
-      AdamW. Their direction is the buffer of the base optimizer, which includes weight decay, and for AdamW its first
-      moment; the buffer here is of the gradients only. The page "Methods in a few lines" of the documentation perturbs
-      along the buffer of the base optimizer instead.
+      AdamW; the defaults of their classes are 0.3 and 1. Their direction is the buffer of the base optimizer, which
+      includes weight decay, and for AdamW its first moment; the buffer here is of the gradients only. The page "Methods
+      in a few lines" of the documentation perturbs along the buffer of the base optimizer instead.
     """
     check_number("decay", decay, low=0, below=1)
 

@@ -47,8 +47,8 @@ def rst(
       >>> tx = optax.chain(pugd_optax.rst(probability=0.5), optax.sgd(0.1))
 
     References:
-      Zhao, Zhang and Hu, SS-SAM: Stochastic Scheduled Sharpness-Aware Minimization for Efficiently Training Deep Neural
-      Networks, https://arxiv.org/abs/2203.09962
+      Zhao, Zhang and Hu, Randomized Sharpness-Aware Training for Boosting Computational Efficiency in Deep Learning,
+      https://arxiv.org/abs/2203.09962, whose first version is called SS-SAM
     """
     check_number("probability", probability, low=0, high=1, schedule=True)
     check_sometimes("probability", probability)

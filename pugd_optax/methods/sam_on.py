@@ -28,8 +28,8 @@ def sam_on(
         value of a gain, is our choice.
       when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
       mask: the parameters to perturb, a tree of bools or a function of the parameters. Default: every parameter named
-        `scale`, `gamma` or `gain`, and its siblings named `bias`, `offset` or `beta`: the normalization layers of Flax,
-        Haiku and Keras.
+        `scale`, `gamma` or `gain`, and its siblings named `bias`, `offset` or `beta`: the normalization layers of Flax
+        and Haiku. See the notes for Keras and Equinox.
       report: also store norms, cosine and distance of active steps in the state (see `pugd_optax.reevaluate`).
 
     Returns:
@@ -54,6 +54,10 @@ def sam_on(
 
     Notes:
       For the authors' elementwise ASAM on these layers, pass `mask=` to `pugd_optax.asam` in the same way.
+
+      The parameters of a Keras model are a list without names: `mask=[v.name in ("gamma", "beta") for v in
+      model.trainable_variables]`. In Equinox all layers have a `weight` and a `bias`: the page "Training details" of
+      the documentation selects layers by their type.
     """
     return sam(radius, when=when, mask=_norm_layers if mask is None else mask, report=report)
 

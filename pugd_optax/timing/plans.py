@@ -97,7 +97,8 @@ def bernoulli(p: optax.ScalarOrSchedule, key: jax.Array | int = 0) -> Callable[[
       True
 
     References:
-      Zhao, Zhang and Hu, SS-SAM: Stochastic Scheduled Sharpness-Aware Minimization, https://arxiv.org/abs/2203.09962
+      Zhao, Zhang and Hu, Randomized Sharpness-Aware Training for Boosting Computational Efficiency in Deep Learning,
+      https://arxiv.org/abs/2203.09962
     """
     check_number("p", p, low=0, high=1, schedule=True)
     check_sometimes("p", p)

@@ -1,5 +1,6 @@
 """ASAM against its formula, with all parameters scaled and with weights only."""
 
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -24,6 +25,13 @@ def test_weights_only():
         return grad(w + 0.5 * size**2 * g / np.linalg.norm(size * g))
 
     assert_follows(asam(scaled={"b": False, "w": True}), rule)
+
+
+def test_a_mistyped_scaled_is_not_called_mask():
+    grads = {"b": jnp.ones(2), "w": jnp.ones(2)}
+    tx = asam(scaled={"w": True})
+    with pytest.raises(ValueError, match=r"^scaled has another structure: no \['b'\].*Fix: scaled=lambda params"):
+        tx.update(grads, tx.init(grads), grads, grad_fn=lambda p: p)
 
 
 def test_mask():
