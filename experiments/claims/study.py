@@ -96,8 +96,9 @@ class Study(NamedTuple):
 
 
 def run(study: Study, scale: Scale, first_seed: int, workspace: Workspace) -> Finding:
-    """Run a study; missing data is reported before anything is trained."""
-    settings = [s for s in study.settings[scale] if workspace.data_dir is not None or not s.optional]
+    """Run a study; missing data is reported before anything is trained, also if it leaves no setting."""
+    every = study.settings[scale]
+    settings = [s for s in every if workspace.data_dir is not None or not s.optional] or every
     for setting in settings:
         prepare(dataclasses.replace(setting.base, data_dir=workspace.data_dir))
     outcomes = [outcome_of(study.variants(setting), setting, first_seed, workspace) for setting in settings]

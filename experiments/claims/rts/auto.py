@@ -33,7 +33,7 @@ _FULL = {
     "asymmetric": dataclasses.replace(_SMALL, dataset="mnist", noise="asymmetric:0.4"),
 }
 _PAPER = Setting(
-    "CIFAR-10",
+    "CIFAR-10, 100 epochs",
     dataclasses.replace(
         FASHION, dataset="cifar10", model="resnet18", norm="batch", dtype="bfloat16", epochs=100, devices=None
     ),

@@ -74,10 +74,14 @@ def _conditions(outcome: Outcome) -> list[Condition]:
         statement = outcome.named(f"{name}: {label}'s is smaller")
         return above(statement, way(outcome, PLAIN), way(outcome, label), margin=HALF_A_POINT, kind=kind, unit="points")
 
-    asked = {name: way for name, way in WAYS.items() if way(outcome, PLAIN).size}
+    asked = [(*way, label) for way in WAYS.items() for label in CALMER]
     return [
         *(less("spread over seeds", over_seeds, label, "paper") for label in CALMER),
-        *(less(name, way, label, "extra") for name, way in asked.items() for label in CALMER),
+        *(
+            less(name, way, label, "extra")
+            for name, way, label in asked
+            if way(outcome, PLAIN).size and way(outcome, label).size
+        ),
     ]
 
 

@@ -19,6 +19,7 @@ from experiments.claims.claim import Choice
 from experiments.claims.ledger import Ledger, Line
 from experiments.claims.rts import early, factorial, radius, settings, stability, timing
 from experiments.claims.setting import Setting, at, grid, rates
+from experiments.claims.variants import described
 from experiments.claims.workspace import Trained, Workspace
 from experiments.config import schedules
 from experiments.config.errors import Stopped, UsageError
@@ -64,11 +65,13 @@ def test_missing_data_are_reported_before_training(tmp_path, monkeypatch):
         study.run(made, "smoke", FRESH, workspace_in(tmp_path))
 
 
-def test_settings_that_need_data_are_left_out_where_there_are_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep, "run", lambda *_: pytest.fail("trained"))
-    one = (SETTING._replace(base=Config(dataset="mnist", devices=1), optional=True),)
-    finding = study.run(early.STUDY._replace(settings={"smoke": one}), "smoke", FRESH, workspace_in(tmp_path))
-    assert finding.conditions == []
+def test_settings_that_need_data_are_left_out_where_there_are_none_unless_none_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "outcome_of", lambda variants, setting, *_: pytest.fail(setting.name))
+    one = SETTING._replace(name="with data", base=Config(dataset="mnist", devices=1), optional=True)
+    with pytest.raises(pytest.fail.Exception, match="tiny"):
+        study.run(early.STUDY._replace(settings={"smoke": (one, SETTING)}), "smoke", FRESH, workspace_in(tmp_path))
+    with pytest.raises(UsageError, match="PUGD_DATA_DIR"):
+        study.run(early.STUDY._replace(settings={"smoke": (one,)}), "smoke", FRESH, workspace_in(tmp_path))
 
 
 @pytest.mark.parametrize("scale", ["smoke", "full", "paper"])
@@ -83,6 +86,17 @@ def test_variants_are_distinct_and_share_their_grid(name, scale):
             values = [at(variant.config, axes, point) for point in itertools.product(*(axis.values for axis in axes))]
             assert len({ledger.key(config) for config in values}) == len(values)
             assert all(list(axis.values) == sorted(axis.values) for axis in axes)
+
+
+@pytest.mark.parametrize("scale", ["smoke", "full", "paper"])
+def test_claims_that_share_a_folder_of_runs_share_the_runs(scale):
+    there = {}
+    for name in TRAINED:
+        made = catalog.claims()[name].STUDY
+        for setting in made.settings[scale]:
+            for variant in made.variants(setting).values():
+                config = at(variant.config, axes := grid(setting, variant), [axis.values[0] for axis in axes])
+                assert there.setdefault((setting.name, described(config, setting.base)), config) == config, name
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -157,6 +171,14 @@ def test_measures_of_stability_by_hand():
     np.testing.assert_allclose(stability.over_epochs(outcome, "SGD"), [1, 2])
     np.testing.assert_allclose(stability.largest_fall(outcome, "SGD"), [2, 0], atol=1e-9)
     np.testing.assert_allclose(stability.off_the_rate(outcome, "SGD"), [2, 1])
+
+
+def test_a_variant_that_diverged_beside_its_rate_is_not_compared_there():
+    choice = Choice("", "", {"rate": [0.1, 0.3]}, {"rate": 0.1}, [], [90, 92], [[90, 92], [88, 91]])
+    choices = {"SGD": choice, "PUGD": choice._replace(by_rate=[[90, 92], []]), "RTS": choice}
+    outcome = outcome_of({label: [[50, 60], [60, 70]] for label in choices}, choices)
+    beside = [c.statement for c in stability.STUDY.conditions(outcome) if "beside" in c.statement]
+    assert beside == ["tiny: loss beside the chosen rate: RTS's is smaller"]
 
 
 def test_a_seed_at_which_a_run_diverged_is_left_out_and_the_others_count():
