@@ -7,11 +7,11 @@ matter; the margin is stated before the runs. With the interval of the effect a 
     does not hold   if it reaches below `least` and lies below `least` + margin,
     undecided       if it contains both.
 
-The levels of the intervals are Holm's over the conditions of a claim, so that a claim with no true effect finds one
-with a probability of at most 5 %. The p-value is that of the result: if it holds, of an effect of at most `least`; if
-it does not hold, of an effect of at least `least` + margin; if undecided, the smaller of the two. An exact value has an
-interval of width 0. Seeds at which a run diverged are left out; if this is more than a tenth of the seeds, the
-condition is undecided.
+The levels of the intervals are Holm's over the conditions of one kind in a claim, so that a claim with no true effect
+finds one of that kind with a probability of at most 5 %. The p-value is that of the result: if it holds, of an effect
+of at most `least`; if it does not hold, of an effect of at least `least` + margin; if undecided, the smaller of the
+two. An exact value has an interval of width 0. Seeds at which a run diverged are left out; if this is more than a tenth
+of the seeds, the condition is undecided.
 
 References:
   Holm, *A Simple Sequentially Rejective Multiple Test Procedure*, Scandinavian Journal of Statistics 6, 1979.
@@ -110,8 +110,8 @@ def close(statement: str, values: Any, target: float, *, tolerance: float, kind:
 
 
 def exact(statement: str, value: float, least: float = 0.0, *, kind: Kind = "paper", unit: str = "") -> Condition:
-    """An exact value, computed and not sampled, is above `least`."""
-    return Condition(kind, statement, float(value), 0.0, 0, least, 0.0, unit)
+    """An exact value, computed and not sampled, is above `least`; undecided if it is not finite."""
+    return Condition(kind, statement, float(value), 0.0 if np.isfinite(value) else np.nan, 0, least, 0.0, unit)
 
 
 def holm(p: Sequence[float]) -> list[float]:

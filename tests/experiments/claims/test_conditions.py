@@ -131,3 +131,8 @@ def test_seeds_at_which_a_run_diverged_are_left_out_while_they_are_few():
     (many,) = judge([above("x", [*values[:8], np.inf, np.nan], margin=0.5)])
     assert many.result == "undecided"
     assert many.numbers == "2 of 10 seeds diverged; asked: above 0, of interest from 0.5"
+
+
+def test_an_exact_value_that_is_not_known_decides_nothing():
+    judged = judge([exact("operations", float("nan"), 1.25)])[0]
+    assert (judged.result, judged.numbers) == ("undecided", "asked: above 1.25")
