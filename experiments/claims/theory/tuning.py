@@ -29,7 +29,8 @@ class Chosen(NamedTuple):
 
     def choice(self, setting: str, variant: str) -> Choice:
         """The choice in the form used by the page; the score is an accuracy in percent."""
-        return Choice(setting, variant, self.tried, self.values, self.ends, [self.score])
+        scores = [] if np.isnan(self.score) else [self.score]  # a single point is not evaluated
+        return Choice(setting, variant, self.tried, self.values, self.ends, scores)
 
 
 def seeds(choosing: int, first: int, fresh: int) -> tuple[range, range]:

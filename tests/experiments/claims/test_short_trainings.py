@@ -62,6 +62,11 @@ def test_grid_extends_beyond_the_edge_that_wins():
     assert not chosen.ends
 
 
+def test_what_was_not_tried_has_no_score_on_the_page():
+    assert choose(lambda a: 90.0, {"a": (1.0,)}).choice("", "").validation == []
+    assert choose(lambda a: a, {"a": (1.0, 2.0)}, reach=0).choice("", "").validation == [2.0]
+
+
 def test_grid_that_may_not_extend_far_enough_says_so():
     chosen = choose(lambda a: a, {"a": (1.0, 2.0)}, reach=2)
     assert chosen.values == {"a": 8.0}
