@@ -10,7 +10,7 @@ from experiments.compare.figure import draw
 from experiments.compare.ranks import Ranks, ranks
 from experiments.compare.tasks import PLAIN
 from experiments.files import write_text
-from experiments.report.stats import interval, show
+from experiments.report.stats import below, show
 from experiments.report.tables import markdown_table
 
 NEAR = 1.0
@@ -26,7 +26,7 @@ def write(saved: Mapping[str, Any], folder: Path) -> Path:
     found = ranks({name: _scores(results, name) for name in everywhere})
     gains = {task: {name: _gain(methods, name) for name in everywhere} for task, methods in results.items()}
     draw(found, gains, folder / "compare.png")
-    tasks = ranks({name: [interval(of[name]["test %"]).mean for of in results.values()] for name in everywhere})
+    tasks = ranks({name: [_mean(of[name]) for of in results.values()] for name in everywhere})
     parts = [
         _head(saved, found),
         _across(tasks),
@@ -42,8 +42,13 @@ def _scores(results: Results, name: str) -> list[float]:
     return [value for methods in results.values() for value in methods[name]["test %"]]
 
 
+def _mean(columns: Mapping[str, list[float]]) -> float:
+    """Mean test accuracy; NaN if a run diverged, because the others are not a sample of all."""
+    return float(np.mean(columns["test %"]))
+
+
 def _gain(methods: Mapping[str, Mapping[str, list[float]]], name: str) -> float:
-    return interval(np.subtract(methods[name]["test %"], methods[PLAIN]["test %"])).mean
+    return _mean(methods[name]) - _mean(methods[PLAIN])
 
 
 def _head(saved: Mapping[str, Any], found: Ranks) -> str:
@@ -81,23 +86,20 @@ def _across(tasks: Ranks) -> str:
 
 
 def _task(task: str, methods: Mapping[str, Mapping[str, list[float]]]) -> str:
-    """The best methods of a task, and those close to the best."""
-    means = {name: interval(columns["test %"]).mean for name, columns in methods.items()}
+    """The best methods of a task, those close to the best, and those that diverged at some seed."""
+    means = {name: _mean(columns) for name, columns in methods.items()}
     ordered = sorted((name for name in means if not np.isnan(means[name])), key=lambda name: -means[name])
     best = means[ordered[0]]
     near = ", ".join(f"`{name}` {means[name]:.1f}" for name in ordered if means[name] > best - NEAR)
-    lower = [name for name in ordered if _significantly_below(methods, name)]
+    lower = [name for name in ordered if below(methods[name]["test %"], methods[PLAIN]["test %"])]
     worse = ", ".join(f"`{name}`" for name in lower) or "none"
+    failed = ", ".join(f"`{name}`" for name in means if name not in ordered)
+    plain = f"{means[PLAIN]:.1f}." + (f" Diverged: {failed}." if failed else "")
     return f"""## {task[0].upper()}{task[1:]}
 
-Within a point of the best: {near}. Plain training: {means[PLAIN]:.1f}. Below plain training by a paired 95 % interval,
+Within a point of the best: {near}. Plain training: {plain} Below plain training by a paired 95 % interval,
 uncorrected: {worse}.
 """
-
-
-def _significantly_below(methods: Mapping[str, Mapping[str, list[float]]], name: str) -> bool:
-    gap = interval(np.subtract(methods[name]["test %"], methods[PLAIN]["test %"]))
-    return gap.mean + gap.half < 0
 
 
 def _table(results: Results, found: Ranks) -> str:

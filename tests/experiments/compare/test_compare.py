@@ -113,6 +113,16 @@ def test_a_run_that_diverged_does_not_hide_the_cost_of_the_others(tmp_path):
     assert "| `sam` | 3.0 | 70 (1 diverged) | 3.00 | 3.00 |" in (tmp_path / "compare.md").read_text()
 
 
+def test_a_method_that_diverged_at_some_seeds_is_not_named_by_the_others(tmp_path):
+    about = {"packages": {"jax": "0"}, "device": "", "cores": 1, "commit": "0"}
+    column = lambda *values: {"test %": list(values), "gradient evaluations": [1.0], "seconds": [1.0], "rate": [0.1]}
+    methods = {"none": column(80, 81, 80), "pugd": column(90, np.nan, np.nan), "sam": column(60, np.nan, np.nan)}
+    page.write({"command": "", "environment": about, "tasks": {"noisy": methods}}, tmp_path)
+    text = " ".join((tmp_path / "compare.md").read_text().split())
+    assert "Within a point of the best: `none` 80.3. Plain training: 80.3. Diverged: `pugd`, `sam`." in text
+    assert "uncorrected: none." in text
+
+
 def test_a_report_without_numbers_is_told(tmp_path):
     with pytest.raises(UsageError, match="holds no compare"):
         command.main(command.Options(report=True, out=tmp_path), Console(file=io.StringIO()))
