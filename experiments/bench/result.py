@@ -31,7 +31,6 @@ def check(options: Any) -> None:
 def write(options: Any, name: str, results: list[dict], figure: Figure, console: Console) -> None:
     """Write `name.json` and `name.png` to the folder given in the options."""
     out: Path = options.out
-    out.mkdir(parents=True, exist_ok=True)
     report = {"environment": environment(), "options": _plain(options), "results": results}
     write_json(out / f"{name}.json", report)
     save(figure, out / f"{name}.png")

@@ -2,16 +2,29 @@
 
 import json
 import re
+from pathlib import Path
 
 import chex
 import jax
 import numpy as np
 import optax
 import pytest
+from matplotlib import pyplot as plt
 from rich.console import Console
 
 import pugd_optax
-from experiments.bench import all_devices, clock, command, compilation, devices, fraction, growth, problems, steps
+from experiments.bench import (
+    all_devices,
+    clock,
+    command,
+    compilation,
+    devices,
+    fraction,
+    growth,
+    problems,
+    result as files,
+    steps,
+)
 from experiments.bench.candidates import COMPARISONS, STEPS
 from experiments.config.errors import UsageError
 
@@ -256,3 +269,17 @@ def test_missing_pytorch_is_said_in_one_line(monkeypatch, tmp_path, capsys):
     options = ["--problems", "mlp8:8", "--only", "lpg", "--repeats", "1", "--torch", "--out", str(tmp_path)]
     command.main(["steps", *options], Console(width=200))
     assert "pip install '.[torch]'" in capsys.readouterr().out
+
+
+def test_a_picture_that_is_interrupted_leaves_the_one_before(tmp_path, monkeypatch):
+    (tmp_path / "growth.png").write_text("before")
+
+    def interrupted(path, **_):
+        Path(path).write_text("half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(figure := plt.figure(), "savefig", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        files.write(growth.Options(out=tmp_path), "growth", [], figure, Console(quiet=True))
+    assert (tmp_path / "growth.png").read_text() == "before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["growth.json", "growth.png"]
