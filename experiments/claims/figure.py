@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 MARKED = 12
 """Curves with at most this many points have markers."""
 
-MANY = 5
+MANY = 4
 """Above curves with few points a legend with more lines than this gets a space of its own."""
 
 MARKERS = "os^Dv"
@@ -30,6 +30,7 @@ def draw(panels: Sequence[Panel], path: Path) -> None:
     """Means over seeds with their 95 % intervals, three panels per row."""
     across = 2 if len(panels) == 4 else min(3, len(panels))
     down = -(-len(panels) // across)
+    labels = [line.label for panel in panels for line in panel.lines]
     height = max(4.2, *(0.2 * len(panel.lines) for panel in panels if panel.kind == "points"), 0)
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
@@ -38,7 +39,7 @@ def draw(panels: Sequence[Panel], path: Path) -> None:
         for axis in axes.flat[len(panels) :]:
             axis.remove()
         for axis, panel in zip(axes.flat, panels, strict=False):
-            KINDS[panel.kind](axis, panel)
+            KINDS[panel.kind](axis, panel, labels)
             axis.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
             _scales(axis, panel)
             axis.grid(**GRID)
@@ -49,7 +50,9 @@ def draw(panels: Sequence[Panel], path: Path) -> None:
 
 
 def _scales(axis: Axes, panel: Panel) -> None:
-    """Logarithmic axes with plain numbers; a swept quantity with few values has a tick at each; epochs are whole."""
+    """Logarithmic axes with plain numbers; a swept quantity with few values and classes have a tick at each."""
+    if panel.x == "class":
+        axis.set_xticks(panel.lines[0].x)
     if panel.x == "epoch":
         axis.xaxis.set_major_locator(ticker.MaxNLocator(steps=[1, 2, 5, 10], integer=True))
     if "x" in panel.log:
@@ -58,7 +61,8 @@ def _scales(axis: Axes, panel: Panel) -> None:
         if panel.kind == "curves" and len(swept) <= 8:
             axis.set_xticks(swept, [f"{x:.2g}" if x < 10 else f"{x:g}" for x in swept])
             axis.xaxis.set_minor_locator(ticker.NullLocator())
-    if "y" in panel.log:
+    means = np.concatenate([line.get_ydata() for line in axis.lines])
+    if "y" in panel.log and np.nanmax(means) > 2 * np.nanmin(means):  # a narrower range would have hardly a tick
         axis.set_yscale("log")
         low, high = axis.get_ylim()
         axis.yaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
@@ -68,9 +72,9 @@ def _scales(axis: Axes, panel: Panel) -> None:
         )
 
 
-def _curves(axis: Axes, panel: Panel) -> None:
+def _curves(axis: Axes, panel: Panel, others: Sequence[str] = ()) -> None:
     """Means with bands; a point at which too many runs diverged is left out."""
-    style = styles([line.label for line in panel.lines])
+    style = styles([line.label for line in panel.lines], others)
     for line in panel.lines:
         theory = all(len(values) == 1 for values in line.y)
         mean, half, diverged = np.array([interval(values) for values in line.y]).T
@@ -100,8 +104,9 @@ def _curves(axis: Axes, panel: Panel) -> None:
     axis.legend(facecolor="white", edgecolor="none", framealpha=0.8, fontsize=8)
 
 
-def _points(axis: Axes, panel: Panel) -> None:
+def _points(axis: Axes, panel: Panel, others: Sequence[str] = ()) -> None:
     """Values along the horizontal axis, one row per line, with its name on the left."""
+    del others
     for i, line in enumerate(panel.lines):
         mean, half, _ = interval(line.y[0])
         axis.errorbar(mean, i, xerr=half, fmt="o", color=PALETTE[0], markersize=4, linewidth=1.2)
@@ -109,9 +114,9 @@ def _points(axis: Axes, panel: Panel) -> None:
     axis.set_ylim(len(panel.lines) - 0.5, -0.5)
 
 
-def _scatter(axis: Axes, panel: Panel) -> None:
+def _scatter(axis: Axes, panel: Panel, others: Sequence[str] = ()) -> None:
     """One point per line; variants of a method have the same colour and different markers."""
-    style, drawn = styles([line.label for line in panel.lines]), Counter[str]()
+    style, drawn = styles([line.label for line in panel.lines], others), Counter[str]()
     for line in panel.lines:
         (x,), (mean, half, _) = line.x, interval(line.y[0])
         colour, _ = style[line.label]

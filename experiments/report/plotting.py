@@ -65,17 +65,18 @@ _SAME = {"none": "sgd", "plain": "sgd", "gradient_descent": "sgd", "rts": "rts_p
 
 
 def method_of(label: str) -> str | None:
-    """The method with whose name a label begins.
+    """The method with whose name a label begins, or else a part of it after a comma.
 
     Example:
-      >>> [method_of(label) for label in ("PUGD 1", "RTS, defaults", "momentum SAM", "sine, rises")]
-      ['pugd', 'rts_pugd', 'momentum_sam', None]
+      >>> [method_of(label) for label in ("PUGD 1", "RTS, defaults", "momentum SAM", "noise, PEGR 0.03", "sine, rises")]
+      ['pugd', 'rts_pugd', 'momentum_sam', 'pegr', None]
     """
-    words = re.findall(r"[a-z0-9]+", label.lower())
-    for count in (3, 2, 1):
-        name = "_".join(words[:count])
-        if name in METHODS or name in _SAME:
-            return _SAME.get(name, name)
+    for part in label.lower().split(", "):
+        words = re.findall(r"[a-z0-9]+", part)
+        for count in (3, 2, 1):
+            name = "_".join(words[:count])
+            if name in METHODS or name in _SAME:
+                return _SAME.get(name, name)
     return None
 
 
@@ -104,8 +105,8 @@ def styles_of(groups: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, str]]
     return styles(list(dict.fromkeys(label for labels in groups.values() for label in labels)))
 
 
-def styles(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """The colour and line style of each line in a panel.
+def styles(labels: Sequence[str], others: Iterable[str] = ()) -> dict[str, tuple[str, str]]:
+    """The colour and line style of each line in a panel; `others` are the labels in the other panels of the figure.
 
     Example:
       >>> made = styles(["SGD", "PUGD", "PUGD, twice the radius", "a bound"])
@@ -113,7 +114,7 @@ def styles(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
       (('#D55E00', '-'), ('#D55E00', '--'))
     """
     methods = {label: method_of(label) for label in labels}
-    taken = {METHODS[name] for name in methods.values() if name}
+    taken = {METHODS[name] for name in (*methods.values(), *map(method_of, others)) if name}
     free = itertools.cycle([colour for colour in PALETTE if colour not in taken])
     found: dict[str, tuple[str, str]] = {}
     for label, name in methods.items():

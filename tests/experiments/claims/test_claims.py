@@ -162,6 +162,14 @@ def test_a_point_at_which_too_many_runs_diverged_is_not_drawn():
     np.testing.assert_equal(axis.lines[0].get_ydata(), [1.0, np.nan])
 
 
+def test_an_axis_is_logarithmic_only_if_its_range_is_wide():
+    for low, scale in ((0.9, "linear"), (0.4, "log")):
+        axis = plt.figure().add_subplot()
+        figure._curves(axis, panel := Panel("", "radius", "", [Line("a", [1.0, 2.0], [[low], [1.0]])], "y"))
+        figure._scales(axis, panel)
+        assert axis.get_yscale() == scale
+
+
 def test_interval_is_students():
     values = [1.0, 2.0, 4.0, 7.0, float("inf")]
     half = 3.182446305284263 * np.std(values[:4], ddof=1) / 2

@@ -49,6 +49,16 @@ def test_a_method_has_one_colour_in_every_figure():
     assert len({colour for colour, _ in second.values()}) == 4
 
 
+def test_a_quantity_of_a_method_has_its_colour():
+    made = styles(["signal, gradient descent", "signal, PEGR 0.03", "noise, gradient descent", "noise, PEGR 0.03"])
+    assert [colour for colour, _ in made.values()] == 2 * [METHODS["sgd"], METHODS["pegr"]]
+    assert [dashes for _, dashes in made.values()] == ["-", "-", "--", "--"]
+
+
+def test_no_other_line_of_a_figure_has_the_colour_of_a_method_in_it():
+    assert METHODS["pugd"] not in {colour for colour, _ in styles(["late", "early"], ["PUGD", "late"]).values()}
+
+
 def test_every_method_has_a_colour_of_its_own():
     assert set(METHODS) == {"sgd", *pugd_optax.methods.__all__}
     assert len(set(METHODS.values())) == len(METHODS)
