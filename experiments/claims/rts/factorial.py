@@ -19,7 +19,7 @@ import math
 
 import numpy as np
 
-from experiments.claims.claim import Panel
+from experiments.claims.claim import Line, Panel
 from experiments.claims.conditions import Condition, above
 from experiments.claims.rts.settings import SETTINGS
 from experiments.claims.setting import Setting, Variant
@@ -73,7 +73,8 @@ def _conditions(outcome: Outcome) -> list[Condition]:
 
 
 def _panels(outcome: Outcome) -> list[Panel]:
-    return [outcome.curves("by epoch", outcome.variants)]
+    lines = [Line(subset, [0.0], [list(gain(outcome, subset))]) for subset in SUBSETS if subset]
+    return [Panel(outcome.setting.name, "test accuracy above PUGD's, points", "", lines, kind="points")]
 
 
 def _summary(outcome: Outcome) -> str:
