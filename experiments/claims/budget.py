@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
+from experiments.config.errors import Stopped
 from experiments.runs.signals import graceful_shutdown
 
 
@@ -13,7 +14,7 @@ from experiments.runs.signals import graceful_shutdown
 def within(minutes: float | None) -> Iterator[Callable[[], bool]]:
     """A function that says whether the budget is used up; at that time the process also receives SIGTERM.
 
-    Work without steps is not interrupted.
+    Work without steps is not interrupted. If another signal came during such work, the function raises `Stopped`.
 
     Example:
       >>> with within(None) as used_up:
@@ -29,11 +30,16 @@ def within(minutes: float | None) -> Iterator[Callable[[], bool]]:
         over.set()
         os.kill(os.getpid(), signal.SIGTERM)
 
+    def used_up() -> bool:
+        if signals and not over.is_set():
+            raise Stopped(f"{signals[0].name}; the same command continues from there", signals[0])
+        return over.is_set()
+
     timer = threading.Timer(60 * minutes, end)
     timer.daemon = True
-    with graceful_shutdown():
+    with graceful_shutdown() as signals:
         timer.start()
         try:
-            yield over.is_set
+            yield used_up
         finally:
             timer.cancel()

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from experiments.claims.conditions import Condition
+from experiments.config.errors import UsageError, first_line
 from experiments.files import write_json
 
 Scale = Literal["smoke", "full", "paper"]
@@ -101,8 +102,19 @@ def save(saved: Saved, folder: Path) -> None:
 
 
 def load(path: Path) -> Saved:
-    """Read a file written by `save`."""
-    content = json.loads(path.read_text(), parse_constant=float)
+    """Read a file written by `save`.
+
+    Raises:
+      UsageError: if it is another file.
+    """
+    try:
+        return _saved(json.loads(path.read_text(), parse_constant=float))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        what = f"{path}: no finding of `claims` ({type(error).__name__}: {first_line(error)})"
+        raise UsageError(f"{what}; name another folder, or move the file away") from error
+
+
+def _saved(content: dict[str, Any]) -> Saved:
     finding, trainings = content.pop("finding"), content.pop("trainings")
     panels = [
         Panel(**{**panel, "lines": [Line(**_floats(line)) for line in panel["lines"]]}) for panel in finding["panels"]

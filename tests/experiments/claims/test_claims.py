@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+import signal
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ from experiments.claims import catalog, command, figure, page
 from experiments.claims.claim import Choice, Finding, Line, Panel, Power, Saved, Trainings, load, save
 from experiments.claims.conditions import exact, judge
 from experiments.claims.overview import HOURS, overview, seeds
-from experiments.config.errors import UsageError
+from experiments.config.errors import Stopped, UsageError
 from experiments.report.stats import below, interval, show
 from tests.tiers import slow_but
 
@@ -204,6 +205,20 @@ def test_what_cannot_be_kept_is_refused_before_it_is_computed(tmp_path, monkeypa
     ):
         with pytest.raises(UsageError, match=message):
             command.main(options, Console())
+
+
+def test_other_files_in_the_folder_of_findings_are_told(tmp_path):
+    (tmp_path / "compare.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"compare\.json: no finding of `claims`"):
+        command.main(command.Options("report", out=tmp_path), Console())
+
+
+def test_a_signal_before_the_budget_is_used_up_ends_claims_without_steps_too(tmp_path, monkeypatch):
+    found = lambda *_: signal.raise_signal(signal.SIGINT) or made().finding
+    monkeypatch.setattr(catalog, "find", found)
+    with pytest.raises(Stopped, match="SIGINT"):
+        command.main(command.Options("all", out=tmp_path, budget_minutes=5), Console(quiet=True))
+    assert len(list(tmp_path.glob("*.json"))) == 1
 
 
 @pytest.mark.slow
