@@ -15,7 +15,8 @@ tested: so are ASAM and RTS-PUGD, and all are above SGD with as many gradient ev
 """
 
 from experiments.claims.conditions import Condition
-from experiments.claims.real.settings import LONGER, perturbed, settings
+from experiments.claims.real.settings import perturbed, settings
+from experiments.claims.rts.settings import LONGER
 from experiments.claims.study import Outcome, Study, above_sgd, courses, rows
 
 PAPER, OURS = ("SAM", "PUGD"), ("ASAM", "RTS")

@@ -17,11 +17,11 @@ SGD, LPG is within one point of generalised cross-entropy, and SAM, PUGD and LPG
 
 from experiments.claims.conditions import Condition
 from experiments.claims.lpg.common import bounded, of_loss
-from experiments.claims.real.settings import STOPPED, perturbed, settings
+from experiments.claims.lpg.noisy import GCE
+from experiments.claims.real.settings import perturbed, settings
+from experiments.claims.rts.settings import STOPPED
 from experiments.claims.setting import Setting, Variant
 from experiments.claims.study import Outcome, Study, above_sgd, courses, rows
-
-GCE = "generalised cross-entropy"
 
 
 def variants(setting: Setting) -> dict[str, Variant]:

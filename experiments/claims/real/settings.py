@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 from experiments.claims.claim import Scale
+from experiments.claims.rts.settings import LONGER
 from experiments.claims.setting import Axis, Setting, Variant, decays, field, option, rates
 from experiments.claims.variants import method, stretch
 from experiments.config.presets.fast_cifar10 import CONFIG
@@ -12,7 +13,6 @@ from experiments.config.schema import Config
 FAST = dataclasses.replace(CONFIG, tensorboard=False, checkpoint_every=0)
 _SMALL = dataclasses.replace(FAST, epochs=5, train_size=4500, val_size=500, devices=1)
 _SMOKE = Config(model="mlp", epochs=4, train_size=100, val_size=100, devices=1, tensorboard=False, checkpoint_every=0)
-LONGER, STOPPED = "SGD, twice the epochs", "SGD, stopped early"
 
 
 def settings(name: str, few: str = "none", **changes: Any) -> dict[Scale, tuple[Setting, ...]]:
