@@ -162,7 +162,6 @@ def rows(outcome: Outcome, reference: str) -> Rows:
             "test % at the peak": list(100 * variant.result("test_accuracy")),
             **({} if variant.stopped else {"training %": list(100 * variant.metric("train_accuracy")[-1])}),
             **_agreement(variant),
-            "seconds": list(variant.result("seconds")),
         }
         for label, variant in outcome.variants.items()
     }

@@ -65,7 +65,6 @@ def table(outcome: Outcome, reference: str = "plain") -> Rows:
     """Accuracy, balanced accuracy and, under a long tail, that of its parts."""
     made = rows(outcome, reference)
     for variant, row in zip(outcome.variants.values(), made.values(), strict=True):
-        del row["seconds"]
         if variant.stopped:  # accuracies by class are those of the last epoch
             continue
         row["balanced test %"] = list(by_class(variant).mean(axis=1))

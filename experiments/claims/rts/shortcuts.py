@@ -21,9 +21,7 @@ ESAM are each within one point of SAM. Also tested: the first three are above SG
 import dataclasses
 import math
 
-import numpy as np
-
-from experiments.claims.claim import Line, Panel, Rows
+from experiments.claims.claim import Line, Panel
 from experiments.claims.conditions import Condition
 from experiments.claims.rts.settings import SETTINGS
 from experiments.claims.setting import Axis, Setting, Variant, option
@@ -82,29 +80,13 @@ def _conditions(outcome: Outcome) -> list[Condition]:
     return above + kept
 
 
-def _table(outcome: Outcome) -> Rows:
-    made = rows(outcome, "SGD")
-    for variant, row in zip(outcome.variants.values(), made.values(), strict=True):
-        row["time / SGD"] = list(variant.result("seconds") / outcome["SGD"].result("seconds"))
-    return made
-
-
 def _panels(outcome: Outcome) -> list[Panel]:
-    seconds = outcome["SGD"].result("seconds")
-    prices = {
-        "gradient evaluations, SGD's are 1": lambda v: interval(cost(v, outcome.setting)).mean,
-        "time, SGD's is 1": lambda v: np.nanmedian(v.result("seconds") / seconds),
-    }
-    return [
-        Panel(
-            outcome.setting.name,
-            name,
-            "test accuracy, %",
-            [Line(label, [float(price(v))], [list(v.accuracy)]) for label, v in outcome.variants.items()],
-            kind="scatter",
-        )
-        for name, price in prices.items()
+    lines = [
+        Line(label, [interval(cost(v, outcome.setting)).mean], [list(v.accuracy)])
+        for label, v in outcome.variants.items()
     ]
+    x = "gradient evaluations, SGD's are 1"
+    return [Panel(outcome.setting.name, x, "test accuracy, %", lines, kind="scatter")]
 
 
 def _summary(outcome: Outcome) -> str:
@@ -117,4 +99,4 @@ def _summary(outcome: Outcome) -> str:
     return f"points above SGD, and gradient evaluations: {gains}."
 
 
-STUDY = Study(SETTINGS, shortcuts, _conditions, _panels, _summary, _table)
+STUDY = Study(SETTINGS, shortcuts, _conditions, _panels, _summary, lambda outcome: rows(outcome, "SGD"))

@@ -17,7 +17,7 @@ from rich.console import Console
 from experiments.claims import budget, catalog, command, ledger, study
 from experiments.claims.claim import Choice
 from experiments.claims.ledger import Ledger, Line
-from experiments.claims.rts import early, factorial, radius, settings, stability, timing
+from experiments.claims.rts import early, factorial, radius, settings, shortcuts, stability, timing
 from experiments.claims.setting import Setting, at, grid, rates
 from experiments.claims.variants import described
 from experiments.claims.workspace import Trained, Workspace
@@ -189,6 +189,18 @@ def test_a_seed_at_which_a_run_diverged_is_left_out_and_the_others_count():
     np.testing.assert_allclose(stability.over_seeds(outcome, "PUGD"), [np.nan, 5, 5])
     (line,) = outcome.curves("", outcome.only("PUGD")).lines
     assert line.x == [1, 2]
+
+
+def test_tables_and_pictures_do_not_compare_times_of_runs_of_different_days():
+    def found(*seconds):
+        outcome = outcome_of({label: [[50, 60]] for label in shortcuts.shortcuts(SETTING._replace(tiny=True))})
+        for variant, each in zip(outcome.variants.values(), itertools.cycle(seconds), strict=False):
+            for line in variant.runs:
+                more = dict.fromkeys(("test_accuracy", "val_accuracy", "steps", "gradient_evaluations"), 1)
+                line.result.update(more, seconds=each)
+        return repr((shortcuts.STUDY.table(outcome), shortcuts.STUDY.panels(outcome)))
+
+    assert found(1.0, 2.0) == found(3.0, 1.0)
 
 
 LAST = {
