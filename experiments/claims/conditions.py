@@ -67,15 +67,26 @@ class Judged(NamedTuple):
     @property
     def numbers(self) -> str:
         """The interval and what it is compared with, in words."""
-        _, _, estimate, error, _, least, margin, unit, diverged = self.condition
-        asked = f"above {least:.3g}" + (f", of interest from {least + margin:.3g}" if margin else "")
+        _, _, estimate, error, freedom, least, margin, unit, diverged = self.condition
+        enough = least + margin
+        asked = f"above {least:.3g}"
+        if margin:
+            asked += f", of interest from {enough:.3g}" if enough else ", 0 is no loss"
         if not np.isfinite(estimate):
             return f"{diverged[0]} of {diverged[1]} seeds diverged; asked: {asked}" if diverged else f"asked: {asked}"
         about = "" if error == 0 else f" ± {self.half:.2g}" if np.isfinite(error) else " (no interval)"
-        small = ", less than is of interest" if self.result == "holds" and estimate + self.half < least + margin else ""
-        p = "exact" if error == 0 else f"p = {self.p:.2g}" if self.p >= 0.001 else "p < 0.001"
+        small = ", less than is of interest" if enough else ", a loss"
+        small = small if self.result == "holds" and estimate + self.half < enough else ""
         gone = f"; {diverged[0]} of {diverged[1]} seeds diverged" if diverged else ""
-        return f"{estimate:.3g}{about}{unit and ' ' + unit}{small}; asked: {asked}; {p}{gone}"
+        digits = 3 if error or freedom else 4
+        return f"{estimate:.{digits}g}{about}{unit and ' ' + unit}{small}; asked: {asked}; {self._sure}{gone}"
+
+    @property
+    def _sure(self) -> str:
+        """The p-value in words."""
+        if self.condition.error == 0:
+            return "the same at every seed" if self.condition.freedom else "exact"
+        return f"p = {self.p:.2g}" if self.p >= 0.001 else "p < 0.001"
 
 
 def above(

@@ -21,17 +21,17 @@ HEAD = """# Claims of the papers, and what was found here
 Written by `python -m experiments claims report`; do not edit. Tables show means over seeds with 95 % confidence
 intervals (Student's t). A condition states that an effect, a paired difference over seeds, is above a bound. It *holds*
 if its interval is above the bound. It *does not hold* if its interval reaches below the bound and stays below the
-smallest effect of interest. It is *undecided* if its interval contains both. A seed at which a run diverged is left
-out; if more than a tenth of the seeds diverged, the condition is undecided. The verdict depends only on the conditions
-of kind *paper*, which the paper states; those of kind *extra* are tested as well and never change it. The intervals of
-the conditions of one kind in a claim are at Holm's levels, so that a claim without any true effect finds one of that
-kind with a probability of at most 5 %; they are wider than those of the tables. The p-value, after Holm, is that of the
-result: where a condition does not hold, a small one says that the effect is below the smallest of interest. If all of
-the paper's hold, the verdict is *holds here*; if none holds and all are decided, *does not hold here*; if none holds
-and some are undecided, *undecided here*; otherwise *holds partly*. These are reproductions in small settings, not the
-tables of the papers. The seconds of a command do not include trainings that existed before; the seconds of the
-trainings include all of them, and some trainings are shared by several claims. Where time is measured, a seed is a
-repetition.
+smallest effect of interest, which is 0 where a small loss is allowed. It is *undecided* if its interval contains both.
+A seed at which a run diverged is left out; if more than a tenth of the seeds diverged, the condition is undecided. The
+verdict depends only on the conditions of kind *paper*, which the paper states; those of kind *extra* are tested as well
+and never change it. The intervals of the conditions of one kind in a claim are at Holm's levels, so that a claim
+without any true effect finds one of that kind with a probability of at most 5 %; they are wider than those of the
+tables. The p-value, after Holm, is that of the result: where a condition does not hold, a small one says that the
+effect is below the smallest of interest. If all of the paper's hold, the verdict is *holds here*; if none holds and all
+are decided, *does not hold here*; if none holds and some are undecided, *undecided here*; otherwise *holds partly*.
+These are reproductions in small settings, not the tables of the papers. The seconds of a command do not include
+trainings that existed before; the seconds of the trainings include all of them, and some trainings are shared by
+several claims. Where time is measured, a seed is a repetition.
 
 Columns of trained networks: *cost*, gradient evaluations relative to plain training for the epochs of the setting;
 *test %*, after the last epoch, for a row that is stopped early at the peak; *validation %*, after the last epoch; *its

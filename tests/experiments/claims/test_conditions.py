@@ -136,3 +136,11 @@ def test_seeds_at_which_a_run_diverged_are_left_out_while_they_are_few():
 def test_an_exact_value_that_is_not_known_decides_nothing():
     judged = judge([exact("operations", float("nan"), 1.25)])[0]
     assert (judged.result, judged.numbers) == ("undecided", "asked: above 1.25")
+
+
+def test_numbers_say_what_a_loss_is_and_what_is_exact():
+    lost = within("", EFFECT - 1.5, 0.0, margin=1.0)
+    assert judge([lost])[0].numbers == "-0.4 ± 0.32, a loss; asked: above -1, 0 is no loss; p = 0.0062"
+    same = above("", [0.05, 0.05], margin=0.0)
+    assert judge([same])[0].numbers == "0.05; asked: above 0; the same at every seed"
+    assert judge([exact("", 1.2464, 1.25)])[0].numbers == "1.246; asked: above 1.25; exact"
