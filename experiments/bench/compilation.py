@@ -22,6 +22,7 @@ from experiments.bench.candidates import ours
 from experiments.bench.problems import Problem, layers
 from experiments.bench.result import check, write
 from experiments.config.errors import pick
+from experiments.report.plotting import styles
 from pugd_optax import methods as all_methods
 
 BAR = 1.5
@@ -157,10 +158,12 @@ def _plot(rows: list[dict]):
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 5), layout="constrained")
     top = sorted(rows, key=lambda row: -row["ratio"])
     highest = list(dict.fromkeys(row["method"] for row in top))[:MARKED]
+    style = styles(["sam", "pugd", *highest])
     for name in dict.fromkeys(row["method"] for row in rows):
         mine = [row for row in rows if row["method"] == name]
-        marked = name in ("sam", "pugd", *highest)
-        look: dict[str, Any] = {"label": name, "zorder": 3} if marked else {"color": "0.7", "linewidth": 0.8}
+        look: dict[str, Any] = {"color": "0.7", "linewidth": 0.8}
+        if name in style:
+            look = {"label": name, "zorder": 3, "color": style[name][0], "linestyle": style[name][1]}
         left.plot([row["leaves"] for row in mine], [row["seconds"] for row in mine], marker=".", **look)
         right.plot([row["leaves"] for row in mine], [row["ratio"] for row in mine], marker=".", **look)
     left.set(xlabel="tensors", ylabel="CPU seconds")

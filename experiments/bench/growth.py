@@ -13,6 +13,7 @@ from experiments.bench.candidates import STEPS
 from experiments.bench.devices import rows_on_enough_devices
 from experiments.bench.problems import Problem, mlp
 from experiments.bench.result import check, write
+from experiments.report.plotting import styles
 from experiments.runs.memory import keep_freed
 
 FLOOR = "two gradients"
@@ -125,14 +126,16 @@ def _plot(rows: list[dict], devices: list[dict]):
 def _curve(panel, rows: list[dict], axis: str, name: str) -> None:
     ratios = np.array([row["ratio"] for row in rows])
     spread = np.abs(np.array([row["quartiles"] for row in rows]).T - ratios)
-    panel.errorbar([row[axis] for row in rows], ratios, spread, marker="o", markersize=4, capsize=2, label=name)
+    colour, dashes = styles(SHOWN)[name]
+    x = [row[axis] for row in rows]
+    panel.errorbar(x, ratios, spread, fmt="o", linestyle=dashes, color=colour, markersize=4, capsize=2, label=name)
 
 
 def _memory(panel, rows: list[dict]) -> None:
-    for name, dashes in zip(SHOWN, ("-", "-", "--"), strict=True):
-        mine = [row for row in rows if row["name"] == name]
-        copies = [row["copies"] for row in mine]
-        panel.plot([row["parameters"] for row in mine], copies, marker="o", linestyle=dashes, label=name)
+    for name in reversed(SHOWN):  # the dashed line over the solid one that it covers
+        mine, (colour, dashes) = [row for row in rows if row["name"] == name], styles(SHOWN)[name]
+        x, copies = ([row[key] for row in mine] for key in ("parameters", "copies"))
+        panel.plot(x, copies, marker="o", markersize=4, linestyle=dashes, color=colour, label=name)
     panel.axhline(1, color="0.5", linewidth=0.8)
     panel.set_xscale("log")
     panel.set_xlabel("parameters")
