@@ -110,6 +110,9 @@ def _points(axis: Axes, panel: Panel, others: Sequence[str] = ()) -> None:
     for i, line in enumerate(panel.lines):
         mean, half, _ = interval(line.y[0])
         axis.errorbar(mean, i, xerr=half, fmt="o", color=PALETTE[0], markersize=4, linewidth=1.2)
+    low, high = axis.get_xlim()
+    if low < 0 < high:
+        axis.axvline(0, color="black", linewidth=0.8, zorder=0)
     axis.set_yticks(range(len(panel.lines)), [line.label for line in panel.lines], fontsize=8)
     axis.set_ylim(len(panel.lines) - 0.5, -0.5)
 

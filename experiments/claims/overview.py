@@ -66,11 +66,6 @@ def overview(found: list[Saved]) -> str:
     return f"Verdicts on {len(found)} claims: {tally}.\n\n{markdown_table(cells, numbers=False)}\n"
 
 
-def older(saved: Saved) -> bool:
-    """Whether the trainings are older than the protocol."""
-    return saved.trainings is not None and not saved.finding.choices
-
-
 def seeds(saved: Saved) -> str:
     """The number of seeds behind the rows of a finding, the fewest and the most."""
     counts = [max(len(values) for values in row.values()) for row in saved.finding.rows.values()]
@@ -83,8 +78,7 @@ def _tested(saved: Saved) -> list[str]:
     results = collections.Counter(x.result for x in judged)
     sure = ", ".join(f"{count} {word}" for result, word in WORDS.items() if (count := results[result]))
     where = f"[`{saved.name}`](#{saved.name.replace('.', '')}): {catalog.setting(saved.name)}"
-    protocol = "; not yet repeated with the current protocol" if older(saved) else ""
-    how = f"{seeds(saved)}: {sure}{protocol}"
+    how = f"{seeds(saved)}: {sure}"
     return [catalog.statement(saved.name), verdict(saved.finding.conditions), where, how]
 
 

@@ -6,16 +6,12 @@ from experiments.claims import catalog
 from experiments.claims.claim import Choice, Finding, Power, Rows, Saved, load
 from experiments.claims.conditions import judge, verdict
 from experiments.claims.figure import draw
-from experiments.claims.overview import older, overview, seeds
+from experiments.claims.overview import overview, seeds
 from experiments.files import write_text
 from experiments.report.stats import show
 from experiments.report.tables import markdown_table
 
 CRITERIA = "**Success criteria.**"
-OLDER = """These runs are older than the protocol and than what is said above: 500 digits or 2500 images of CIFAR-10 for
-training, two or three values of a hyperparameter, one or two choosing seeds, whose data recur in the verdict. They are
-to be run again.
-"""
 HEAD = """# Claims of the papers, and what was found here
 
 Written by `python -m experiments claims report`; do not edit. Tables show means over seeds with 95 % confidence
@@ -77,7 +73,7 @@ def _section(saved: Saved) -> str:
             markdown_table(table(finding.rows)) + "\n",
             f"![{saved.name}]({saved.name}.png)\n",
             f"{setting.strip()}\n",
-            *_chosen(saved),
+            *_chosen(finding),
             f"{criterion}\n",
             *criteria,
             "",
@@ -87,11 +83,8 @@ def _section(saved: Saved) -> str:
     )
 
 
-def _chosen(saved: Saved) -> list[str]:
+def _chosen(finding: Finding) -> list[str]:
     """The chosen hyperparameters, their grids, and the number of seeds required."""
-    finding = saved.finding
-    if older(saved):
-        return [OLDER]
     if not finding.choices:
         return []
     lines = [_power(power) for power in finding.powers]
