@@ -233,12 +233,13 @@ def _test(training: Training, test: Source) -> dict[str, Any]:
     labels, config = np.asarray(test.data.labels), experiment.config
     graphdef, where = experiment.network.graphdef, (test, experiment.layout.mesh, training.chunk)
     correct = evaluate_each(graphdef, last.params, last.model_state, *where)[1]
+    of_class = [correct[labels == c] for c in range(experiment.dataset.num_classes)]
     return {
         "best_epoch": at.best_epoch,
         "val_accuracy": at.best_accuracy,
         "test_accuracy": evaluate(graphdef, *best, *where)[1],
         "last_test_accuracy": float(correct.mean()),
-        "last_test_accuracy_by_class": [float(correct[labels == c].mean()) for c in np.unique(labels)],
+        "last_test_accuracy_by_class": [float(each.mean()) if each.size else None for each in of_class],
         "parameters": sum(x.size for x in jax.tree.leaves(last.params)),
         "gradient_evaluations": at.evaluations,
         "skipped_steps": at.skipped,

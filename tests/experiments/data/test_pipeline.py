@@ -4,13 +4,15 @@ import dataclasses
 import io
 import json
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 from experiments.config.schema import Config
 from experiments.data import Encoded, Examples
-from experiments.data.batch import HostBatch
+from experiments.data.augment import pipeline
+from experiments.data.batch import Data, HostBatch
 from experiments.data.pipeline import channels, source, stream
 from experiments.training.experiment import prepare
 from experiments.training.trainer import run
@@ -59,6 +61,14 @@ def test_mean_and_deviation_of_the_channels():
     np.testing.assert_allclose(std, IMAGES.std((0, 1, 2), keepdims=True), rtol=1e-6)
     for found, expected in zip(channels(as_files().images), (mean, std), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_constant_channel_stays_small_where_a_crop_pads_it_with_zeros():
+    opaque = np.concatenate([IMAGES, np.full((30, 6, 5, 1), 255, np.uint8)], -1)  # red, green, blue and alpha
+    data = Data(*map(jax.device_put, (opaque, LABELS, *channels(opaque))))
+    images, _ = pipeline("crop", 0, 0.0, num_classes=30)(jax.random.key(0), data, np.arange(30))
+    assert float(abs(images[..., 3]).max()) == 255
+    assert float(abs(images[..., :3]).max()) < 5
 
 
 def test_streamed_data_has_no_images_on_the_device():

@@ -1,5 +1,6 @@
 """What the trainer hands to the steps of an epoch."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -49,3 +50,12 @@ def test_the_best_epoch_is_the_first_of_the_best_on_validation_data(tmp_path, mo
     monkeypatch.setattr(trainer, "evaluate", lambda *args: next(measured))
     result = trainer.run(prepare(THREE), 0, tmp_path / "run")
     assert (result["best_epoch"], result["val_accuracy"], result["test_accuracy"]) == (2, 0.75, 0.25)
+
+
+def test_a_class_that_the_test_set_leaves_out_keeps_its_place(tmp_path):
+    experiment = prepare(THREE)
+    without = experiment.dataset.test.take(experiment.dataset.test.labels != 3)
+    lacking = dataclasses.replace(experiment, dataset=experiment.dataset._replace(test=without))
+    whole, some = (trainer.run(x, 0, tmp_path / name) for x, name in ((experiment, "whole"), (lacking, "some")))
+    key = "last_test_accuracy_by_class"
+    assert some[key] == [None if c == 3 else value for c, value in enumerate(whole[key])]
