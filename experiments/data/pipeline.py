@@ -81,7 +81,7 @@ def stream(examples: Examples, blocks: Iterable[np.ndarray], draw: tuple[int, ..
 def channels(images: np.ndarray | Encoded) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each channel, [1, 1, 1, channels]; for encoded images, those of a sample.
 
-    The standard deviation of a constant channel, such as an opaque alpha, is replaced by 1.
+    The standard deviation of a constant channel, such as an opaque alpha, is replaced by 255.
     """
     if isinstance(images, Encoded):
         drawn = np.random.default_rng(0).permutation(len(images))[:SAMPLE]
@@ -93,7 +93,7 @@ def channels(images: np.ndarray | Encoded) -> tuple[np.ndarray, np.ndarray]:
     share, level = counts / counts.sum(1, keepdims=True), np.arange(256)
     mean = (share * level).sum(1)
     std = np.sqrt((share * (level - mean[:, None]) ** 2).sum(1))
-    std = np.where(std == 0, 1, std)  # a crop pads with zeros, which are not the constant
+    std = np.where(std == 0, 255, std)  # a crop pads with zeros, which are not the constant
     return mean.astype(np.float32)[None, None, None], std.astype(np.float32)[None, None, None] + np.float32(1e-6)
 
 
