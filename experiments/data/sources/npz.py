@@ -18,7 +18,7 @@ def own_set(folder: Folder, file: str) -> Dataset:
     The number of classes follows from the highest label, and is at most the number of training examples.
     """
     arrays = read_npz(folder.find("", file), OWN)
-    images = [arrays[k][..., None] if arrays[k].ndim == 3 else arrays[k] for k in OWN[::2]]
+    images = [_channels_last(f"{file}: {k}", arrays[k]) for k in OWN[::2]]
     highest = max(
         (int(arrays[k].max()) for k in OWN[1::2] if arrays[k].dtype.kind in "iu" and arrays[k].size), default=1
     )
@@ -27,6 +27,13 @@ def own_set(folder: Folder, file: str) -> Dataset:
         Examples(x, as_labels(f"{file}: {k}", arrays[k], classes)) for x, k in zip(images, OWN[1::2], strict=True)
     )
     return Dataset(train, test, classes, "none")
+
+
+def _channels_last(name: str, images: np.ndarray) -> np.ndarray:
+    """Images with an axis of channels; square images whose channels come first are refused, not taken for rows."""
+    if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[2] == images.shape[3] > 4:
+        raise UsageError(f"{name} {list(images.shape)} has its channels first; save it as x.transpose(0, 2, 3, 1)")
+    return images[..., None] if images.ndim == 3 else images
 
 
 def first_4000(folder: Folder) -> Dataset:

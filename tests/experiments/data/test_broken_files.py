@@ -58,6 +58,10 @@ def meet(name: str, folder: Path, complaint: str) -> None:
         ({"y_test": np.eye(3, dtype=int)}, r"y_test has the shape \[3, 3\]"),
         ({"y_train": np.ones(6, bool)}, "y_train is bool, expected whole numbers"),
         ({"x_train": np.uint8(0)}, r"expected uint8 images \[n, h, w, c\], found uint8 \[\]"),
+        (
+            {"x_train": np.zeros((6, 3, 8, 8), np.uint8), "x_test": np.zeros((3, 3, 8, 8), np.uint8)},
+            r"x_train \[6, 3, 8, 8\] has its channels first; .*transpose\(0, 2, 3, 1\)",
+        ),
         ({"x_train": np.zeros((6, 0, 8), np.uint8)}, "expected at least one pixel and channel"),
         ({"x_train": np.zeros((6, 9, 8, 0), np.uint8)}, "expected at least one pixel and channel"),
     ],
