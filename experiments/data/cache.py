@@ -12,7 +12,18 @@ LARGEST = 4 * 2**30
 
 
 def streamed(dataset: Dataset, stream: str) -> bool:
-    """Whether batches are read from the host: if `stream` is `on`, or `auto` and the images are too large."""
+    """Whether batches are read from the host: if `stream` is `on`, or `auto` and the images are too large.
+
+    Images of different sizes are always read from the host, because they are cropped at random as they are read.
+
+    Raises:
+      UsageError: if `stream` is `off` for these.
+    """
+    images = dataset.train.images
+    if isinstance(images, Encoded) and images.resize:
+        if stream == "off":
+            raise UsageError("--stream off: these images are cropped at random as they are read; leave it out")
+        return True
     size = sum(int(np.prod(part.images.shape, dtype=np.int64)) for part in (dataset.train, dataset.test))
     return stream == "on" or (stream == "auto" and size > LARGEST)
 

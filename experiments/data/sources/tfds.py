@@ -26,7 +26,10 @@ class _Habits(NamedTuple):
 
     augment: str
     test: str = "test"
-    side: int | None = None
+
+
+SIDE = 224
+"""Images of different sizes are cropped and scaled to this size."""
 
 
 HABITS = {
@@ -34,7 +37,7 @@ HABITS = {
     "cifar100": _Habits("crop_flip"),
     "svhn_cropped": _Habits("crop"),
     "imagenet_resized": _Habits("crop_flip", "validation"),
-    "imagenet2012": _Habits("flip", "validation", 224),  # images of many sizes, a test set without labels
+    "imagenet2012": _Habits("flip", "validation"),  # a test set without labels
 }
 
 
@@ -53,6 +56,9 @@ def tfds_set(folder: Folder, name: str) -> Dataset:
     classes = getattr(features["label"], "num_classes", None)
     if not classes:
         raise UsageError(f"tfds:{name}: expected a ClassLabel as label, found {type(features['label']).__name__}")
+    image = features["image"]
+    if image.np_dtype != np.uint8:
+        raise UsageError(f"tfds:{name}: expected uint8 images, found {np.dtype(image.np_dtype)}")
     family = name if name in ("cifar10", "cifar100", "mnist") else ""
 
     def part(split: str) -> Examples:
@@ -63,7 +69,7 @@ def tfds_set(folder: Folder, name: str) -> Dataset:
                 source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})  # pyright: ignore[reportCallIssue]
         except NotImplementedError as error:
             raise UsageError(f"{path}: not ArrayRecord files; {_command(name, path.parent)}") from error
-        return _examples(source, path, split, habits.side, classes)
+        return _examples(source, path, split, image.shape, classes)
 
     return Dataset(part("train"), part(habits.test), classes, habits.augment, family)
 
@@ -106,10 +112,12 @@ class _Records:
         return self.source[number]["image"]
 
 
-def _examples(source: Any, path: Path, split: str, side: int | None, num_classes: int) -> Examples:
+def _examples(source: Any, path: Path, split: str, shape: tuple[int | None, ...], num_classes: int) -> Examples:
+    """The examples of a split; `shape` is that of every image, with None for heights and widths that differ."""
     images = encoded(_Records(source), len(source), str(path))
-    if side is not None:
-        images = dataclasses.replace(images, size=(side, side, 3), resize=True)
+    differ, channels = None in shape[:2], 1 if shape[2] == 1 else 3
+    size = (SIDE, SIDE) if differ else images.size[:2]
+    images = dataclasses.replace(images, size=(*size, channels), resize=differ)
     labels, rows = _labels(source, path, split)
     labels = as_labels(f"{path}: label", labels, num_classes)
     return Examples(images, labels, rows if (rows >= 0).all() else None)
@@ -131,7 +139,7 @@ def _labels(source: Any, path: Path, split: str) -> tuple[np.ndarray, np.ndarray
     return labels, rows
 
 
-def _row(name: bytes | str | None) -> int:
+def _row(name: Any) -> int:
     """The row in `train_00042`, as TFDS names the images of CIFAR."""
-    digits = (name.decode() if isinstance(name, bytes) else name or "").rpartition("_")[2]
-    return int(digits) if digits.isdecimal() else -1
+    _, mark, digits = (name.decode() if isinstance(name, bytes) else str(name)).rpartition("_")
+    return int(digits) if mark and digits.isdecimal() else -1

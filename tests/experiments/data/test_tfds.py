@@ -28,15 +28,18 @@ def png(level: int, side: int = SIDE) -> io.BytesIO:
 
 def prepare(folder: Path, name: str, parts: dict[str, int], side: int | None = SIDE, **options) -> None:
     """Prepare a data set of grey images: image i has the level 7 i, the class i mod 3 and the id of row i."""
+    ids, dtype, draw = (options.get(key) for key in ("ids", "dtype", "draw"))
 
     def info(self):
-        features = {"id": tfds.features.Text(), "image": tfds.features.Image(shape=(side, side, 3))}
+        image = tfds.features.Image(shape=(side, side, 3), dtype=dtype or np.uint8)
+        features = {"id": np.int64 if ids else tfds.features.Text(), "image": image}
         features["label"] = tfds.features.ClassLabel(num_classes=CLASSES)
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
     def examples(split: str, count: int):
         for i in range(count):
-            yield i, {"id": f"{split}_{i:05d}", "image": png(7 * i, side or 12 + i), "label": i % CLASSES}
+            image = (draw or png)(7 * i, side or 12 + i)
+            yield i, {"id": ids or f"{split}_{i:05d}", "image": image, "label": i % CLASSES}
 
     body = {
         "name": name,
@@ -85,6 +88,38 @@ def test_images_of_imagenet_are_cut_to_one_size(tmp_path):
     assert len(dataset.test.labels) == 2
     image = dataset.train.images.decode(1, np.random.default_rng(0))
     np.testing.assert_array_equal(image, 7 * dataset.train.rows[1])
+
+
+def test_images_of_many_sizes_are_cut_at_random_as_they_are_read_however_few(tmp_path):
+    prepare(tmp_path, "flowers", {"train": 4, "test": 2}, side=None)
+    images = data.load(spec("tfds:flowers"), tmp_path).train.images
+    assert isinstance(images, data.Encoded)
+    assert images.shape == (4, 224, 224, 3)
+    with pytest.raises(
+        UsageError, match="--stream off: these images are cropped at random as they are read; leave it out"
+    ):
+        data.load(spec("tfds:flowers"), tmp_path, stream="off")
+
+
+def palette(level: int, side: int) -> io.BytesIO:
+    """Return a red image as a PNG file of one band, with a palette."""
+    red, file = np.full((side, side, 3), (200, 0, 0), np.uint8), io.BytesIO()
+    Image.fromarray(red).quantize().save(file, "png")
+    file.seek(0)
+    return file
+
+
+def test_images_have_the_channels_of_the_set_not_of_its_first_file(tmp_path):
+    prepare(tmp_path, "red", {"train": 4, "test": 2}, draw=palette, ids=7)
+    dataset = data.load(spec("tfds:red"), tmp_path)
+    assert np.asarray(dataset.train.images)[:, 0, 0].tolist() == [[200, 0, 0]] * 4
+    assert dataset.train.rows is None  # an id that is a number is no name of a row
+
+
+def test_images_of_more_than_a_byte_are_refused(tmp_path):
+    prepare(tmp_path, "deep", {"train": 4, "test": 2}, dtype=np.uint16)
+    with pytest.raises(UsageError, match="tfds:deep: expected uint8 images, found uint16"):
+        data.load(spec("tfds:deep"), tmp_path)
 
 
 def test_what_is_not_prepared_is_told_with_the_command(tmp_path, monkeypatch):
