@@ -1,7 +1,6 @@
 """Properties of a chain known before training: when it perturbs and what a step costs."""
 
-import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -95,20 +94,29 @@ def cost(tx: optax.GradientTransformation, num_classes: int = 2, second: float =
       num_classes: number of classes.
       second: cost of a second gradient, in gradients of the whole batch.
     """
-    probe = _Probe(num_classes, width=256)  # wide, so that the network dominates
-    state = jax.eval_shape(tx.init, probe.params)
-    counted = functools.partial(_gradients, probe, tx, state)
-    idle, active = (counted(active) for active in (False, True))
+    # Wide, so that the network dominates. Large tables of classes, whose cost does not depend on the width, are
+    # subtracted by means of a narrow network.
+    probes = [_Probe(num_classes, width) for width in ((256, 128) if num_classes > 100 else (256,))]
+    one = _less_rest(_flops(probe.gradient, probe.params) for probe in probes)
+    counted = lambda active: round(_less_rest(_of_step(probe, tx, active) for probe in probes) / one)
+    idle, active = counted(False), counted(True)
     if second == 1:
         return idle, active
-    probe.second = lambda params: jax.tree.map(jnp.ones_like, params)
+    for probe in probes:
+        probe.second = lambda params: jax.tree.map(jnp.ones_like, params)
     alone = counted(True)
     return idle, alone + second * (active - alone)
 
 
-def _gradients(probe: _Probe, tx: optax.GradientTransformation, state: optax.OptState, active: bool) -> int:
-    one = _flops(probe.gradient, probe.params)
-    return round(_flops(lambda s: probe.update(tx, s, active), state) / one)
+def _less_rest(numbers: Iterable[float]) -> float:
+    """The first number, minus the second one if there is one."""
+    first, *rest = numbers
+    return first - sum(rest)
+
+
+def _of_step(probe: _Probe, tx: optax.GradientTransformation, active: bool) -> float:
+    """Operations of a step of the method."""
+    return _flops(lambda state: probe.update(tx, state, active), jax.eval_shape(tx.init, probe.params))
 
 
 def _flops(function: Callable, *args: Any) -> float:

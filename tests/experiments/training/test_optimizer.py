@@ -142,3 +142,8 @@ def test_without_a_cpu_costs_cannot_be_counted(monkeypatch):
         UsageError, match="JAX_PLATFORMS must include cpu, where the cost of a method is counted, such as"
     ):
         build(method="sam")
+
+
+@pytest.mark.parametrize("tx", [pugd_optax.lpl(num_classes=1000), pugd_optax.lpg(num_classes=1000)])
+def test_operations_on_a_thousand_classes_are_no_gradients(tx):
+    assert gate_plan.cost(tx, num_classes=1000) == (1, 1)
