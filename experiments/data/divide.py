@@ -28,5 +28,6 @@ def _cut(dataset: Dataset, order: np.ndarray, train_size: int | None, val_size: 
     val = max(1, available // 10) if val_size is None else val_size
     train = available - val if train_size is None else train_size
     if train < 1 or train + val > available:
-        raise UsageError(f"{train} training and {val} validation examples requested of {available}")
+        what = f"{train} training and {val} validation examples requested of {available}"
+        raise UsageError(f"{what}; use a smaller --train-size or --val-size")
     return Split(dataset.train.take(order[val : val + train]), dataset.train.take(order[:val]), dataset.test)

@@ -59,7 +59,8 @@ def layout(mode: str, batch: int, count: int | None = None, microbatches: int = 
     count = count or len(found)
     if batch % count:
         fits = max(n for n in range(1, count) if batch % n == 0)
-        raise UsageError(f"--batch {batch}: not divisible by {count} devices; --devices {fits}, or another batch")
+        fewer = f"--devices {fits}, or another batch" if processes == 1 else f"choose a multiple of {count}"
+        raise UsageError(f"--batch {batch}: not divisible by {count} devices; {fewer}")
     if batch // count % microbatches:
         raise UsageError(f"--accumulate {microbatches}: does not divide the {batch // count} examples of each device")
     return Layout(mode if count > 1 else "jit", Mesh(np.array(found[:count]), (AXIS,)))

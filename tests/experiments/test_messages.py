@@ -101,7 +101,7 @@ CASES = [
     Case(settings("--imbalance exp:0.5"), "--imbalance", "exp:0.5", "a number >= 1"),
     Case(settings("--cutout -1"), "--cutout", "-1", "expected numbers >= 0"),
     Case(settings("--cutout 9"), "--cutout", "9: larger than the images", "8 x 8"),
-    Case(settings("--train-size 5000"), "5000 training", "10 validation", "requested of"),
+    Case(settings("--train-size 5000"), "5000 training", "10 validation", "a smaller --train-size"),
     Case(settings("--batch 100"), "--batch", "100", "larger than the 40 training examples"),
     Case(settings("--devices 99"), "--devices", "99: only", "available"),
     Case(settings("--devices 3"), "--batch", "10", "--devices 2, or another batch"),

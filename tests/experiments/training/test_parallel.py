@@ -205,3 +205,9 @@ def test_what_cannot_be_divided_is_one_line(settings, complaint):
     with pytest.raises(UsageError, match=complaint) as error:
         prepare(dataclasses.replace(BASE, **settings))
     assert "\n" not in str(error.value)
+
+
+def test_several_processes_take_all_devices_so_that_the_batch_has_to_fit(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(UsageError, match=r"--batch 50: not divisible by 8 devices; choose a multiple of 8$"):
+        parallel.layout("jit", batch=50)
