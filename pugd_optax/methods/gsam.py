@@ -50,6 +50,11 @@ def gsam(
       >>> import optax, pugd_optax
       >>> tx = optax.chain(pugd_optax.gsam(), optax.sgd(0.1))
 
+      As in the paper, with a radius that falls from 0.05 to 0.02 along with the learning rate:
+
+      >>> lr = optax.cosine_decay_schedule(0.1, 1000)
+      >>> tx = optax.chain(pugd_optax.gsam(radius=lambda step: 0.02 + 0.03 * lr(step) / 0.1), optax.sgd(lr))
+
     References:
       Zhuang et al., Surrogate Gap Minimization Improves Sharpness-Aware Training, ICLR 2022,
       https://arxiv.org/abs/2203.08065
