@@ -7,8 +7,9 @@ of the steps alone (RTS, https://github.com/eeyzs1/CV_RTS). For PUGD: a quarter 
 
 **Setting.** As `rts.early`: 350 handwritten digits with a fifth of the training labels wrong, ResNet-8, 20 epochs; if
 there is a data folder, also 1000 clean images of Fashion-MNIST, MLP, 30 epochs. RTS is PUGD in the last steps alone,
-its radius rising along a quarter of a sine. The cost of a run is counted in gradient evaluations, a forward pass as a
-third of one.
+its radius rising along a quarter of a sine. ESAM's second gradient is on the half of the batch whose loss rises most,
+which it finds by a forward pass; LookSAM has the radius 0.1. The cost of a run is counted in gradient evaluations, a
+forward pass as a third of one.
 
 **Hyperparameters.** Learning rate and weight decay of each variant, and its own hyperparameter: radius, or weight of
 the reused direction.
