@@ -86,6 +86,16 @@ def test_a_static_gate_equals_the_traced_one():
     chex.assert_trees_all_close(a.params, b.params, atol=1e-6)
 
 
+@pytest.mark.parametrize(("name", "differ"), [("crop_flip", True), ("none", False)])
+def test_the_same_examples_are_augmented_in_another_way_at_the_next_step(name, differ):
+    net, data = small(), some_data()
+    step = make_step(net.graphdef, optax.identity(), optax.sgd(0.1), augment.pipeline(name, 0, 0.0, 3))
+    state = initial(optax.chain(optax.identity(), optax.sgd(0.1)), *net.init(0), seed=0)
+    given = data, np.arange(6), jax.random.key(0), jnp.float32(0)
+    first, second = (step(s, *given, active=None)[1].loss for s in (state, state._replace(step=state.step + 1)))
+    assert (float(first) != float(second)) == differ
+
+
 def test_keys_that_a_method_carries_differ_by_seed():
     def update(updates, state, params=None):
         return updates, state
