@@ -69,5 +69,6 @@ def _exchange(g: optax.Updates, g_star: optax.Updates, followed: optax.Updates) 
 
 _NO_LOGITS = (
     "{name} is None: {method} needs logits_fn= and labels= of the batch. "
-    "Fix: tx.update(grads, state, params, logits_fn=lambda p: model.apply(p, x), labels=y)."
+    "Fix: tx.update(grads, state, params, logits_fn=lambda p: model.apply(p, x), labels=y); with value_and_grad, "
+    "extra_args=dict(logits_fn=..., labels=y)."
 )

@@ -104,7 +104,7 @@ def pegr(
 _NO_LOSSES = (
     "pegr needs losses_fn= in update, the loss of each example as a function of the parameters. Fix: "
     "tx.update(grads, state, params, losses_fn=lambda p: losses(p, batch)), a vector [batch], with the batch and the "
-    "random key that gave grads."
+    "random key that gave grads; with value_and_grad, extra_args=dict(losses_fn=...)."
 )
 
 
