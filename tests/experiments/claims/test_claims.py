@@ -207,6 +207,15 @@ def test_what_cannot_be_kept_is_refused_before_it_is_computed(tmp_path, monkeypa
             command.main(options, Console())
 
 
+@pytest.mark.parametrize(("scale", "expected"), [("paper", [True]), ("full", [])])
+def test_freed_memory_is_kept_for_large_batches_only(tmp_path, monkeypatch, scale, expected):
+    asked = []
+    monkeypatch.setattr(command, "keep_freed", lambda: asked.append(True))
+    monkeypatch.setattr(command, "_run", lambda *_: None)
+    command.main(command.Options("real.clean", scale=scale, out=tmp_path), Console())
+    assert asked == expected
+
+
 def test_other_files_in_the_folder_of_findings_are_told(tmp_path):
     (tmp_path / "compare.json").write_text("{}")
     with pytest.raises(UsageError, match=r"compare\.json: no finding of `claims`"):
