@@ -2,7 +2,7 @@
 
 Every variant is tried with every learning rate and weight decay and every value of its own hyperparameters, on the
 first half of the training data. The chosen values are judged on the second half, with other seeds. If a choice lies on
-an edge of its grid, a value beyond it is added, at most a few times.
+an edge of its grid, a value beyond it is added, at most as often as the setting allows.
 """
 
 import itertools
@@ -20,8 +20,6 @@ CHOOSING_SEED = 100
 """The first seed used for choosing hyperparameters."""
 FRESH_SEED = 200
 """The first seed used for verdicts."""
-EXTENSIONS = 3
-"""How often the grid of a variant is extended, at most."""
 FEWEST = 6
 """The minimum number of seeds of a verdict."""
 
@@ -39,7 +37,7 @@ def choose(setting: Setting, variants: Mapping[str, Variant], workspace: Workspa
       Diverged: if every point of a variant diverged.
     """
     axes = {label: grid(setting, variant) for label, variant in variants.items()}
-    for left in reversed(range(EXTENSIONS + 1)):
+    for left in reversed(range(setting.extensions + 1)):
         found = _best(setting, variants, axes, workspace)
         wider = {
             label: tuple(axis.beyond(value) for axis, value in zip(axes[label], point, strict=True))

@@ -7,6 +7,9 @@ from typing import NamedTuple
 
 from experiments.config.schema import Config
 
+EXTENSIONS = 3
+"""How often the grid of a variant is extended, at most."""
+
 
 def beyond(values: tuple[float, ...], value: float, below: float = math.inf) -> tuple[float, ...]:
     """Ascending values, extended at the edge where `value` lies by the ratio of the two there, but not to `below`.
@@ -59,6 +62,7 @@ class Setting(NamedTuple):
       base: data, network, length.
       axes: the hyperparameters of every variant, with the values to try.
       choosing_seeds: number of runs of each point of a grid.
+      extensions: how often a grid is extended, at most.
       most_seeds: maximum number of runs of the chosen point.
       optional: whether it is skipped if there is no data folder.
       tiny: whether it is for tests: nothing is chosen, and only variants needed by the criteria are trained.
@@ -68,6 +72,7 @@ class Setting(NamedTuple):
     base: Config
     axes: tuple[Axis, ...]
     choosing_seeds: int = 5
+    extensions: int = EXTENSIONS
     most_seeds: int = 30
     optional: bool = False
     tiny: bool = False

@@ -8,7 +8,8 @@ better test accuracy on CIFAR-10 than SGD's, with larger networks and 200 epochs
 epochs, batch 256, flips and crops; at full scale 4500 of its images and five epochs. SGD, SGD with twice the epochs,
 SAM, ASAM, PUGD, RTS-PUGD with the library's defaults.
 
-**Hyperparameters.** Learning rate (its peak) and, at full scale, weight decay of each variant, and its radius.
+**Hyperparameters.** Learning rate (its peak) and, at full scale, weight decay of each variant, and its radius. At
+paper scale one run of each point, and a grid that is extended at most once.
 
 **Success criteria.** By test accuracy after the last epoch, SAM and PUGD are each above SGD with as many epochs. Also
 tested: so are ASAM and RTS-PUGD, and all are above SGD with as many gradient evaluations.

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.claims.claim import Choice
-from experiments.claims.protocol import CHOOSING_SEED, EXTENSIONS
-from experiments.claims.setting import beyond
+from experiments.claims.protocol import CHOOSING_SEED
+from experiments.claims.setting import EXTENSIONS, beyond
 
 RATES = (0.01, 0.02, 0.04, 0.08, 0.16)
 DECAYS = (1e-4, 1e-3, 1e-2)
