@@ -6,8 +6,8 @@ from rich.console import Console
 
 from experiments.claims.claim import Choice
 from experiments.claims.ledger import Ledger, Line
-from experiments.claims.protocol import EXTENSIONS, FEWEST, choose, seeds_for
-from experiments.claims.setting import Setting, Variant, decays, grid, option, rates
+from experiments.claims.protocol import FEWEST, choose, seeds_for
+from experiments.claims.setting import EXTENSIONS, Setting, Variant, decays, grid, option, rates
 from experiments.claims.variants import method
 from experiments.claims.workspace import Trained, Workspace
 from experiments.config.errors import Diverged
@@ -71,11 +71,12 @@ def test_a_choice_on_an_edge_extends_the_grid(workspace, monkeypatch, at, rate):
     assert len(choice.tried["rate"]) == 6
 
 
-def test_extensions_are_bounded_and_the_edge_is_named(workspace, monkeypatch):
+@pytest.mark.parametrize("extensions", [1, EXTENSIONS])
+def test_extensions_are_bounded_and_the_edge_is_named(workspace, monkeypatch, extensions):
     monkeypatch.setitem(best, "rate", 1e-9)
-    choice = choose(SETTING, {"SGD": Variant(Config())}, workspace)["SGD"]
+    choice = choose(SETTING._replace(extensions=extensions), {"SGD": Variant(Config())}, workspace)["SGD"]
     assert choice.on_edge == ["rate"]
-    assert len(choice.tried["rate"]) == 3 + EXTENSIONS
+    assert len(choice.tried["rate"]) == 3 + extensions
 
 
 def test_points_that_diverge_are_out(workspace, monkeypatch):
