@@ -12,7 +12,7 @@ from flax import linen as nn
 
 from pugd_optax import per_example
 from tests.conftest import QUICKLY
-from tests.ghost_models import BATCH, CASES, IMAGES, LABELS, RANDOM, VECTORS, merged_axes
+from tests.ghost_models import BATCH, CASES, IMAGES, LABELS, RANDOM, VECTORS, functional, merged_axes
 from tests.tiers import slow_but
 
 QUICK = ("dense", "recurrent", "vmap", "merged axes", "pieces", "functions")
@@ -89,6 +89,47 @@ def test_a_block_of_a_table_is_followed(x64):
     (mine, squares), (exact, expected) = both(losses_fn, table)
     np.testing.assert_allclose(squares, expected, rtol=1e-12)
     np.testing.assert_allclose(mine, exact, atol=1e-12)
+
+
+def slices_of_two_parameters(p, x):
+    """Slices of one entry each, of an array of two parameters, which are two matrices and not one used twice."""
+    a, b = jnp.split(jnp.concatenate([p["a"][None], p["b"][None]]), 2)
+    return jnp.tanh(x @ jnp.squeeze(a, 0)) @ jnp.squeeze(b, 0)
+
+
+def steps_and_groups(p, x):
+    """An axis of a parameter is that of the steps of a scan at one place, and one of two group axes at another."""
+    step = lambda _, w: (None, jnp.einsum("bei,eio->beo", x.reshape(BATCH, 2, 3), w))
+    _, h = jax.lax.scan(step, None, jnp.moveaxis(p["a"], 1, 0))
+    return jnp.einsum("behi,ehio->beho", jnp.moveaxis(jnp.tanh(h), 0, 2), p["a"])
+
+
+def permuted_reshapes(p, x):
+    """Reshapes of a parameter and of activations that transpose first, as `order="F"` does."""
+    h = jnp.tanh(x @ p["a"].reshape(6, 8)) + x @ jax.lax.reshape(p["a"], (6, 8), dimensions=(1, 0))
+    return jnp.sin(h).reshape((BATCH, 2, 4), order="F") @ p["b"]
+
+
+def stacks(p, x):
+    """Stacked activations and parameters, taken apart again."""
+    h = jnp.stack([x @ p["a"], jnp.tanh(x) @ p["b"]], axis=1)
+    w, *_ = jnp.unstack(jnp.stack([p["a"], p["b"]], axis=2), axis=2)
+    return jnp.prod(jnp.stack(jnp.unstack(jnp.sin(h), axis=1)), axis=0) @ w
+
+
+@pytest.mark.parametrize(
+    ("run", "a", "b"),
+    [
+        (slices_of_two_parameters, (6, 6), (6, 6)),
+        (steps_and_groups, (2, 3, 3, 3), ()),
+        (permuted_reshapes, (4, 12), (4, 3)),
+        (stacks, (6, 6), (6, 6)),
+    ],
+)
+def test_axes_of_parameters_and_activations_are_followed(run, a, b, x64):
+    (mine, squares), (exact, expected) = both(*functional(run, {"a": a, "b": b}))
+    np.testing.assert_allclose(squares, expected, rtol=1e-12)
+    assert optax.tree.norm(optax.tree.sub(mine, exact)) < 1e-12 * optax.tree.norm(exact)
 
 
 def test_frozen_parameters_count_as_data(x64):

@@ -52,12 +52,14 @@ def back(eqn: JaxprEqn, use: Use, batch: int) -> Sequence[Use | None]:
 
 def _reshaped(eqn: JaxprEqn, use: Place, batch: int) -> Use:
     """A reshape keeps the stride of the batch in row-major order; the batch must lie within one axis again."""
-    before, after = shape_of(eqn.invars[0]), shape_of(eqn.outvars[0])
+    shape, after = shape_of(eqn.invars[0]), shape_of(eqn.outvars[0])
+    order = eqn.params["dimensions"] or range(len(shape))
+    before = [shape[i] for i in order]
     stride = use.inner * math.prod(after[use.axis + 1 :])
     for axis in range(len(before)):
         tail = math.prod(before[axis + 1 :])
         if stride % tail == 0 and (tail * before[axis]) % (stride * batch) == 0:
-            return Place(axis, stride // tail)
+            return Place(order[axis], stride // tail)
     return Lost("reshape")
 
 

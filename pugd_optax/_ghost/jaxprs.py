@@ -227,9 +227,19 @@ def _inline_scan(eqn: JaxprEqn, scan: Scan, given: list[_Traced]) -> list[_Trace
 def _rewritten(eqn: JaxprEqn, given: list[Any]) -> list[Any]:
     """The outputs of an equation, written with primitives that state along which axes a value is repeated.
 
-    In elementwise equations variables get the full shape; a tile becomes a broadcast and a reshape.
+    In elementwise equations variables get the full shape; a tile becomes a broadcast and a reshape. The order of a
+    reshape becomes a transpose, a stack a concatenation and its inverse a split.
     """
     shape = shape_of(eqn.outvars[0]) if eqn.outvars else ()
+    if eqn.primitive.name == "reshape" and eqn.params["dimensions"]:
+        ordered = jax.lax.transpose(given[0], eqn.params["dimensions"])
+        return [eqn.primitive.bind(ordered, **(eqn.params | {"dimensions": None}))]
+    if eqn.primitive.name == "stack":
+        axis = eqn.params["axis"]
+        return [jax.lax.concatenate([jax.lax.expand_dims(x, [axis]) for x in given], axis)]
+    if eqn.primitive.name == "unstack":
+        axis = eqn.params["axis"]
+        return [jax.lax.squeeze(x, [axis]) for x in jax.lax.split(given[0], [1] * len(eqn.outvars), axis)]
     if eqn.primitive.name == "tile":
         apart = [n for size, full in zip(given[0].shape, shape, strict=True) for n in (full // size, size)]
         x = given[0].reshape([n for size in given[0].shape for n in (1, size)])

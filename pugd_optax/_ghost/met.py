@@ -85,7 +85,8 @@ def in_each_step(function: Callable[..., Any], steps: Sequence[int], axis: int =
 def _merged(x: jax.Array, loops: Sequence[Any]) -> jax.Array:
     """[*steps, batch, group, position, ...] -> [batch, group, position, ...].
 
-    Steps that read different entries of a parameter become groups, steps that read the same ones become positions.
+    Steps that read different entries of a parameter become groups, before those of the product; steps that read the
+    same ones become positions.
     """
     if not loops:
         return x

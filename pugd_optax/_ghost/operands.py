@@ -11,7 +11,7 @@ from pugd_optax._ghost.jaxprs import shape_of
 
 
 class Cut(NamedTuple):
-    """The entries from `start` to `stop` along the axis `label` of a form of the parameter `leaf`."""
+    """The entries from `start` to `stop` along the axis `label` of a form that holds the parameter `leaf`."""
 
     leaf: int
     label: Any
@@ -120,8 +120,7 @@ def _cut(operand: Operand, before: tuple[int, ...], parts: Sequence[range]) -> O
     cuts = set(operand.cuts)
     for i, (part, size) in enumerate(zip(parts, before, strict=True)):
         if part != range(size):
-            if len(operand.leaves) == 1:
-                cuts.add(Cut(min(operand.leaves), labels[i], part.start, part.stop))
+            cuts.update(Cut(leaf, labels[i], part.start, part.stop) for leaf in operand.leaves)
             labels[i] = (labels[i], part) if len(part) > 1 else None
     return operand._replace(labels=tuple(labels), cuts=frozenset(cuts))
 

@@ -72,7 +72,7 @@ class Site(NamedTuple):
         """Plain operands with the same layout have matrices with the same entries of the same parameters."""
         labels, product = self.operand.labels or (), self.product
         rows, columns, groups = (tuple(labels[i] for i in axes) for axes in product[:3])
-        groups += tuple(label for label in self.operand.loops if label is not None)
+        groups = (*(label for label in self.operand.loops if label is not None), *groups)
         return rows, columns, groups, product.split, product.windows, self.operand.cuts
 
 
