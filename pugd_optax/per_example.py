@@ -15,6 +15,7 @@ in expectation. All three can be differentiated; `pugd_optax.pegr` adds half of 
 The mean is $\|g\|^2 + \mathrm{tr}\,\mathrm{Cov}(g_i)$: the penalty of gradient regularisation plus the variance.
 """
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -76,10 +77,12 @@ def norms(losses_fn: LossesFn, params: optax.Params) -> jax.Array:
     Notes:
       Norms of the mean gradients of groups: `norms(micro_batches(losses_fn, group_size), params)`.
 
+      Inside `shard_map` every device computes those of its own examples.
+
       The privacy guarantee of a run follows from the noise multiplier, the sampling rate and the number of steps; it
       needs a privacy accountant, which this package does not have.
     """
-    return jnp.sqrt(ghost(losses_fn, params)[1])
+    return jnp.sqrt(jnp.maximum(ghost(losses_fn, params)[1], 0))  # rounding may make the square of a 0 negative
 
 
 def ghost(losses_fn: LossesFn, params: optax.Params, step: jax.typing.ArrayLike = 0) -> tuple[jax.Array, jax.Array]:
@@ -139,7 +142,11 @@ def ghost(losses_fn: LossesFn, params: optax.Params, step: jax.typing.ArrayLike 
 
     del step
     traced, losses = jax.make_jaxpr(losses_fn, return_shape=True)(params)
-    return reference(losses_fn, params) if _batch_of(losses, params) == 1 else tapped_norms(traced, params)
+    if _batch_of(losses, params) == 1:
+        return reference(losses_fn, params)
+    local = _local(params, losses)
+    same = all(map(operator.is_, jax.tree.leaves(local), jax.tree.leaves(params)))
+    return tapped_norms(traced if same else jax.make_jaxpr(losses_fn)(local), local)
 
 
 def signs(key: jax.Array | int) -> Evaluator:
@@ -170,7 +177,7 @@ def signs(key: jax.Array | int) -> Evaluator:
         losses_fn: LossesFn, params: optax.Params, step: jax.typing.ArrayLike = 0
     ) -> tuple[jax.Array, jax.Array]:
         shape = jax.eval_shape(losses_fn, params)
-        batch = _batch_of(shape, params)
+        batch, params = _batch_of(shape, params), _local(params, shape)
         _check_uncoupled(losses_fn, params, batch)
         coins = varying_like(jax.random.rademacher(jax.random.fold_in(key, step), (batch,)), shape)
         losses, square = signed_square(losses_fn, params, coins)  # pyright: ignore[reportGeneralTypeIssues]
@@ -197,7 +204,9 @@ def reference(losses_fn: LossesFn, params: optax.Params, step: jax.typing.ArrayL
       [9.0, 16.0]
     """
     del step
-    _check_uncoupled(losses_fn, params, _batch(losses_fn, params))
+    shape = jax.eval_shape(losses_fn, params)
+    batch, params = _batch_of(shape, params), _local(params, shape)
+    _check_uncoupled(losses_fn, params, batch)
     losses, pull = jax.vjp(losses_fn, params)
     square = lambda one_hot: (lambda g: vdot(g, g))(pull(one_hot)[0])
     return losses, jax.vmap(square)(varying_like(jnp.eye(len(losses), dtype=losses.dtype), losses))
@@ -275,8 +284,9 @@ def _check_uncoupled(losses_fn: LossesFn, params: optax.Params, batch: int) -> N
     check_uncoupled(losses_fn, params, batch)
 
 
-def _batch(losses_fn: LossesFn, params: optax.Params) -> int:
-    return _batch_of(jax.eval_shape(losses_fn, params), params)
+def _local(params: optax.Params, losses: Any) -> optax.Params:
+    """The parameters as those of one device, if its losses are its own: shared ones have gradients of all devices."""
+    return jax.tree.map(lambda w: varying_like(w, losses), params)
 
 
 def _batch_of(losses: Any, params: optax.Params) -> int:

@@ -10,6 +10,7 @@ import optax
 import pytest
 from flax import linen as nn, nnx
 from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh, PartitionSpec as P
 
 from pugd_optax import per_example
 
@@ -95,6 +96,27 @@ def test_norm_of_an_example_without_a_gradient_is_zero_and_leaves_its_clipped_gr
     assert norms[0] == 0
     assert np.all(np.asarray(norms)[1:] > 0)
     assert jnp.minimum(1.0, 5.0 / norms)[0] == 1
+
+
+def test_norm_of_contributions_that_cancel_is_not_nan():
+    """In sequences of one value whose slopes sum to 0, rounding may make the sum of all products negative."""
+    values, slopes = (RANDOM.normal(size=(16, n, 32)) for n in (1, 4))
+    slopes = jnp.asarray(slopes - slopes.mean(axis=1, keepdims=True), jnp.float32)
+    x = jnp.asarray(values.repeat(4, axis=1), jnp.float32)
+    losses_fn = lambda w: jnp.sum(slopes * (x @ w), axis=(1, 2))
+    norms = jax.jit(lambda w: per_example.norms(losses_fn, w))(jnp.ones((32, 32)))
+    assert np.all(np.asarray(norms) < 0.1)  # one summand alone is above 100
+
+
+@pytest.mark.parametrize("evaluator", [per_example.reference, per_example.ghost])
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_norms_under_shard_map_are_those_of_single_examples(evaluator, check_vma):
+    """The gradient of a parameter that all devices share would be the sum over the devices."""
+    params, x, y = classifier(jnp.float32), jnp.asarray(X, jnp.float32), jnp.asarray(Y)
+    each = lambda p, x, y: evaluator(lambda p: jax.vmap(loss, in_axes=(None, 0, 0))(p, x, y), p)[1]
+    mesh, given = Mesh(np.array(jax.devices()[:2]), ("data",)), (P(), P("data"), P("data"))
+    split = jax.shard_map(each, mesh=mesh, in_specs=given, out_specs=P("data"), check_vma=check_vma)
+    np.testing.assert_allclose(jax.jit(split)(params, x, y), evaluated(evaluator, losses_fn, params)[1], rtol=1e-5)
 
 
 def test_signs_are_exact_in_expectation_over_all_signs(x64):
