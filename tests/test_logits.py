@@ -254,6 +254,14 @@ def test_strength_that_does_not_fit_is_refused(edit, shape):
             apply()
 
 
+def test_the_value_of_the_surrogate_is_that_of_the_loss_also_for_masked_classes():
+    u, labels = jnp.array([[1.0, 0.5, -jnp.inf, 0.0], [0.0, -jnp.inf, -jnp.inf, 2.0]]), jnp.array([0, 3])
+    loss = lambda u: -jnp.take_along_axis(jax.nn.log_softmax(u), labels[:, None], axis=1).mean()
+    value, g = jax.value_and_grad(linear_surrogate(loss, labels, T))(u)
+    np.testing.assert_array_equal(value, loss(u))
+    np.testing.assert_allclose(g, jax.grad(lambda u: loss(perturb(u, labels, T)))(u), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("labels", "error", "message"),
     [

@@ -125,7 +125,9 @@ def linear_surrogate(
         edited_g = edited(g, fixed, membership(labels, logits, where), strength)
         delta = jax.lax.stop_gradient(widen(edited_g) - widen(g))
         value = logit_loss(logits)
-        linear = _sum_like(value, jnp.sum(delta * widen(logits)))
+        u = widen(logits)
+        # Without the logits of masked classes: -inf minus -inf is not 0.
+        linear = _sum_like(value, jnp.sum(delta * jnp.where(jnp.isfinite(u), u, 0)))
         return value + (linear - jax.lax.stop_gradient(linear)).astype(value.dtype)
 
     return surrogate
