@@ -150,9 +150,10 @@ def _times_log(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _squared_distance(params: optax.Params, prior: optax.Params) -> float:
+    """The squared distance; twice that of complex numbers, whose parts each have half of the variance of the noise."""
     wide = lambda x: np.asarray(x, np.complex128 if jnp.iscomplexobj(x) else np.float64)
     pairs = zip(jax.tree.leaves(params), jax.tree.leaves(prior), strict=True)
-    return float(sum(np.sum(np.abs(wide(w) - wide(w0)) ** 2) for w, w0 in pairs))
+    return float(sum((1 + jnp.iscomplexobj(w)) * np.sum(np.abs(wide(w) - wide(w0)) ** 2) for w, w0 in pairs))
 
 
 def _check(

@@ -58,6 +58,14 @@ def test_the_bound_is_its_formula(samples):
     assert 0 <= bound - expected < 3e-5
 
 
+def test_complex_parameters_have_the_bound_of_their_parts():
+    """The noise of a complex number has half of its variance in each part, so that both have the same Q and P."""
+    w, start = np.array([1 + 2j, 3j]), np.array([1j, 1.0])
+    parts = lambda x: np.stack([x.real, x.imag])
+    bound = lambda w, start: pac_bayes_bound(0.1, w, start, 5.0, 200, samples=None)
+    np.testing.assert_allclose(bound(w, start), bound(parts(w), parts(start)), rtol=1e-12)
+
+
 def test_the_inverse_is_far_below_the_root_where_the_risk_is_small():
     """At risk 0, KL 500 and 50000 examples, the KL inverse gives 0.0101 and the square-root bound 0.0714."""
     w, start, n = np.array([1.0]), np.array([0.0]), 50_000
