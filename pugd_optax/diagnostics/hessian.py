@@ -4,6 +4,7 @@ Two short matrix-free algorithms are written out here rather than imported, so t
 Optax. For spectral densities or diagonals use a library of such algorithms.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -109,7 +110,7 @@ def leading_eigenvalue(
     product = lambda v: hessian_vector_product(gradient, flat, v)
     diagonal, off, basis = _lanczos(product, start, min(steps, flat.size), as_key(key))
     values, weights = _ritz(diagonal, off)
-    return values[-1], unravel(weights[:, -1] @ basis)
+    return values[-1], unravel(_product(weights[:, -1], basis))
 
 
 def hessian_trace(
@@ -176,7 +177,7 @@ def _lanczos(product: Callable[[jax.Array], Any], start: jax.Array, steps: int, 
         ended = length <= 10 * jnp.finfo(dtype).eps * jnp.linalg.norm(image)
         following = jnp.where(ended, _orthogonalized(random_vector(i + 1), basis), rest)
         basis = basis.at[i + 1].set(following / jnp.linalg.norm(following))
-        return basis, (top * jnp.vdot(basis[i], image), jnp.where(ended, 0, top * length))
+        return basis, (top * _product(basis[i], image), jnp.where(ended, 0, top * length))
 
     usable = jnp.any(start != 0) & jnp.all(jnp.isfinite(start))
     first = jnp.where(usable, _scaled(start)[0], random_vector(0))
@@ -198,8 +199,11 @@ def _scaled(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     return x / jnp.where(top > 0, top, 1), top
 
 
+_product = functools.partial(jnp.matmul, precision="highest")
+
+
 def _orthogonalized(v: jax.Array, basis: jax.Array) -> jax.Array:
     """`v` without its part in the span of the basis; done twice, because once leaves rounding errors."""
     for _ in range(2):
-        v = v - basis.T @ (basis @ v)
+        v = v - _product(basis.T, _product(basis, v))
     return v

@@ -138,6 +138,14 @@ def test_exhausted_krylov_spaces_go_on(spectrum):
     np.testing.assert_allclose(values, sorted(spectrum, reverse=True), atol=1e-5)
 
 
+def test_products_are_in_full_precision():
+    """The default of a GPU keeps 10 bits, with which vectors are not orthogonal to 1e-6."""
+    loss, w = lambda w: jnp.sum(w**4), jnp.ones(9)
+    for measure in (hessian_eigenvalues, leading_eigenvalue):
+        text = str(jax.make_jaxpr(lambda w, measure=measure: measure(loss, w))(w))
+        assert text.count("dot_general[") == text.count("Precision.HIGHEST, Precision.HIGHEST") > 4
+
+
 def test_the_most_negative_ones_from_the_negative_loss(x64):
     values = eigenvalues(lambda p: -loss(p), network(), 2)
     np.testing.assert_allclose(-values, np.linalg.eigvalsh(dense())[:2], rtol=1e-9)
