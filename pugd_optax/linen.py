@@ -57,5 +57,5 @@ class TrainState(train_state.TrainState):
 
 def _check_names(names: Any, fields: set[str]) -> None:
     for name in names:
-        if near := difflib.get_close_matches(name, fields, 1, 0.85):
+        if near := difflib.get_close_matches(name, fields, 1, 0.7):
             raise TypeError(f"{name}= is not a field of the TrainState, which has {near[0]}. Fix: {near[0]}=.")

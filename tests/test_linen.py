@@ -119,5 +119,6 @@ def test_errors_name_the_train_state():
     flax_s = train_state.TrainState.create(apply_fn=None, params={"w": X}, tx=TX)
     with pytest.raises(ValueError, match=r"needs grad_fn=.*In place of Flax's TrainState.*pugd_optax.linen.TrainState"):
         flax_s.apply_gradients(grads={"w": X}, grad_fn=lambda p: p)
-    with pytest.raises(TypeError, match=r"batch_stat= is not a field of the TrainState, .* Fix: batch_stats="):
-        create().apply_gradients(grads=create().params, batch_stat={})
+    for mistyped in ("batch_stat", "batchStats", "bn_stats", "batch_statistics"):
+        with pytest.raises(TypeError, match=f"{mistyped}= is not a field of the TrainState, .* Fix: batch_stats="):
+            create().apply_gradients(grads=create().params, **{mistyped: {}})
