@@ -78,7 +78,8 @@ def class_bound(
 
     Notes:
       This is a motivation rather than a useful guarantee: for a network at the end of training, D is far above the true
-      distance, and the bound is above 1. It can still compare strengths. Weight decay in the optimizer only reduces the
+      distance, and the bound is above 1. It can still compare strengths. The shares of the classes must be those of
+      every step, or of every epoch if $h_t$ is constant within it. Weight decay in the optimizer only reduces the
       distance; Adam and similar optimizers are not covered, nor are dampened classes under the `additive` edit.
 
     References:
