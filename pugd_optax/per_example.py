@@ -176,12 +176,10 @@ def signs(key: jax.Array | int) -> Evaluator:
     def evaluate(
         losses_fn: LossesFn, params: optax.Params, step: jax.typing.ArrayLike = 0
     ) -> tuple[jax.Array, jax.Array]:
-        shape = jax.eval_shape(losses_fn, params)
-        batch, params = _batch_of(shape, params), _local(params, shape)
-        _check_uncoupled(losses_fn, params, batch)
-        coins = varying_like(jax.random.rademacher(jax.random.fold_in(key, step), (batch,)), shape)
+        shape, params = _uncoupled(losses_fn, params)
+        coins = varying_like(jax.random.rademacher(jax.random.fold_in(key, step), shape.shape), shape)
         losses, square = signed_square(losses_fn, params, coins)  # pyright: ignore[reportGeneralTypeIssues]
-        return losses, square / batch
+        return losses, square / len(losses)
 
     return evaluate
 
@@ -204,10 +202,7 @@ def reference(losses_fn: LossesFn, params: optax.Params, step: jax.typing.ArrayL
       [9.0, 16.0]
     """
     del step
-    shape = jax.eval_shape(losses_fn, params)
-    batch, params = _batch_of(shape, params), _local(params, shape)
-    _check_uncoupled(losses_fn, params, batch)
-    losses, pull = jax.vjp(losses_fn, params)
+    losses, pull = jax.vjp(losses_fn, _uncoupled(losses_fn, params)[1])
     square = lambda one_hot: (lambda g: vdot(g, g))(pull(one_hot)[0])
     return losses, jax.vmap(square)(varying_like(jnp.eye(len(losses), dtype=losses.dtype), losses))
 
@@ -278,10 +273,14 @@ def regularized(
     return objective
 
 
-def _check_uncoupled(losses_fn: LossesFn, params: optax.Params, batch: int) -> None:
+def _uncoupled(losses_fn: LossesFn, params: optax.Params) -> tuple[Any, optax.Params]:
+    """Shape and dtype of the losses, after a check that examples are not coupled, and the parameters of one device."""
     from pugd_optax._ghost.batch import check_uncoupled  # see `ghost`
 
+    losses = jax.eval_shape(losses_fn, params)
+    batch, params = _batch_of(losses, params), _local(params, losses)
     check_uncoupled(losses_fn, params, batch)
+    return losses, params
 
 
 def _local(params: optax.Params, losses: Any) -> optax.Params:
