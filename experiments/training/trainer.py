@@ -160,7 +160,7 @@ def continuation(config: Config) -> str:
 def run(experiment: Experiment, seed: int, folder: Path, report: Reporter = silent, queued: str = "") -> dict[str, Any]:
     """Train one seed and write its folder; with `resume`, from its last checkpoint on.
 
-    SIGTERM and Ctrl-C end it at the next step, with a checkpoint; after the last step, when it is complete.
+    A signal ends it at the next step, with a checkpoint; after the last step, when it is complete.
 
     Returns:
       The result: test accuracy of the epoch chosen on validation data and of the last epoch, gradient evaluations,

@@ -176,6 +176,36 @@ def test_a_second_signal_is_not_held_back():
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.fixture
+def hangups():
+    """Return a list of the hang-ups that had an effect outside of a graceful shutdown."""
+    effects: list[int] = []
+    before = signal.signal(signal.SIGHUP, lambda number, frame: effects.append(number))
+    yield effects
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("plain_signals")
+def test_a_closed_terminal_is_a_signal_however_often_it_says_so(hangups):
+    """The shell and the system both send it; if it had its usual effect then, the checkpoint would not be finished."""
+    with graceful_shutdown() as caught:
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP):
+            signal.raise_signal(number)
+        assert caught == [signal.SIGHUP, signal.SIGHUP, signal.SIGTERM, signal.SIGHUP]
+    assert not hangups
+    signal.raise_signal(signal.SIGHUP)
+    assert hangups == [signal.SIGHUP]
+
+
+def test_under_nohup_a_closed_terminal_is_ignored(hangups):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with graceful_shutdown() as caught:
+        signal.raise_signal(signal.SIGHUP)
+    assert not caught
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    assert not hangups
+
+
 @pytest.mark.usefixtures("plain_signals")
 def test_outside_the_main_thread_signals_are_left_alone():
     def work():
