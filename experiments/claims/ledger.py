@@ -9,6 +9,7 @@ lines of all claims and appends its own when its runs end.
 
 import hashlib
 import json
+import os
 import threading
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,6 +55,17 @@ class Ledger:
     def find(self, config: Config, seed: int) -> Line | None:
         """The run with these settings and this seed, if it has ended."""
         return self._lines.get((key(config), seed))
+
+    def refuse_unwritable(self) -> None:
+        """Report before a training that its line could not be written.
+
+        Raises:
+          UsageError: if the file or its folder cannot be written to.
+        """
+        there = next(path for path in (self.path, *self.path.parents) if path.exists())
+        if not os.access(there, os.W_OK) or there.is_dir() == (there == self.path):
+            what = f"{there} cannot be written to; name another folder"
+            raise UsageError(f"--ledger {self.path.parent}: {what}")
 
     def add(self, config: Config, seed: int, folder: Path) -> None:
         """Append the finished run in a folder, unless it is known; the line is on the disk when this returns."""

@@ -81,6 +81,7 @@ class Workspace:
         configs = [dataclasses.replace(config, half=half) for config in configs]
         missing = [(c, block) for c in dict.fromkeys(configs) for block in self._missing(c, seeds)]
         if missing:
+            self.ledger.refuse_unwritable()
             sweep.run(
                 [(self.folder / setting.name, self._named(c, setting, block)) for c, block in missing],
                 self.console,

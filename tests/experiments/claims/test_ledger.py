@@ -95,6 +95,15 @@ def test_a_long_curve_keeps_its_ends(trained, monkeypatch, tmp_path):
     assert ledger._line(config, 7000, run).result == found.runs[0].result
 
 
+def test_a_ledger_that_cannot_be_written_is_met_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "run", lambda *_: pytest.fail("trained"))
+    (tmp_path / "file").write_text("")
+    for folder in ("file", "file/ledger"):
+        lost = Workspace(tmp_path, Ledger(tmp_path / folder, "one"), None, Console(quiet=True))
+        with pytest.raises(UsageError, match=r"--ledger .*: .*file cannot be written to; name another folder"):
+            lost.train(SETTING, [CONFIG], "second", [7_000])
+
+
 def test_half_a_line_of_a_killed_process_is_dropped(trained, tmp_path):
     folder, _ = trained
     path = tmp_path / "one.jsonl"
