@@ -32,6 +32,7 @@ class Dataset(NamedTuple):
     Attributes:
       augment: the augmentation commonly used with the data set.
       family: the data set that defines classes and rows, `cifar10` for any copy of CIFAR-10.
+      version: differs between contents of the same name; empty for published files, which are compared with checksums.
     """
 
     train: Examples
@@ -39,6 +40,7 @@ class Dataset(NamedTuple):
     num_classes: int
     augment: str
     family: str = ""
+    version: str = ""
 
 
 class Split(NamedTuple):

@@ -66,10 +66,11 @@ def remove(root: Path, config: Config) -> None:
 
 
 @first_alone
-def start(folder: Path, config: Config, seed: int, queued: str = "") -> None:
+def start(folder: Path, config: Config, seed: int, queued: str = "", data_version: str = "") -> None:
     """Create the folder and record what is about to run; remains of an unfinished run are removed.
 
-    `queued` determines its place among runs side by side: the time at which it was put into the queue.
+    `queued` determines its place among runs side by side: the time at which it was put into the queue. `data_version`
+    is that of the data set.
 
     Raises:
       UsageError: if the folder contains a result or a checkpoint.
@@ -84,7 +85,7 @@ def start(folder: Path, config: Config, seed: int, queued: str = "") -> None:
         for path in folder.glob(pattern):
             path.unlink()
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    about = {"config": _plain(config), "title": config.title, "seed": seed, **environment()}
+    about = {"config": _plain(config, data_version), "title": config.title, "seed": seed, **environment()}
     write_json(folder / "run.json", about | ({"queued": queued} if queued else {}))
 
 
@@ -92,8 +93,8 @@ def _holds_work(folder: Path) -> bool:
     return (folder / "result.json").exists() or bool(checkpoint.steps(folder))
 
 
-def complete(folder: Path, config: Config) -> bool:
-    """Whether the folder contains the result of these settings.
+def complete(folder: Path, config: Config, data_version: str = "") -> bool:
+    """Whether the folder contains the result of these settings, on this version of the data set.
 
     Raises:
       UsageError: if it, or the folder of another seed, contains a run with other settings: both would share a row.
@@ -108,12 +109,12 @@ def complete(folder: Path, config: Config) -> bool:
             if path.parent == folder:
                 raise
             continue
-        _refuse_other(path.parent, there, config)
+        _refuse_other(path.parent, there, config, data_version)
     return (folder / "result.json").exists()
 
 
-def _refuse_other(folder: Path, there: dict[str, Any], config: Config) -> None:
-    other = differing(there["config"], _plain(config))
+def _refuse_other(folder: Path, there: dict[str, Any], config: Config, data_version: str) -> None:
+    other = differing(there["config"], _plain(config, data_version))
     longer = "; its schedules span its epochs, so a run of more epochs starts anew" if "epochs" in other else ""
     if other:
         raise UsageError(f"{folder}: holds a run with another {', '.join(other)}{longer}; name another folder")
@@ -127,6 +128,8 @@ def differing(there: dict[str, Any], asked: dict[str, Any]) -> list[str]:
     devices = there.get("devices"), asked.get("devices")
     if two["parallel"] != "jit" and None not in devices:  # None: older runs did not record it
         one["devices"], two["devices"] = devices
+    if "data_version" not in one.keys() & two.keys():  # older runs did not record this either
+        one, two = ({k: v for k, v in x.items() if k != "data_version"} for x in (one, two))
     # Versions may differ: a setting that only one of the runs knows is one in which they differ.
     return sorted(key for key in one.keys() | two.keys() if one.get(key) != two.get(key))
 
@@ -199,8 +202,9 @@ def _substance(config: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps({k: v for k, v in known.items() if k not in (*ELSEWHERE, "label")}))
 
 
-def _plain(config: Config) -> dict[str, Any]:
-    """The settings, with the number of devices if it affects the result."""
+def _plain(config: Config, data_version: str = "") -> dict[str, Any]:
+    """The settings, with the version of the data if it has one, and the number of devices if it affects the result."""
     if config.parallel != "jit":
         config = dataclasses.replace(config, devices=config.devices or jax.device_count())
-    return {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
+    kept = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
+    return kept | ({"data_version": data_version} if data_version else {})

@@ -170,7 +170,7 @@ def _todo(experiments: Sequence[tuple[Path, Config]]) -> tuple[list[Turn], list[
 def _done(experiment: Experiment, folder: Path) -> bool:
     if not experiment.config.resume:
         return False
-    if run_dir.complete(folder, experiment.config):
+    if run_dir.complete(folder, experiment.config, experiment.dataset.version):
         return True
     records.epochs(folder, _epochs_saved(experiment, folder))  # a broken line is met before training, not after it
     return False

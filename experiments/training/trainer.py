@@ -218,10 +218,10 @@ def _fresh(experiment: Experiment, seed: int) -> Snapshot:
 
 def _restore_or_start(training: Training) -> Snapshot:
     """The last checkpoint if the run is resumed and has one; otherwise a new folder."""
-    config, folder = training.experiment.config, training.folder
+    config, folder, data_version = training.experiment.config, training.folder, training.experiment.dataset.version
     restored = checkpoint.restore(folder, training.now) if config.resume else None
     if restored is None:
-        run_dir.start(folder, config, training.seed, training.queued)
+        run_dir.start(folder, config, training.seed, training.queued, data_version)
         return training.now
     run_dir.resume(folder, restored.progress.epoch - 1)
     return restored

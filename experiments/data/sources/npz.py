@@ -1,6 +1,8 @@
 """Data sets in `.npz` files."""
 
 import hashlib
+import zipfile
+from pathlib import Path
 
 import numpy as np
 
@@ -17,7 +19,8 @@ def own_set(folder: Folder, file: str) -> Dataset:
 
     The number of classes follows from the highest label, and is at most the number of training examples.
     """
-    arrays = read_npz(folder.find("", file), OWN)
+    path = folder.find("", file)
+    arrays = read_npz(path, OWN)
     images = [_channels_last(f"{file}: {k}", arrays[k]) for k in OWN[::2]]
     highest = max(
         (int(arrays[k].max()) for k in OWN[1::2] if arrays[k].dtype.kind in "iu" and arrays[k].size), default=1
@@ -26,7 +29,13 @@ def own_set(folder: Folder, file: str) -> Dataset:
     train, test = (
         Examples(x, as_labels(f"{file}: {k}", arrays[k], classes)) for x, k in zip(images, OWN[1::2], strict=True)
     )
-    return Dataset(train, test, classes, "none")
+    return Dataset(train, test, classes, "none", version=_version(path))
+
+
+def _version(path: Path) -> str:
+    """The checksums of the arrays, which the archive holds: those of a copy, or of a file packed again, are equal."""
+    with zipfile.ZipFile(path) as archive:
+        return " ".join(f"{archive.getinfo(name + '.npy').CRC:08x}" for name in OWN)
 
 
 def _channels_last(name: str, images: np.ndarray) -> np.ndarray:

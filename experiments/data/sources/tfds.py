@@ -71,7 +71,7 @@ def tfds_set(folder: Folder, name: str) -> Dataset:
             raise UsageError(f"{path}: not ArrayRecord files; {_command(name, path.parent)}") from error
         return _examples(source, path, split, image.shape, classes)
 
-    return Dataset(part("train"), part(habits.test), classes, habits.augment, family)
+    return Dataset(part("train"), part(habits.test), classes, habits.augment, family, path.name)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@ from experiments.cli.main import COMMANDS, main
 from experiments.config.errors import UsageError
 from experiments.report import rows, tables
 from experiments.runs import run_dir
+from experiments.training import experiment
 
 SMALL = ["--model", "mlp", "--train-size", "80", "--val-size", "30", "--batch", "40", "--epochs", "1", "--devices", "1"]
 FEW = ("none", "sam", "rts_pugd", "momentum_sam", "noise_injection", "lpg", "pegr")
@@ -214,6 +215,21 @@ def test_resume_runs_what_is_missing_and_nothing_else(tmp_path, capsys):
     assert after[1].result["test_accuracy"] == before[1].result["test_accuracy"]
     assert main(["train", *SMALL, "--out", "out", "--lr", "0.5", "--resume"]) == 2
     assert "a run with another lr" in capsys.readouterr().err
+
+
+def test_a_run_is_not_resumed_on_a_file_that_has_changed(tmp_path, capsys):
+    def write(level):
+        x, y = np.full((60, 4, 4), level, np.uint8), np.arange(60) % 2
+        np.savez(tmp_path / "own.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+        experiment.load.cache_clear()
+
+    argv = ["train", "--dataset", "npz:own.npz", "--data-dir", ".", "--model", "mlp", "--batch", "20", "--epochs", "1"]
+    argv += ["--devices", "1", "--no-tensorboard", "--checkpoint-every", "0", "--out", "out"]
+    write(level=1)
+    assert main(argv) == 0
+    write(level=2)
+    assert main([*argv, "--seeds", "2", "--resume"]) == 2
+    assert "out/none/seed0: holds a run with another data_version; name another folder" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_no_result(capsys, tmp_path):

@@ -77,6 +77,15 @@ def test_labels_of_one_column_are_labels(tmp_path):
     assert load("npz:own.npz", tmp_path).train.labels.tolist() == [0, 1, 2, 0, 1, 2]
 
 
+def test_the_version_of_an_own_file_is_that_of_its_content(tmp_path):
+    own_file(tmp_path / "own.npz")
+    own_file(tmp_path / "other.npz", y_train=np.array([0, 1, 2, 0, 2, 1]))
+    with np.load(tmp_path / "own.npz") as arrays:
+        np.savez_compressed(tmp_path / "packed.npz", **arrays)
+    own, other, packed = (load(f"npz:{name}.npz", tmp_path).version for name in ("own", "other", "packed"))
+    assert own == packed != other
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [

@@ -72,7 +72,7 @@ def test_the_newest_version_is_read_and_its_labels_only_once(tmp_path, monkeypat
     prepare(tmp_path, "some_set", {"train": 5, "test": 2}, version="1.10.0")
     first = data.load(spec("tfds:some_set"), tmp_path, stream="on")
     assert len(first.train.labels) == 5
-    assert first.augment == "none"
+    assert (first.augment, first.version) == ("none", "1.10.0")
     from experiments.data.sources import tfds as reader
 
     monkeypatch.setattr(reader, "_row", None)  # reading the labels again would fail

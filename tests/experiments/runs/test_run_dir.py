@@ -68,6 +68,16 @@ def test_a_setting_that_only_a_newer_version_knows_keeps_runs_apart(newer, tmp_p
         rows.groups(run_dir.read(tmp_path))
 
 
+def test_a_run_on_another_version_of_its_data_is_refused(tmp_path):
+    folder = run_dir.folder_of(tmp_path, BASE, 0)
+    run_dir.start(folder, BASE, 0, data_version="1")
+    assert not run_dir.complete(folder, BASE, "1")
+    with pytest.raises(UsageError, match="another data_version"):
+        run_dir.complete(folder, BASE, "2")
+    without(folder, "data_version")  # an older run did not record it
+    assert not run_dir.complete(folder, BASE, "2")
+
+
 def test_a_copy_of_a_run_is_not_counted_as_another_seed(tmp_path):
     folder = made(tmp_path, BASE, 0)
     copy = shutil.copytree(folder, folder.parent / "seed0 before the crash")
