@@ -38,7 +38,10 @@ def check_finite(experiment: Experiment, at: Progress, state: State, seed: int) 
 
 
 def record(experiment: Experiment, at: Progress) -> dict[str, Any]:
-    """The line of `metrics.jsonl`: means over the epoch; for the perturbation, means over active steps."""
+    """The line of `metrics.jsonl`: means over the epoch; for the perturbation, means over active steps.
+
+    The learning rate is that of the last step that was not skipped: schedules do not count the others.
+    """
     columns: dict[str, Any] = {name: np.asarray(values, np.float32) for name, values in at.metrics.items()}
     metrics = Metrics(**columns)
     taken = np.isfinite(metrics.loss)
@@ -54,7 +57,7 @@ def record(experiment: Experiment, at: Progress) -> dict[str, Any]:
         "gradient_evaluations": at.evaluations,
         "seconds": at.seconds,
         "skipped": int((~taken).sum()),
-        "lr": float(experiment.optimizer.lr[step - 1]),
+        "lr": float(experiment.optimizer.lr[step - at.skipped - 1]),
         "train_loss": float(metrics.loss[taken].mean()),
         "train_accuracy": float(metrics.accuracy[taken].mean()),
         "active": float(on.mean()),

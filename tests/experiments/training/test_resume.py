@@ -246,6 +246,7 @@ def test_a_step_that_is_not_finite_is_dropped_whole_when_asked(tmp_path):
     assert result["skipped_steps"] == 1
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["skipped"] for line in lines] == [0, 1, 0]
+    assert [line["lr"] for line in lines] == experiment.optimizer.lr[[3, 6, 10]].tolist()  # of 4 steps, 3 and 4
     assert all(np.isfinite(line["train_loss"]) for line in lines)
     state, _, _ = end(experiment, tmp_path)
     assert all(np.isfinite(w).all() for w in jax.tree.leaves(state[0].params))
