@@ -77,7 +77,8 @@ class Training:
         at.within = len(at.metrics["loss"])
         check_finite(self.experiment, at, state, self.seed)
         idle, active = self.experiment.optimizer.cost
-        at.evaluations += float(np.where(metrics.active, active, idle).sum())
+        costs = np.where(metrics.active, active, idle)
+        at.evaluations = float(np.cumsum([at.evaluations, *costs])[-1])  # rounded alike wherever an epoch is divided
         if at.within == self.experiment.steps_per_epoch:
             self._end_epoch()
         stopping = any_process(bool(self.signals))
