@@ -28,7 +28,10 @@ def silent(what: str, work: int, numbers: str) -> None:
 
 @contextlib.contextmanager
 def reporter(console: Console, total: int) -> Iterator[Reporter]:
-    """A bar for `total` units of work until the block ends, or a line every ten seconds."""
+    """A bar for `total` units of work until the block ends, or a line every ten seconds.
+
+    A log that cannot be written to does not end the work.
+    """
     if not console.is_terminal:
         yield _lines(console, total)
         return
@@ -57,8 +60,8 @@ def _lines(console: Console, total: int) -> Reporter:
             return
         last = now
         left = f"{(now - begun) * (total - done) / done:4.0f} s left" if done else ""
-        console.print(
-            f"{done}/{total} epochs  {what}  {numbers}  {left}", highlight=False, soft_wrap=True, markup=False
-        )
+        line = f"{done}/{total} epochs  {what}  {numbers}  {left}"
+        with contextlib.suppress(OSError, SystemExit):  # Rich exits if nobody reads the log any more, as after `| head`
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
 
     return show
