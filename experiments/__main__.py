@@ -7,7 +7,7 @@ from experiments.runs.last_words import KILLED, last_words
 
 
 def run() -> int:
-    """The command line; if a package is missing, one line says what to install."""
+    """The command line; one line says so if it is interrupted while it starts, or if a package is missing."""
     try:
         from experiments.cli.main import main
 
@@ -25,6 +25,9 @@ def run() -> int:
             f"error: experiments needs {error.name}. Fix: pip install '.[experiments]' in the clone.", file=sys.stderr
         )
         return 2
+    except KeyboardInterrupt:  # of the imports, which take seconds
+        print("stopped", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

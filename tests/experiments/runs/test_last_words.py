@@ -35,3 +35,9 @@ def test_an_exit_and_an_error_speak_for_themselves(end):
 def test_trainings_have_last_words(words, told):
     """Distributed training prints another line, which says that one of its processes has died."""
     assert said(COMMAND.format("lambda words: __import__('os').abort()"), *words) == [KILLED] * told
+
+
+def test_an_interrupt_while_the_program_starts_is_one_line():
+    interrupted = COMMAND.format("lambda words: (_ for _ in ()).throw(KeyboardInterrupt)")
+    ran = subprocess.run([sys.executable, "-c", interrupted, "report"], cwd=ROOT, capture_output=True, text=True)
+    assert (ran.stderr, ran.returncode) == ("stopped\n", 130)
