@@ -59,6 +59,8 @@ def train_config(argv: Sequence[str], command: str = "train", about: str | None 
 
         about += f"\n\nNames, with the arguments that they take:\n\n{listing()}"
     config = parse(Config, plain, command, start, about=about, also=("--method.OPTION", "--optimizer.OPTION"))
+    if config.resume and config.out is None:  # the default folder is always a new one
+        raise UsageError("--resume: name the folder of the run, --out FOLDER")
     folder = os.environ.get("PUGD_DATA_DIR")
     name = f"{config.dataset}-{config.model}-{config.method}"
     time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")

@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 KILLED = (
-    "stopped: this process was killed, perhaps because memory ran out; the same command with --resume continues from "
-    "the last checkpoint"
+    "stopped: this process was killed, perhaps because memory ran out; the same command with --resume and the "
+    "--out of this run continues from the last checkpoint"
 )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import shlex
 import signal
 import time
 from collections.abc import Callable
@@ -154,8 +155,9 @@ class Training:
 
 
 def continuation(config: Config) -> str:
-    """What continues stopped work, for messages: `--resume` where `train` or `sweep` named the folder, or nothing."""
-    return "; the same command goes on" if config.resume else "; --resume goes on" if config.out else ""
+    """What continues stopped work, for messages: `--resume` with the folder of `train` or `sweep`, or nothing."""
+    again = f"; --resume --out {shlex.quote(str(config.out))} goes on" if config.out else ""
+    return "; the same command goes on" if config.resume else again
 
 
 def run(experiment: Experiment, seed: int, folder: Path, report: Reporter = silent, queued: str = "") -> dict[str, Any]:

@@ -50,6 +50,7 @@ CASES = [
     Case(lambda: tracker.refuse_missing("a_tracker"), "--tracker", "a_tracker", "Fix: pip install a_tracker"),
     Case(command("train --first-seed -1"), "--first-seed", "-1", "expected a whole number from 0"),
     Case(command("train --distributed"), "--distributed", "folder", "--out FOLDER"),
+    Case(command("train --resume"), "--resume", "folder", "--out FOLDER"),
     Case(command("train --preset sma"), "preset", "'sma'", "Known:"),
     Case(command("sweep --method sgd --label x"), "--label", "a sweep labels its rows", "automatically"),
     Case(command("claims gr.bais"), "claim", "'gr.bais'", "did you mean 'gr.bias'?"),

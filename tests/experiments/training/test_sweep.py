@@ -266,7 +266,11 @@ def test_calls_of_many_steps_divide_the_epoch_where_that_is_possible(monkeypatch
 
 @pytest.mark.parametrize(
     ("settings", "later"),
-    [({}, ""), ({"out": Path("out")}, "; --resume goes on"), ({"resume": True}, "; the same command goes on")],
+    [
+        ({}, ""),
+        ({"out": Path("out")}, "; --resume --out out goes on"),
+        ({"resume": True}, "; the same command goes on"),
+    ],
 )
 def test_a_run_that_a_signal_kept_from_beginning_says_how_it_goes_on(settings, later, tmp_path):
     experiment = prepare(dataclasses.replace(SETTINGS, **settings))

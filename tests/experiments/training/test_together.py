@@ -167,7 +167,7 @@ def test_stopped_twice_and_resumed_from_different_epochs(tmp_path, alone, rounds
     expected, compiled = alone("rts_pugd"), 2
     saved = lambda: [checkpoint.steps(path)[-1] for path in sorted(tmp_path.glob("*/seed*"))]
     sent.append(compiled + 9)
-    with pytest.raises(Stopped, match="SIGTERM at step 10; --resume goes on"):
+    with pytest.raises(Stopped, match=r"SIGTERM at step 10; --resume --out .* goes on"):
         train(tmp_path, **RTS, **{"seeds": 2})
     assert saved() == [10, 10]
     rounds.clear()
