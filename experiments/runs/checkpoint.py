@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 
 from experiments.config.errors import UsageError, first_line, out_of_memory
 from experiments.files import write_json
-from experiments.runs.distributed import first_alone
+from experiments.runs.distributed import first_alone, is_first
 from experiments.runs.state import Progress, Snapshot
 
 KEPT = 2
@@ -62,8 +62,7 @@ def save(folder: Path, step: int, snapshot: Snapshot) -> None:
             manager.save(step, args=ocp.args.Composite(arrays=arrays, progress=progress), force=True)
         _write_sums(folder / "checkpoints" / str(step))
     except (OSError, ValueError) as error:  # Orbax passes on ValueErrors from TensorStore
-        for part in (folder / "checkpoints").glob("*-tmp*"):  # frees space on a full disk
-            shutil.rmtree(part, ignore_errors=True)
+        _remove_parts(folder)  # frees space on a full disk
         kept = [s for s in steps(folder) if s != step]
         good = f"the last one is that of step {kept[-1]}" if kept else "there is none before it"
         what = f"{folder}: the checkpoint of step {step} cannot be written ({_reason(error)}); {good}"
@@ -81,6 +80,8 @@ def restore(folder: Path, like: Snapshot) -> Snapshot | None:
       UsageError: if there are checkpoints but none of them can be read.
       MemoryError, OSError: if one cannot be read because memory, file handles or permissions are missing; it is kept.
     """
+    if is_first():
+        _remove_parts(folder)  # of a process that was killed
     found, wrong = steps(folder), {}
     for step in reversed(found):
         try:
@@ -132,6 +133,12 @@ def _manager(folder: Path) -> Iterator[ocp.CheckpointManager]:
             yield manager
     finally:
         log.setLevel(level)
+
+
+def _remove_parts(folder: Path) -> None:
+    """Remove half-written checkpoints."""
+    for part in (folder / "checkpoints").glob("[0-9]*.orbax-checkpoint-tmp*"):
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _drop(folder: Path, step: int) -> None:

@@ -63,10 +63,13 @@ def test_there_need_not_be_any(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_half_written_one_does_not_count(two):
-    (two / "checkpoints" / "30.orbax-checkpoint-tmp-0").mkdir()
+def test_a_half_written_one_does_not_count_and_is_removed(two):
+    parts = [two / "checkpoints" / f"30.orbax-checkpoint-tmp{end}" for end in ("", "-0")]
+    for part in parts:
+        (part / "arrays").mkdir(parents=True)
     assert checkpoint.steps(two) == [10, 20]
     assert_equal(checkpoint.restore(two, snapshot(0)), snapshot(20))  # pyright: ignore
+    assert not any(part.exists() for part in parts)
 
 
 def damage(folder: Path, how: str):
