@@ -80,6 +80,15 @@ def test_lower_bounds_are_the_versions_that_were_tested():
     assert all(versions["jaxlib"] == versions["jax"] for versions in (core, oldest))
 
 
+def test_the_build_backend_can_read_the_metadata():
+    """Hatchling reads a list of license files since 1.26; the suite builds with what a user builds with."""
+    required = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    (backend,) = [r for r in required if r.startswith("hatchling>=")]
+    assert tuple(map(int, backend.removeprefix("hatchling>=").split("."))) >= (1, 26)
+    assert isinstance(PROJECT["license-files"], list)
+    assert set(required) <= set(PROJECT["optional-dependencies"]["test"])
+
+
 def test_what_the_suite_needs_has_a_version_with_which_it_passed():
     """Every open-ended requirement of the suite is pinned in `tested.txt`, the constraints of a CI job."""
     pinned = {normal(line.split("==")[0]) for line in (ROOT / ".github" / "tested.txt").read_text().split()}
