@@ -105,7 +105,7 @@ EXPERIMENTS = [
     lab("training/step", "kept._replace(step=new.step)", "kept", "training/test_resume.py"),
     lab("training/trainer", "accuracy > at.best_accuracy", "accuracy >= at.best_accuracy", "training/test_trainer.py"),
     lab("training/step", "jax.random.fold_in(key, state.step)", "key", "training/test_step.py"),
-    lab("training/metrics", "lr[step - 1]", "lr[step - 2]", "training/test_trainer.py"),
+    lab("training/metrics", "skipped - 1]", "skipped - 2]", "training/test_trainer.py"),
     lab("data/corruption", "round(noise.share", "int(noise.share", "data/test_corruption.py"),
     lab("data/corruption", "[seed, 3]", "[seed, 2]", "data/test_corruption.py"),
     lab("data/corruption", "(c + 1) % labels", "(c + 2) % labels", "data/test_corruption.py"),
