@@ -161,7 +161,13 @@ def _as(read: jax.Array, like: jax.Array) -> jax.Array:
 
 def _sums(folder: Path) -> dict[str, str]:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    return {str(path.relative_to(folder)): _sum(path) for path in files}
+
+
+def _sum(path: Path) -> str:
+    """The checksum of a file, which is not read as a whole: it may be as large as the memory that is left."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @first_alone

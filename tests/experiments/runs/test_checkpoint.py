@@ -2,7 +2,9 @@
 
 import dataclasses
 import errno
+import hashlib
 import os
+import tracemalloc
 from pathlib import Path
 
 import chex
@@ -152,6 +154,16 @@ def test_a_full_disk_is_one_line_and_the_last_one_stays(two, monkeypatch):
     ):
         checkpoint.save(two, 30, snapshot(30))
     assert_equal(checkpoint.restore(two, snapshot(0)), snapshot(20))  # pyright: ignore
+
+
+def test_checksums_do_not_read_a_file_as_a_whole(tmp_path):
+    (tmp_path / "large").write_bytes(bytes(2**24))
+    tracemalloc.start()
+    sums = checkpoint._sums(tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sums == {"large": hashlib.sha256(bytes(2**24)).hexdigest()}
+    assert peak < 2**22
 
 
 def test_nothing_is_pickled(two):
