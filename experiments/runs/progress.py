@@ -1,6 +1,7 @@
 """Progress of long jobs: a live bar on a terminal, plain lines in a log."""
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 from typing import Protocol
@@ -15,14 +16,17 @@ WIDE = 110
 
 
 class Reporter(Protocol):
-    """Called after every epoch: `what` is running, the `work` done since the last call, and a line of numbers."""
+    """Called after every epoch: `what` is running, the `work` done since the last call, and a line of numbers.
 
-    def __call__(self, what: str, work: int, numbers: str) -> None:
+    `left_out` is work that will not be done, that of a run that has failed.
+    """
+
+    def __call__(self, what: str, work: int, numbers: str, left_out: int = 0) -> None:
         """Show it."""
         ...
 
 
-def silent(what: str, work: int, numbers: str) -> None:
+def silent(what: str, work: int, numbers: str, left_out: int = 0) -> None:
     """Show nothing."""
 
 
@@ -45,17 +49,24 @@ def reporter(console: Console, total: int) -> Iterator[Reporter]:
         TimeRemainingColumn(),
         TextColumn("left"),
     )
-    with Progress(*columns, console=console) as bar:
+    # Rich forgets epochs that ended more than half a minute ago, and could not tell when longer ones will end.
+    with Progress(*columns, console=console, speed_estimate_period=math.inf) as bar:
         task = bar.add_task("compiling", total=total, numbers="")
-        yield lambda what, work, numbers: bar.update(task, description=escape(what), advance=work, numbers=numbers)
+
+        def show(what: str, work: int, numbers: str, left_out: int = 0) -> None:
+            nonlocal total
+            total -= left_out
+            bar.update(task, description=escape(what), advance=work, numbers=numbers, total=total)
+
+        yield show
 
 
 def _lines(console: Console, total: int) -> Reporter:
     begun, last, done = time.monotonic(), -float("inf"), 0
 
-    def show(what: str, work: int, numbers: str) -> None:
-        nonlocal last, done
-        now, done = time.monotonic(), done + work
+    def show(what: str, work: int, numbers: str, left_out: int = 0) -> None:
+        nonlocal last, done, total
+        now, done, total = time.monotonic(), done + work, total - left_out
         if now - last < SECONDS_BETWEEN_LINES and done < total:
             return
         last = now

@@ -118,7 +118,7 @@ def _train(
             raise
         except tolerated as error:
             run_dir.fail(folder, error)
-            report(experiment.config.title, experiment.config.epochs - len(records.lines(folder)), "failed")
+            report(experiment.config.title, 0, "failed", experiment.config.epochs - len(records.lines(folder)))
             ended(experiment.config, seed, folder)
             return f"{folder}: {first_line(error)}"
         ended(experiment.config, seed, folder)
