@@ -124,6 +124,7 @@ EXPERIMENTS = [
     lab("runs/run_dir", "        sync(file)\n", "", "runs/test_run_dir.py"),
     lab("runs/records", "range(1, count + 1)", "range(1, count)", "runs/test_records.py"),
     lab("runs/checkpoint", "KEPT = 2", "KEPT = 1", "runs/test_checkpoint.py"),
+    lab("runs/progress", ", speed_estimate_period=math.inf", "", "runs/test_progress.py"),
     lab("runs/checkpoint", "!= noted[name]]", "is None]", "runs/test_checkpoint.py"),
     lab("config/schema", '*("devices", ', '*(', "runs/test_run_dir.py"),
     lab("files", "part.unlink(missing_ok=True)", "pass", "test_files.py"),
