@@ -34,7 +34,7 @@ def silent(what: str, work: int, numbers: str, left_out: int = 0) -> None:
 def reporter(console: Console, total: int) -> Iterator[Reporter]:
     """A bar for `total` units of work until the block ends, or a line every ten seconds.
 
-    A log that cannot be written to does not end the work.
+    A log that cannot be written to, or a terminal that closes, does not end the work.
     """
     if not console.is_terminal:
         yield _lines(console, total)
@@ -50,15 +50,22 @@ def reporter(console: Console, total: int) -> Iterator[Reporter]:
         TextColumn("left"),
     )
     # Rich forgets epochs that ended more than half a minute ago, and could not tell when longer ones will end.
-    with Progress(*columns, console=console, speed_estimate_period=math.inf) as bar:
-        task = bar.add_task("compiling", total=total, numbers="")
+    bar = Progress(*columns, console=console, speed_estimate_period=math.inf)
+    task = bar.add_task("compiling", total=total, numbers="")
 
-        def show(what: str, work: int, numbers: str, left_out: int = 0) -> None:
-            nonlocal total
-            total -= left_out
-            bar.update(task, description=escape(what), advance=work, numbers=numbers, total=total)
+    def show(what: str, work: int, numbers: str, left_out: int = 0) -> None:
+        nonlocal total
+        total -= left_out
+        bar.update(task, description=escape(what), advance=work, numbers=numbers, total=total)
 
+    bar.start()
+    try:
         yield show
+    finally:
+        try:
+            bar.stop()
+        except OSError:  # the terminal has closed; tables are still to be written to files
+            console.quiet = True
 
 
 def _lines(console: Console, total: int) -> Reporter:

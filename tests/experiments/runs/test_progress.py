@@ -39,6 +39,32 @@ def test_a_log_on_a_full_disk_does_not_end_the_work():
     assert ran.stderr.startswith("done\n")
 
 
+CLOSED = """
+import io, sys
+from rich.console import Console
+from experiments.runs.progress import reporter
+
+class Terminal(io.StringIO):
+    def write(self, text):
+        if closed:
+            raise OSError(5, "Input/output error")
+        return super().write(text)
+
+closed, console = [], Console(file=Terminal(), force_terminal=True, width=120)
+with reporter(console, 2) as report:
+    closed.append(True)
+    report("sam, seed 0", 1, "")
+console.print("a table")
+print("done", file=sys.stderr)
+"""
+
+
+def test_a_terminal_that_closes_does_not_end_the_work():
+    ran = subprocess.run([sys.executable, "-c", CLOSED], cwd=ROOT, capture_output=True, text=True)
+    assert ran.returncode == 0
+    assert ran.stderr.endswith("done\n")
+
+
 def shown(reports: list[tuple[int, int]], *, epochs: int) -> str:
     """Return what a terminal shows after a report every hundred seconds of epochs done and of epochs left out."""
     seconds, out = [0.0], io.StringIO()
