@@ -31,8 +31,8 @@ def norm(tree: Any, axis_name: AxisName = None) -> jax.Array:
 
     Args:
       tree: a tree of arrays of any float or complex dtype.
-      axis_name: inside `shard_map`, the mesh axes over which leaves are split; a leaf known not to vary over them
-        counts once.
+      axis_name: inside `shard_map`, the mesh axes over which leaves are split; along an axis over which a leaf is known
+        not to vary, it counts once.
 
     Example:
       >>> import jax.numpy as jnp
@@ -62,8 +62,9 @@ def largest(tree: Any, axis_name: AxisName = None) -> jax.Array:
 
 def average(x: jax.Array, axis_name: AxisName = None) -> jax.Array:
     """The mean of the entries of one array; 0 for an empty one."""
-    mean = jnp.sum(x) / max(x.size, 1)
-    return jax.lax.pmean(mean, axis_name) if axis_name and _varies(x, axis_name) else mean
+    mean = jnp.sum(x) / float(max(x.size, 1))  # as an int it could exceed int32
+    axes = _split_over(x, axis_name)
+    return jax.lax.pmean(mean, axes) if axes else mean
 
 
 class Norms:
@@ -180,13 +181,12 @@ def total(
     add: Callable[..., jax.Array] = jax.lax.add,
     over: Callable[..., jax.Array] = jax.lax.psum,
 ) -> jax.Array:
-    """Sum of one scalar per leaf, in the widest of their dtypes, and over the mesh axes that the leaves vary over."""
-    scalars = jax.tree.leaves(parts)
-    if not axis_name:
-        return _reduced(scalars, add)
-    split = [_varies(x, axis_name) for x in jax.tree.leaves(tree)]
-    shards = over(_reduced([x for x, on in zip(scalars, split, strict=True) if on], add), axis_name)
-    return add(shards, _reduced([x for x, on in zip(scalars, split, strict=True) if not on], add).astype(shards.dtype))
+    """Sum of one scalar per leaf, in the widest of their dtypes, each over the mesh axes that its leaf varies over."""
+    groups: dict[tuple[str, ...], list[jax.Array]] = {}
+    for x, scalar in zip(jax.tree.leaves(tree), jax.tree.leaves(parts), strict=True):
+        groups.setdefault(_split_over(x, axis_name), []).append(scalar)
+    whole = lambda axes, scalars: over(_reduced(scalars, add), axes) if axes else _reduced(scalars, add)
+    return _reduced([whole(axes, scalars) for axes, scalars in groups.items()], add)
 
 
 def _reduced(scalars: list[jax.Array], add: Callable[..., jax.Array]) -> jax.Array:
@@ -195,11 +195,11 @@ def _reduced(scalars: list[jax.Array], add: Callable[..., jax.Array]) -> jax.Arr
     return functools.reduce(add, wide) if wide else jnp.zeros((), widest)
 
 
-def _varies(x: Any, axis_name: AxisName) -> bool:
-    """Whether an array varies along one of the axes; True under `check_vma=False`, where its type does not say."""
+def _split_over(x: Any, axis_name: AxisName) -> tuple[str, ...]:
+    """Those of the axes along which an array varies; all under `check_vma=False`, where its type does not say."""
     names = axis_names(axis_name)
-    is_typed = names[0] in axes_of(jax.lax.axis_index(names[0]))
-    return not is_typed or not axes_of(x).isdisjoint(names)
+    is_typed = names and names[0] in axes_of(jax.lax.axis_index(names[0]))
+    return tuple(name for name in names if name in axes_of(x)) if is_typed else names
 
 
 def axis_names(axis_name: AxisName) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ LIBRARY = [
     part("_norms", "(jnp.conj(x) * y).real if", "(x * y).real if", "norms.py::test_complex_numbers_count_as_two"),
     part("_norms", "factor = factor.astype(x.real.dtype)", "pass", "norms.py"),
     Mutant("pugd_optax/_running_mean.py", "started | finite)", "started | True)", "tests/methods/test_vasso.py"),
-    part("_norms", "axes_of(x).isdisjoint(names)", "True", "split_params.py"),
+    part("_norms", "if is_typed else names", "if False else names", "split_params.py"),
     Mutant(
         "pugd_optax/_parts.py",
         "(jax.lax.pmean(cotangents, axis_name),)",

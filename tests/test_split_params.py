@@ -101,6 +101,22 @@ def test_the_report_is_of_the_whole():
     chex.assert_trees_all_close(found, jax.jit(report)(params()), rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["sam", "zsharp", "dual norm 1.5"])
+def test_leaves_may_be_split_over_different_axes(name):
+    """On a mesh of two axes, a leaf that is split over one of them counts once along the other."""
+    spec = {"w": P("model", "data"), "b": P("model"), "gain": P()}
+    mesh = jax.make_mesh((2, 2), ("model", "data"), axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:4])
+    cube, tx = (lambda p: jax.tree.map(lambda w: w**3, p)), METHODS[name]()
+    p = {"w": params()["w"][:4], "b": params()["b"], "gain": jnp.float32(0.7)}
+
+    def step(p, **extra):
+        return tx.update(cube(p), tx.init(p), p, grad_fn=cube, **extra)[0]
+
+    split = lambda p: step(p, norm_axis_name=("model", "data"))
+    found = jax.jit(jax.shard_map(split, mesh=mesh, in_specs=(spec,), out_specs=spec), compiler_options=QUICKLY)(p)
+    chex.assert_trees_all_close(found, step(p), rtol=1e-5)
+
+
 @pytest.mark.parametrize("axes", [None, ()], ids=["None", "empty"])
 def test_no_axis_is_one_device(axes):
     p, tx = params(), pugd_optax.zsharp()
