@@ -55,14 +55,19 @@ def draw(
     """
     leaves, structure = jax.tree.flatten(like)
     ends = list(itertools.accumulate((_parts(x) for x in leaves), initial=0))
-    buffer = numbers(jax.random.fold_in(key, step), ends[-1], ends[-1], real_dtype(leaves), sampler)
+    buffer = numbers(jax.random.fold_in(key, step), chunks(ends[-1]), ends[-1], real_dtype(leaves), sampler)
     return jax.tree.unflatten(structure, [taken(buffer, start, x) for start, x in zip(ends, leaves, strict=False)])
 
 
+def chunks(count: int) -> int:
+    """The number of chunks that hold as many random numbers; it fits into int32 where the count may not."""
+    return -(-count // _CHUNK)
+
+
 def numbers(
-    key: jax.Array, count: jax.typing.ArrayLike, capacity: int, dtype: Any, sampler: Sampler = jax.random.normal
+    key: jax.Array, rounds: jax.typing.ArrayLike, capacity: int, dtype: Any, sampler: Sampler = jax.random.normal
 ) -> jax.Array:
-    """A buffer of at least `capacity` random numbers, of which the first `count` are drawn and the rest may be 0.
+    """A buffer of at least `capacity` random numbers, of which the first `rounds` chunks are drawn; the rest may be 0.
 
     They are drawn in chunks, one after the other: one generator per tensor would take longer to compile than the
     network.
@@ -71,18 +76,17 @@ def numbers(
     if chunk == capacity:
         return sampler(jax.random.fold_in(key, 0), (capacity,), dtype)
     fill = lambda k, buffer: buffer.at[k].set(sampler(jax.random.fold_in(key, k), (chunk,), dtype))
-    buffer = jnp.zeros((-(-capacity // chunk), chunk), dtype)
-    rounds = (jnp.asarray(count) + chunk - 1) // chunk
+    buffer = jnp.zeros((chunks(capacity), chunk), dtype)
     return jax.lax.fori_loop(0, rounds, fill, buffer).ravel()
 
 
 def taken(buffer: jax.Array, start: int, like: jax.Array) -> jax.Array:
     """Numbers from the buffer in the shape and dtype of an array; complex numbers have unit variance in total."""
-    real = buffer[start : start + like.size].reshape(like.shape)
+    part = lambda start: jax.lax.slice_in_dim(buffer, start, start + like.size).reshape(like.shape)
     if jnp.iscomplexobj(like):
-        imaginary = buffer[start + like.size : start + 2 * like.size].reshape(like.shape)
-        return _split_as(like, (jax.lax.complex(real, imaginary) * math.sqrt(0.5)).astype(like.dtype))
-    return _split_as(like, real.astype(like.dtype))
+        pair = jax.lax.complex(part(start), part(start + like.size))
+        return _split_as(like, (pair * math.sqrt(0.5)).astype(like.dtype))
+    return _split_as(like, part(start).astype(like.dtype))
 
 
 def _split_as(like: jax.Array, x: jax.Array) -> jax.Array:

@@ -103,3 +103,9 @@ REAL_ALONE = ("pegr",)
 def test_complex_parameters_keep_their_types(name):
     params = {"w": jax.ShapeDtypeStruct((2, 3), jnp.complex64), "gain": jax.ShapeDtypeStruct((), jnp.float32)}
     check_types(functools.partial(made_to_fit, name), params)
+
+
+@every_method
+def test_more_parameters_than_int32_counts(name):
+    params = {"w": jax.ShapeDtypeStruct((2**31 + 8,), jnp.bfloat16), "gain": jax.ShapeDtypeStruct((), jnp.float32)}
+    check_types(functools.partial(made_to_fit, name), params)

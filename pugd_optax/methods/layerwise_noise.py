@@ -10,7 +10,7 @@ from pugd_optax._checks import check_number
 from pugd_optax._masks import resolve_mask
 from pugd_optax._typing import Mask
 from pugd_optax.combines import replace
-from pugd_optax.noise import as_key, numbers, real_dtype, taken
+from pugd_optax.noise import as_key, chunks, numbers, real_dtype, taken
 from pugd_optax.reevaluate import reevaluate
 from pugd_optax.timing import When
 
@@ -87,7 +87,8 @@ def _one_tensor(key: jax.Array, at_random: bool, mask: Mask | None) -> optax.Gra
         turn = jax.random.randint(turn_key, (), 0, len(rounds)) if at_random else step % len(rounds)
         chosen = jnp.asarray(rounds)[turn]
         sizes = [leaves[i].size * (2 if jnp.iscomplexobj(leaves[i]) else 1) for i in rounds]
-        noise = numbers(noise_key, jnp.asarray(sizes)[turn], max(sizes), real_dtype(leaves))
+        rounds_of = jnp.asarray([chunks(size) for size in sizes])
+        noise = numbers(noise_key, rounds_of[turn], max(sizes), real_dtype(leaves))
         perturbed = lambda i, x: jax.lax.select_n(chosen == i, jnp.zeros_like(x), taken(noise, 0, x))
         eps = [perturbed(i, x) if i in rounds else jnp.zeros_like(x) for i, x in enumerate(leaves)]
         return jax.tree.unflatten(structure, eps), state
