@@ -82,13 +82,14 @@ def _unit(g: optax.Updates, norms: Norms) -> optax.Updates:
 
 
 def _remembering_the_turn(combine: Combine) -> StatefulCombine:
-    """The same combine, with the part of its output that is orthogonal to $g$ as its state."""
+    """The same combine, with the part of its output that is orthogonal to $g$ as its state; 0 if that is not finite."""
     combine = by_name(combine)
 
     def join(g, g_star, step: jax.Array, norms: Norms, state: optax.Updates):
         u = combine(g, g_star, step=step, norms=norms)
         along = Norms(u, g, norms.axis_name).dot * inverse(norms.g) * inverse(norms.g)
-        return u, cast_like(weighted_sum(1.0, u, -finite_or(0, along), g), state)
+        usable = jnp.isfinite(along).astype(along.dtype)
+        return u, cast_like(weighted_sum(usable, u, -finite_or(0, along), g), state)
 
     return StatefulCombine(lambda params: jax.tree.map(jnp.zeros_like, params), join)
 

@@ -100,3 +100,13 @@ def test_reuse_turns_the_next_gradient_as_the_second_one_turned_the_first():
     expected = now + 0.5 * turned
     np.testing.assert_allclose(u, expected / np.linalg.norm(expected), atol=1e-6)
     np.testing.assert_allclose(state.combine, turned, atol=1e-6)
+
+
+def test_a_broken_active_step_leaves_nothing_to_reuse():
+    """After an active step that is not finite, inactive steps return the unit gradient."""
+    tx, w = pugd(0.5, idle="reuse"), jnp.array([1.0, 2.0])
+    grad_fn = jax.grad(lambda w: w[0] ** 4 + w[0] * w[1])
+    for bad in (jnp.nan, jnp.inf):
+        _, state = tx.update(grad_fn(w), tx.init(w), w, grad_fn=lambda p, bad=bad: p.at[0].set(bad), active=True)
+        u, _ = tx.update(jnp.array([3.0, 4.0]), state, w, grad_fn=grad_fn, active=False)
+        np.testing.assert_allclose(u, [0.6, 0.8], rtol=1e-6)
