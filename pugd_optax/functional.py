@@ -70,26 +70,31 @@ class PerturbedValueAndGrad:
             return self._reduced(value, how[0]), grads, state
         return self._reduced((value, grads, state), how)
 
+    @property
+    def _together(self) -> bool:
+        """Whether every gradient is averaged over the devices."""
+        return self.axis_name is not None and self.perturb == "global"
+
     def _step(self, params, state, args, kwargs, extra):
         """One group of examples on one device."""
         second = share_of(args, self.second_batch)
         value, g = explained("loss_fn", self._value_and_gradient, params, *args, **kwargs)
         grad_fn = lambda p: self._value_and_gradient(p, *second, **kwargs)[1]
-        extra = {"value": value[0] if self.has_aux else value} | extra
+        loss = value[0] if self.has_aux else value
+        extra = {"value": jax.lax.pmean(loss, self.axis_name) if self._together else loss} | extra
         u, state = self.tx.update(g, state, params, grad_fn=grad_fn, **extra)
         return value, jax.tree.map(jnp.conj, u), state
 
     def _value_and_gradient(self, params, *args, **kwargs):
         """Loss of this device's examples, and their gradient or the mean over devices, in Optax's convention."""
-        apart = self.axis_name is not None and self.perturb == "global"
         first = jax.value_and_grad(self.loss_fn, has_aux=self.has_aux)
-        value, g = first(varying(params, self.axis_name) if apart else params, *args, **kwargs)
-        return value, jax.tree.map(jnp.conj, jax.lax.pmean(g, self.axis_name) if apart else g)
+        value, g = first(varying(params, self.axis_name) if self._together else params, *args, **kwargs)
+        return value, jax.tree.map(jnp.conj, jax.lax.pmean(g, self.axis_name) if self._together else g)
 
     def _of_the_batch(self, extra: dict[str, Any]) -> dict[str, Any]:
         """`extra_args`, whose functions of the batch cover all devices if `loss_fn` does; a part is not possible."""
         parts = [f"{k}={v}" for k, v in (("groups", self.groups), ("second_batch", self.second_batch)) if v != 1]
-        apart = ["perturb='global'"] if self.axis_name is not None and self.perturb == "global" else []
+        apart = ["perturb='global'"] if self._together else []
         for name in ("logits_fn", "losses_fn"):
             function = extra.get(name)
             if function is None or not parts + apart:

@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 import pugd_optax
-from pugd_optax import timing
+from pugd_optax import schedules, timing
 
 DEVICES = 8
 METHODS = {
@@ -23,6 +23,9 @@ METHODS = {
     "gated": lambda: pugd_optax.pugd(radius=0.3, when=timing.every(2, offset=1)),
     "gated_momentum_sam": lambda: pugd_optax.momentum_sam(when=timing.after(1)),
 }
+
+
+RISE = {"rise": lambda: pugd_optax.sam(schedules.target_rise(0.5, start=0.3, gain=1.0))}
 
 
 def loss_fn(params, x, y):
@@ -206,14 +209,15 @@ def test_groups_on_one_device_are_the_local_perturbation_of_as_many_devices(prob
     assert_close(jax.jit(step)(params, vg.init(params), x, y)[1], grads)
 
 
-@pytest.mark.parametrize("name", ["pugd", "gsam", "looksam", "gated"])
+@pytest.mark.parametrize("name", ["pugd", "gsam", "looksam", "gated", "rise"])
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_shard_map_with_a_global_perturbation(name, check_vma, problem, mesh):
     """A loss averaged over the local examples gives the dense result with and without `check_vma`."""
     params, x, y = problem
-    vg = pugd_optax.value_and_grad(loss_fn, METHODS[name](), axis_name="data", perturb="global")
+    method = (METHODS | RISE)[name]
+    vg = pugd_optax.value_and_grad(loss_fn, method(), axis_name="data", perturb="global")
     specs = {"mesh": mesh, "in_specs": (P(), P("data"), P("data")), "out_specs": P(), "check_vma": check_vma}
-    dense = pugd_optax.value_and_grad(loss_fn, METHODS[name]())
+    dense = pugd_optax.value_and_grad(loss_fn, method())
     expected = jax.jit(partial(train, dense))(params, x, y)
     assert_close(jax.jit(jax.shard_map(partial(train, vg), **specs))(params, x, y), expected)
 
