@@ -70,14 +70,14 @@ def check(
     tx = tx.gradient_transformation() if isinstance(tx, optax.MultiSteps) else tx
     tx, params = optax.with_extra_args_support(tx), jax.tree.map(jnp.asarray, params)
 
-    def gradient(p: optax.Params) -> optax.Updates:
+    def evaluate(p: optax.Params) -> tuple[jax.Array, optax.Updates]:
         # Traced again each time, as the two passes of a training step are.
-        g = jax.jit(lambda p: jax.grad(loss_fn, has_aux=has_aux)(p, *args, **kwargs))(p)
-        return jax.tree.map(jnp.conj, g[0] if has_aux else g)
+        value, g = jax.jit(lambda p: jax.value_and_grad(loss_fn, has_aux=has_aux)(p, *args, **kwargs))(p)
+        return value[0] if has_aux else value, jax.tree.map(jnp.conj, g)
 
-    g = gradient(params)
-    trial = _Trial(tx, params, g, dict(extra_args or {}))
-    found = [*_of_accumulation(tx.init(params)), *_of_the_loss(g, gradient(params))]
+    value, g = evaluate(params)
+    trial = _Trial(tx, params, g, {"value": value} | dict(extra_args or {}))
+    found = [*_of_accumulation(tx.init(params)), *_of_the_loss(g, evaluate(params)[1])]
     found = found or [*_of_what_enters(trial), *_of_the_distance(trial)]
     if found:
         raise ValueError("\n".join(found))

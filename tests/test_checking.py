@@ -7,7 +7,7 @@ import optax
 import pytest
 
 import pugd_optax
-from pugd_optax import methods
+from pugd_optax import methods, schedules
 from tests.contract.given import build
 from tests.problems import classifier, examples, extra_args
 
@@ -68,3 +68,8 @@ def test_a_mistyped_argument_is_named():
 
 def test_auxiliary_output_is_left_out():
     pugd_optax.check(optax.chain(pugd_optax.sam(), SGD), lambda w: (loss(w), {"n": 3}), W, has_aux=True)
+
+
+def test_the_loss_is_passed_to_what_reads_it():
+    pugd_optax.check(optax.chain(pugd_optax.sam(schedules.target_rise()), SGD), loss, W)
+    pugd_optax.check(pugd_optax.sam(schedules.target_rise()), lambda w: (loss(w), {"n": 3}), W, has_aux=True)
