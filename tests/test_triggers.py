@@ -259,3 +259,11 @@ def test_large_gradient_outlives_a_spike_whose_deviation_overflows():
         fired.append(bool(active))
     assert np.isfinite(state.variance)
     assert fired[-1]
+
+
+def test_low_variance_goes_on_from_a_state_of_numpy_arrays():
+    """Some checkpoint formats restore arrays as NumPy's, which have no `at`; outside jit they arrive as they are."""
+    gate = timing.low_variance(4, window=2)
+    state = jax.tree.map(np.asarray, gate.init({}))
+    _, after = gate.update(state, {"w": jnp.array([3.0, 4.0])}, step=jnp.int32(0))
+    assert after.window.tolist() == [5.0, 0.0]

@@ -101,7 +101,7 @@ def _remember(
     early, change = step < warmup, length - state.early_mean
     mean = jnp.where(early, state.early_mean + change / (step + 1).astype(jnp.float32), state.early_mean)
     squares = jnp.where(early, state.early_squares + change * (length - mean), state.early_squares)
-    return state.window.at[step % window].set(length), mean, squares
+    return jnp.asarray(state.window).at[step % window].set(length), mean, squares
 
 
 class LargeGradientState(NamedTuple):
