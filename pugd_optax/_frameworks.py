@@ -35,7 +35,7 @@ def framework(tree: Any) -> str | None:
 
 
 def fix(tree: Any, otherwise: str) -> str:
-    """The call to write: that of the framework for its objects, `other` for all other trees."""
+    """The call to write: that of the framework for its objects, `otherwise` for all other trees."""
     return _CALLS.get(framework(tree) or "", otherwise)
 
 
