@@ -15,7 +15,7 @@ class RunningMean(NamedTuple):
 
     Attributes:
       mean: the running mean, in the dtypes of the parameters. A gradient that is not finite leaves it as it is.
-      started: whether a finite gradient has entered it.
+      started: above 0 once a finite gradient has entered it. A float, so that devices average it along with the mean.
     """
 
     mean: optax.Updates
@@ -24,7 +24,7 @@ class RunningMean(NamedTuple):
 
 def started_from(params: optax.Params) -> RunningMean:
     """The mean before the first gradient."""
-    return RunningMean(jax.tree.map(jnp.zeros_like, params), jnp.zeros((), bool))
+    return RunningMean(jax.tree.map(jnp.zeros_like, params), jnp.zeros((), jnp.float32))
 
 
 def moved(state: RunningMean, g: optax.Updates, decay: jax.typing.ArrayLike, axis_name: AxisName) -> RunningMean:
@@ -35,6 +35,6 @@ def moved(state: RunningMean, g: optax.Updates, decay: jax.typing.ArrayLike, axi
       [1. 1.]
     """
     finite = jnp.isfinite(norm(g, axis_name))
-    keep = jnp.where(finite, jnp.where(state.started, decay, 0.0), 1.0)
+    keep = jnp.where(finite, jnp.where(state.started > 0, decay, 0.0), 1.0)
     mean = weighted_sum(keep, state.mean, 1 - keep, g)
-    return RunningMean(cast_like(mean, state.mean), state.started | finite)
+    return RunningMean(cast_like(mean, state.mean), jnp.maximum(state.started, finite.astype(jnp.float32)))

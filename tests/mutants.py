@@ -56,7 +56,7 @@ LIBRARY = [
     method("zsharp", "number - 1 - jnp.floor", "number - jnp.floor"),
     part("_norms", "(jnp.conj(x) * y).real if", "(x * y).real if", "norms.py::test_complex_numbers_count_as_two"),
     part("_norms", "factor = factor.astype(x.real.dtype)", "pass", "norms.py"),
-    Mutant("pugd_optax/_running_mean.py", "started | finite)", "started | True)", "tests/methods/test_vasso.py"),
+    Mutant("pugd_optax/_running_mean.py", "started, finite.", "started, ~finite.", "tests/methods/test_vasso.py"),
     part("_norms", "if is_typed else names", "if False else names", "split_params.py"),
     Mutant(
         "pugd_optax/_parts.py",

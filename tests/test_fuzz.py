@@ -40,10 +40,10 @@ def arguments_for(params: Any) -> dict[str, Any]:
     return gradients | {"logits_fn": logits_fn, "losses_fn": losses_fn, "labels": Y}
 
 
-def made_to_fit(name: str, params: Any) -> Any:
+def made_to_fit(name: str, params: Any, **given: Any) -> Any:
     """The method, with a mask or penalty in place of defaults that need normalization or known layers."""
-    given = {"sam_on": {"mask": jax.tree.map(lambda w: True, params)}, "pegr": {"penalty": signs(0)}}
-    return build(name, **given.get(name, {}))
+    fitting = {"sam_on": {"mask": jax.tree.map(lambda w: True, params)}, "pegr": {"penalty": signs(0)}}
+    return build(name, **(fitting.get(name, {}) | given))
 
 
 def kinds(tree: Any) -> Any:

@@ -13,9 +13,9 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
-from pugd_optax import methods
-from tests.contract.given import each, every_method
-from tests.test_fuzz import arguments_for, made_to_fit
+from pugd_optax import methods, timing, value_and_grad
+from tests.contract.given import RESTING, each, every_method
+from tests.test_fuzz import arguments_for, kinds, made_to_fit
 
 
 class Pair(NamedTuple):
@@ -109,3 +109,24 @@ def test_complex_parameters_keep_their_types(name):
 def test_more_parameters_than_int32_counts(name):
     params = {"w": jax.ShapeDtypeStruct((2**31 + 8,), jnp.bfloat16), "gain": jax.ShapeDtypeStruct((), jnp.float32)}
     check_types(functools.partial(made_to_fit, name), params)
+
+
+@each([name for name in methods.__all__ if name != "ae_sam"])  # whose gate reads the gradient of one device
+def test_a_local_perturbation_returns_one_state_for_all_devices(name):
+    """Inside `shard_map`, types record that the averaged state is the same on every device, with a gate too."""
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Auto,))
+    params = {"w": jax.ShapeDtypeStruct((2, 3), jnp.float32), "gain": jax.ShapeDtypeStruct((), jnp.float32)}
+    others = {"axis_name": "x"} if name in ("lpg", "lpl") else {}
+    tx = made_to_fit(name, params, **({"when": timing.every(2)} if name in RESTING else others))
+
+    def step(params, state, x):
+        of_batch = lambda function: lambda p: function(p) * jnp.mean(x)
+        functions = {k: of_batch(v) if callable(v) else v for k, v in arguments_for(params).items()}
+        vg = value_and_grad(lambda p, x: functions["value_fn"](p), tx, axis_name="x")
+        return vg(params, state, x, extra_args={k: functions[k] for k in ("logits_fn", "losses_fn", "labels")})
+
+    alike = jax.shard_map(step, mesh=mesh, in_specs=(P(), P(), P("x")), out_specs=P())
+    state = jax.eval_shape(tx.init, params)
+    _, grads, after = jax.eval_shape(alike, params, state, jax.ShapeDtypeStruct((8,), jnp.float32))
+    assert types(grads) == types(params)
+    assert kinds(after) == kinds(state)

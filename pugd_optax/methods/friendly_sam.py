@@ -22,7 +22,7 @@ class FriendlySAMState(NamedTuple):
     Attributes:
       mean: running mean of the gradients, updated on every step, active or not. Gradients that are not finite are
         skipped.
-      started: whether a finite gradient has entered it.
+      started: above 0 once a finite gradient has entered it.
       reevaluate: state of the re-evaluation.
     """
 
