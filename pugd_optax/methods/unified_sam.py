@@ -30,8 +30,8 @@ def unified_sam(
 
     Args:
       radius: $\rho \ge 0$; a number or a schedule.
-      share: $\lambda$ in [0, 1], the share of the unit vector; a number or a schedule of the step count. The paper's
-        runs use constants, $1/t$ and $1 - 1/t$.
+      share: $\lambda$ in [0, 1], the share of the unit vector; a number or a schedule of the step count, which starts
+        at 0. The paper's runs use constants, $1/t$ and $1 - 1/t$ with $t$ from 1 on: `lambda step: 1 / (step + 1)`.
       when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
         over these only. Default: all.
