@@ -27,7 +27,8 @@ UNTESTED = (
         "days on CPU cores; needs an accelerator",
     ),
     Untested(
-        "PUGD: 99.13, 93.95, 91.02 and 90.74 % with vision transformers of public weights.",
+        "PUGD: 99.13 % on CIFAR-10, 93.95 % on CIFAR-100, 91.02 and 90.74 % on Tiny ImageNet, with pretrained vision "
+        "transformers.",
         "ViT and DeiT with ImageNet weights, fine-tuned at 224 x 224",
         "needs the weights and an accelerator",
     ),
@@ -63,7 +64,8 @@ def overview(found: list[Saved]) -> str:
     cells += [_tested(saved) for saved in found]
     cells += [_waiting(name) for name in catalog.claims() if name not in names]
     cells += [[x.statement, "not tested here", x.takes, x.why] for x in UNTESTED]
-    return f"Verdicts on {len(found)} claims: {tally}.\n\n{markdown_table(cells, numbers=False)}\n"
+    head = f"Verdicts on {len(found)} claims: {tally}. The last column counts the conditions of kind *paper*."
+    return f"{head}\n\n{markdown_table(cells, numbers=False)}\n"
 
 
 def seeds(saved: Saved) -> str:

@@ -1,8 +1,8 @@
 """LPG by confusions gains where labels are mistaken for one other class, and costs little where they are not.
 
 **Statement.** The abstract of LPG, https://arxiv.org/abs/2605.29494: consistent gains under noisy labels. Ours is a
-derivation: a label is trusted less the more its class is confused with another (`confusion`). Here with nothing tuned
-but the learning rate, and with clean labels beside the wrong ones: one would not want to know which labels one has.
+derivation: a label is trusted less the more its class is confused with another (`confusion`). Here nothing is tuned but
+the learning rate, and there are clean labels too, because in practice it is not known whether labels are wrong.
 
 **Setting.** As `lpg.noisy`: 2500 images, MLP, 30 epochs, batch 128, cosine learning rate. Asymmetric: MNIST, 40 % of
 the labels of five digits replaced by the digit they are mistaken for. Symmetric: Fashion-MNIST, 40 % of the labels

@@ -1,8 +1,8 @@
 """On CIFAR-10 with clean labels PUGD and SAM end above SGD.
 
-**Statement.** Tseng, Liu, Cheng and Zeng, *Perturbed Unit Gradient Descent*, https://arxiv.org/abs/2110.00199, and
-Foret, Kleiner, Mobahi and Neyshabur, *Sharpness-Aware Minimization*, ICLR 2021, https://arxiv.org/abs/2010.01412: a
-better test accuracy on CIFAR-10 than SGD's, with larger networks and 200 epochs.
+**Statement.** Tseng, Liu, Lee and Zeng, *Perturbed Gradients Updating within Unit Space for Deep Learning*, IJCNN 2022,
+https://arxiv.org/abs/2110.00199, and Foret, Kleiner, Mobahi and Neyshabur, *Sharpness-Aware Minimization*, ICLR 2021,
+https://arxiv.org/abs/2010.01412: a better test accuracy on CIFAR-10 than SGD's, with larger networks and 200 epochs.
 
 **Setting.** CIFAR-10 (images compressed by JPEG), the preset `fast_cifar10`: whitened patches and six convolutions, ten
 epochs, batch 256, flips and crops; at full scale 4500 of its images and five epochs. SGD, SGD with twice the epochs,

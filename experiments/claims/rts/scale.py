@@ -2,7 +2,7 @@
 
 **Statement.** *Radius-Timing-Scale in PUGD Optimization*; draft, code and runs of its author at
 https://github.com/eeyzs1/CV_RTS: PUGD's g + g* gives the old gradient too much weight; a scale s(t) in s g + g*, on a
-schedule or following the gradients, does better. Best schedules of dozens; one seed each.
+schedule or following the gradients, does better. The schedules reported are the best of dozens, with one seed each.
 
 **Setting.** As `rts.early`. PUGD with s constant (infinity is normalised SGD, 1 is PUGD, 0.25 the mix of GNP, 0 a
 normalised SAM along PUGD's direction), falling along a quarter of a cosine to 0 with mean 1, and by the rules

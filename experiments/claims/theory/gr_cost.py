@@ -130,7 +130,7 @@ def _reading(rows: Rows, networks: list[str]) -> str:
     exact = {name: float(np.median(rows[f"{name}, exact"]["time"])) for name in networks}
     forward = {name: float(np.median(rows[f"{name}, {FORWARD}"]["time"])) for name in networks}
     return (
-        f"In SGD steps the forward scheme takes {_said(forward)}, and the exact gradient by a Hessian-vector product "
-        f"{_said(exact)}. The paper counts 6 products a layer against 9; no gradient flows to the inputs, so that the "
-        "first layer takes 4 of either, and where it is most of the network the saving is small."
+        f"In SGD steps the forward scheme takes, in the median, {_said(forward)}, and the exact gradient by a "
+        f"Hessian-vector product {_said(exact)}. The paper counts 6 products a layer against 9; no gradient flows to "
+        "the inputs, so that the first layer takes 4 of either, and where it is most of the network the saving is small."
     )

@@ -7,7 +7,8 @@ training, augmentation by logits and the rest are one rule, g becomes g + delta;
 batch of 128 training examples. What `diagnostics.delta_report` reports, for every method of the package at its default
 settings (noise of standard deviation 0.01, gradient regularisation 0.1, PEGR 0.01; SAM-ON on the biases), and for
 clipping to half of the norm, flooding at twice the loss and gradient noise of 1e-3. Methods with memory show their
-first step. Gradient evaluations are counted on the first network. Then the radius of six of them is swept.
+first step. Gradient evaluations are those by `grad_fn`, counted on the first network; methods that differentiate the
+logits or the losses of the examples themselves cost more. Then the radius of six methods is swept.
 
 **Hyperparameters.** Nothing was tuned; ReLU was replaced by GELU after a short run on other seeds, because at small
 radii the kinks of ReLU made delta jump.
