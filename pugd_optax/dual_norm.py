@@ -32,7 +32,7 @@ def dual_norm(p: float = 2.0, *, per_tensor: bool = False) -> optax.GradientTran
       ValueError, TypeError: if `p` is below 1 or no Python number.
 
     Example:
-      >>> import jax.numpy as jnp
+      >>> import jax.numpy as jnp, optax
       >>> g = {"w": jnp.array([3.0, -1.0, 0.0])}
       >>> for p in (1, 3, float("inf")):
       ...     print([round(float(x), 3) for x in dual_norm(p).update(g, optax.EmptyState())[0]["w"]])

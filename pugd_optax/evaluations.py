@@ -29,7 +29,7 @@ def evaluate_by(
       A transformation with the state and the `update` of `method`.
 
     Example:
-      >>> import jax, jax.numpy as jnp
+      >>> import jax, jax.numpy as jnp, optax
       >>> from pugd_optax import reevaluate
       >>> tx = evaluate_by(two_sided_mean, reevaluate(optax.identity()))
       >>> w = jnp.array([1.0])

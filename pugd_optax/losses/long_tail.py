@@ -141,6 +141,7 @@ def class_balanced_weights(counts: Any, beta: float = 0.9999) -> jax.Array:
       ValueError, TypeError: if a count is 0 or `beta` is out of its range.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> print(jnp.array_str(class_balanced_weights([1000, 10], beta=0.99), precision=3))
       [0.175 1.825]
 
@@ -161,7 +162,7 @@ def drw_weights(counts: Any, step: jax.typing.ArrayLike, start: int, beta: float
     Args:
       counts: (classes,) numbers above 0, the class counts of the training set.
       step: the current step; may be traced.
-      start: first step with class-balanced weights; the paper uses 0.8 of the training.
+      start: first step with class-balanced weights; the paper of LDAM starts at 0.8 of the training.
       beta: as in `class_balanced_weights`.
 
     Returns:
@@ -171,10 +172,14 @@ def drw_weights(counts: Any, step: jax.typing.ArrayLike, start: int, beta: float
       ValueError, TypeError: if a count is 0, or `start` or `beta` is out of its range.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> for step in (4, 5):
       ...     print(jnp.array_str(drw_weights([1000, 10], step, start=5, beta=0.99), precision=2))
       [1. 1.]
       [0.17 1.83]
+
+    References:
+      Cao et al., the paper of `ldam`, https://arxiv.org/abs/1906.07413
     """
     check_count("start", start)
     weights = class_balanced_weights(counts, beta)

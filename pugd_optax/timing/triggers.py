@@ -29,8 +29,8 @@ def low_variance(warmup: int = 1000, *, ratio: float = 0.2, window: int = 10, ev
     $$\mathrm{Var}(\|g_{t-k}\|, \dots, \|g_{t-1}\|) < \gamma\, \mathrm{Var}(\|g_0\|, \dots, \|g_{w-1}\|)$$
 
     With a check at every step the gate fires by chance sooner or later, even if the norms are stationary. The author
-    checks once per epoch, and only at a new best validation accuracy. His rule is `every` = one epoch, with the extra
-    argument
+    of RTS (see the references) checks once per epoch, and only at a new best validation accuracy. His rule is `every` =
+    one epoch, with the extra argument
 
         tx.update(grads, state, params, grad_fn=grad_fn, val_accuracy=val_accuracy)
 
@@ -190,8 +190,8 @@ def generalization_gap(
     value will do. Gaps that are not finite are skipped, and so is step 0, before which nothing was measured.
 
     Args:
-      warmup: last step that can be part of the reference, at least `reference_every`; the author uses a tenth of
-        training.
+      warmup: last step that can be part of the reference, at least `reference_every`; the author of RTS (see
+        the references) uses a tenth of training.
       factor: the multiple of the reference above which the gate fires. The draft gives 2 and its author's stored runs
         use 2 to 4; his newest notebook has .01 (with `every` 10 epochs), which fires at the first check.
       every: steps between two checks, at least 1; the author's stored runs use 3 epochs.

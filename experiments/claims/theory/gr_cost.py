@@ -132,5 +132,5 @@ def _reading(rows: Rows, networks: list[str]) -> str:
     return (
         f"In SGD steps the forward scheme takes, in the median, {_said(forward)}, and the exact gradient by a "
         f"Hessian-vector product {_said(exact)}. The paper counts 6 products a layer against 9; no gradient flows to "
-        "the inputs, so that the first layer takes 4 of either, and where it is most of the network the saving is small."
+        "the inputs, so that the first layer takes 4 of either; where it is most of the network, little is saved."
     )
