@@ -76,8 +76,8 @@ def lpg(
       `logits_fn(params) -> logits`, (examples, ..., classes), and `labels` are those of the batch; labels are integer
       class indices or soft labels with the shape of the logits. `where`, a bool array with the shape of the index
       labels, is False for padding: such rows do not count, whatever their label. `logit_loss(logits) -> scalar` is the
-      loss; default: the mean softmax cross-entropy with `labels` over the rows that count. `logits_vjp` is the result of
-      `jax.vjp(logits_fn, params)`, if the caller already has it; default: evaluated here. `inner` gets all extra
+      loss; default: the mean softmax cross-entropy with `labels` over the rows that count. `logits_vjp` is the result
+      of `jax.vjp(logits_fn, params)`, if the caller already has it; default: evaluated here. `inner` gets all extra
       arguments, and a `grad_fn` created here. `optax.tree.get(state, "strength")` is the $s_c \epsilon_c$ of the last
       step; with offsets it tells by how much the largest gradient of an example is smaller than that of cross-entropy.
 
