@@ -104,8 +104,8 @@ def reevaluate(
       `ascent_grad_fn` is the gradient that the ascent follows if it should follow another loss than the one that is
       minimised; it costs one more evaluation. `active` overrides the gate: a Python bool is decided while tracing, so
       the other branch is not even compiled; a traced bool is decided by `lax.cond`. `norm_axis_name` names the mesh
-      axes over which parameters are split inside `shard_map`: all of them with `check_vma=False`. Unknown extra
-      arguments are passed to ascent and gate.
+      axes over which parameters are split inside `shard_map`; with `check_vma=False` every parameter counts as split
+      over all of them. Unknown extra arguments are passed to ascent and gate.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range; in `update`, if params or the gradient function is
