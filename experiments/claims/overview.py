@@ -19,7 +19,8 @@ class Untested(NamedTuple):
 
 HOURS = {"real.clean": 8, "real.longtail": 2, "real.noisy": 11, "real.regularizers": 7}
 """Hours on two CPU cores of the claims on all of CIFAR-10: the number of gradients times 0.38 s on one core."""
-WORDS: dict[Result, str] = {"holds": "hold", "does not hold": "do not", "undecided": "undecided"}
+SEVERAL: dict[Result, str] = {"holds": "hold", "does not hold": "do not", "undecided": "undecided"}
+"""The results of several success criteria; that of a single one is its name."""
 UNTESTED = (
     Untested(
         "RTS: 3.2 % on CIFAR-10, CIFAR-100 and Tiny ImageNet, networks of the ResNet family, 100 to 400 epochs.",
@@ -78,7 +79,8 @@ def seeds(saved: Saved) -> str:
 def _tested(saved: Saved) -> list[str]:
     judged = [x for x in judge(saved.finding.conditions) if x.condition.kind == "paper"]
     results = collections.Counter(x.result for x in judged)
-    sure = ", ".join(f"{count} {word}" for result, word in WORDS.items() if (count := results[result]))
+    words = {result: result if results[result] == 1 else several for result, several in SEVERAL.items()}
+    sure = ", ".join(f"{results[result]} {word}" for result, word in words.items() if results[result])
     where = f"[`{saved.name}`](#{saved.name.replace('.', '')}): {catalog.setting(saved.name)}"
     how = f"{seeds(saved)}: {sure}"
     return [catalog.statement(saved.name), verdict(saved.finding.conditions), where, how]
