@@ -126,8 +126,9 @@ class Config:
     """Number of microbatches that pass through the model one after the other, to save memory; gradient and perturbation
     are those of the whole batch."""
     jobs: int | None = None
-    """Number of runs side by side, each on one device. Default: one per core of a CPU; with several devices per run and
-    on accelerators, one. On an accelerator several runs take turns: one computes while the others compile or load."""
+    """Number of runs side by side, each on one device; runs on several devices go one by one, whatever is asked here.
+    Default: one per core of a CPU, on accelerators one. There several take turns: one computes while the others compile
+    or load."""
     seeds_at_once: int = 1
     """Number of seeds that one compiled program trains together on one device, each with its own data and state. For
     methods whose gate is known in advance; results are those of the seeds alone, up to rounding."""

@@ -93,19 +93,22 @@ def comma_separated(sorted_out: dict[str, dict[str, list[Run]]]) -> str:
 
 
 def show(root: Path, console: Console) -> None:
-    """Print the tables of a folder of runs, and write `report.md`, `report.csv` and the figures there."""
+    """Write `report.md`, `report.csv` and the figures of a folder of runs there, and print the tables.
+
+    The files are first: a reader such as `head` may end the program at the first line that it does not read.
+    """
     from experiments.report import course, curves  # Matplotlib takes a second to import
 
     sorted_out, missing = groups(read(root)), unfinished(root)
+    write_text(root / "report.md", markdown(sorted_out, missing))
+    write_text(root / "report.csv", comma_separated(sorted_out))
+    curves.draw(sorted_out, root / "curves.png")
+    course.draw(sorted_out, root / "course.png")
     for setting, methods in sorted_out.items():
         console.print(table(setting, methods, console.width))
     console.print(NOTE, style="dim")
     for line in missing:
         console.print(f"not in the table: {line}", highlight=False, markup=False)
-    write_text(root / "report.md", markdown(sorted_out, missing))
-    write_text(root / "report.csv", comma_separated(sorted_out))
-    curves.draw(sorted_out, root / "curves.png")
-    course.draw(sorted_out, root / "course.png")
     made = f"written to {root}: report.md, report.csv, curves.png, course.png"
     console.print(made, soft_wrap=True, highlight=False, markup=False)
 

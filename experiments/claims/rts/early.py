@@ -62,9 +62,9 @@ def _conditions(outcome: Outcome) -> list[Condition]:
 
 def _summary(outcome: Outcome) -> str:
     sgd, pugd = (outcome[label].course("val_accuracy") for label in ("SGD", "PUGD"))
-    behind = np.flatnonzero(pugd < sgd)
-    until = f"is last behind SGD in epoch {behind[-1] + 1} of {len(sgd)}" if len(behind) else "is never behind SGD"
-    return f"on the mean curve PUGD {until}."
+    epoch, behind = outcome["SGD"].course("epoch"), np.flatnonzero(pugd < sgd)
+    last = f"last behind SGD in epoch {epoch[behind[-1]]:g} of {epoch[-1]:g}" if len(behind) else "never behind SGD"
+    return f"on the mean curve PUGD is {last}."
 
 
 STUDY = Study(SETTINGS, references, _conditions, _panels, _summary, _table)

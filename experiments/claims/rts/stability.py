@@ -7,7 +7,7 @@ https://github.com/eeyzs1/CV_RTS: the abstract claims a more stable training. It
 taken in four ways, each one number per seed: how far the test accuracy of a seed is from the median of all (Brown and
 Forsythe's measure of spread); the standard deviation of the validation accuracy over the last quarter of the epochs;
 its largest fall from one epoch to the next after the first quarter; and, on the choosing seeds, the mean loss of
-validation accuracy one step of the grid below and above the chosen learning rate.
+validation accuracy one step of the grid below and above the chosen learning rate, unless a run diverged there.
 
 **Hyperparameters.** Learning rate and weight decay of each variant.
 
@@ -54,12 +54,17 @@ def largest_fall(outcome: Outcome, label: str) -> np.ndarray:
 
 
 def off_the_rate(outcome: Outcome, label: str) -> np.ndarray:
-    """Validation accuracy lost, on average, by the neighbours of the chosen learning rate, in points; or nothing."""
+    """Validation accuracy lost, on average, by the neighbours of the chosen learning rate, in points.
+
+    Empty without a neighbour or if one diverged: to leave out what diverged would count it as no loss.
+    """
     choice = outcome.choices[label]
     rates = choice.tried["rate"]
     at = rates.index(choice.chosen["rate"])
-    near = [choice.by_rate[i] for i in (at - 1, at + 1) if 0 <= i < len(choice.by_rate) and choice.by_rate[i]]
-    return np.mean([np.subtract(choice.validation, other) for other in near], axis=0) if near else np.array([])
+    near = [choice.by_rate[i] for i in (at - 1, at + 1) if 0 <= i < len(choice.by_rate)]
+    if not near or not all(near):
+        return np.array([])
+    return np.mean([np.subtract(choice.validation, other) for other in near], axis=0)
 
 
 WAYS = {

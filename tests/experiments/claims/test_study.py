@@ -139,12 +139,12 @@ def test_longer_training_stretches_its_schedules():
     assert (longer.epochs, longer.lr) == (2 * sgd.epochs, sgd.lr)
 
 
-def outcome_of(curves, choices=None):
+def outcome_of(curves, choices=None, every=1):
     """Return an outcome with these validation curves in %, [epochs][seeds]; each ends with the test accuracy."""
     variants = {}
     for label, curve in curves.items():
         columns = np.transpose(np.asarray(curve, float) / 100)
-        epochs = list(range(1, len(curve) + 1))
+        epochs = [every * (i + 1) for i in range(len(curve))]
         lines = [
             Line("", {}, 0, "", {}, "", {"last_test_accuracy": c[-1]}, {"epoch": epochs, "val_accuracy": list(c)})
             for c in columns
@@ -174,21 +174,21 @@ def test_measures_of_stability_by_hand():
 
 
 def test_a_variant_that_diverged_beside_its_rate_is_not_compared_there():
-    choice = Choice("", "", {"rate": [0.1, 0.3]}, {"rate": 0.1}, [], [90, 92], [[90, 92], [88, 91]])
-    choices = {"SGD": choice, "PUGD": choice._replace(by_rate=[[90, 92], []]), "RTS": choice}
+    choice = Choice("", "", {"rate": [0.1, 0.3, 1]}, {"rate": 0.3}, [], [90, 92], [[88, 91], [90, 92], [88, 91]])
+    choices = {"SGD": choice, "PUGD": choice._replace(by_rate=[[88, 91], [90, 92], []]), "RTS": choice}
     outcome = outcome_of({label: [[50, 60], [60, 70]] for label in choices}, choices)
     beside = [c.statement for c in stability.STUDY.conditions(outcome) if "beside" in c.statement]
     assert beside == ["tiny: loss beside the chosen rate: RTS's is smaller"]
 
 
 def test_a_seed_at_which_a_run_diverged_is_left_out_and_the_others_count():
-    outcome = outcome_of({"SGD": [[10, 20, 30], [40, 50, 60]], "PUGD": [[9, 10, 20], [9, 40, 50]]})
+    outcome = outcome_of({"SGD": [[10, 20, 30], [40, 50, 60]], "PUGD": [[9, 10, 20], [9, 40, 50]]}, every=2)
     outcome["PUGD"].runs[0] = Line("", {}, 0, "", {}, "", {}, {}, "the loss is nan")
-    np.testing.assert_allclose(early._early(outcome["PUGD"]), [np.nan, 25, 35])
-    assert early._summary(outcome) == "on the mean curve PUGD is last behind SGD in epoch 2 of 2."
+    np.testing.assert_allclose(early._early(outcome["PUGD"]), [np.nan, 10, 20])
+    assert early._summary(outcome) == "on the mean curve PUGD is last behind SGD in epoch 4 of 4."
     np.testing.assert_allclose(stability.over_seeds(outcome, "PUGD"), [np.nan, 5, 5])
     (line,) = outcome.curves("", outcome.only("PUGD")).lines
-    assert line.x == [1, 2]
+    assert line.x == [2, 4]
 
 
 def test_tables_and_pictures_do_not_compare_times_of_runs_of_different_days():

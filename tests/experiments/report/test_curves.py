@@ -1,13 +1,14 @@
 """Curves show the numbers of the table."""
 
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
 
 import pugd_optax
-from experiments.report import course, curves, rows
+from experiments.report import course, curves, rows, tables
 from experiments.report.plotting import METHODS, save, styles
 from experiments.runs.run_dir import Run
 
@@ -34,6 +35,17 @@ def test_the_band_is_the_interval_of_the_table():
     ends = corners[corners[:, 0] == 2, 1]
     np.testing.assert_allclose([ends.min(), ends.max()], [row.last.mean - row.last.ci95, row.last.mean + row.last.ci95])
     assert row.last.ci95 > 20
+
+
+def test_a_report_is_written_although_its_reader_has_gone(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "read", lambda root: [run(0, [0.5, 0.9])])
+    monkeypatch.setattr(tables, "unfinished", lambda root: [])
+    gone = mock.Mock(width=120)
+    gone.print.side_effect = BrokenPipeError
+    with pytest.raises(BrokenPipeError):
+        tables.show(tmp_path, gone)
+    written = sorted(path.name for path in tmp_path.iterdir())
+    assert written == ["course.png", "curves.png", "report.csv", "report.md"]
 
 
 def test_the_axis_says_what_the_band_is(tmp_path):
