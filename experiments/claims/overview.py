@@ -18,7 +18,7 @@ class Untested(NamedTuple):
 
 
 HOURS = {"real.clean": 8, "real.longtail": 2, "real.noisy": 11, "real.regularizers": 7}
-"""Hours on two CPU cores of the claims on all of CIFAR-10: the number of gradients times 0.38 s on one core."""
+"""Hours on two CPU cores of the claims on CIFAR-10 at paper scale: the number of gradients times 0.38 s on one core."""
 SEVERAL: dict[Result, str] = {"holds": "hold", "does not hold": "do not", "undecided": "undecided"}
 """The results of several success criteria; that of a single one is its name."""
 UNTESTED = (

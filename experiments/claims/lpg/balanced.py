@@ -3,10 +3,10 @@
 **Statement.** The abstract of LPG, https://arxiv.org/abs/2605.29494: perturbing logit gradients by class, adaptively,
 gains on balanced data too. Our LPG is a derivation from that abstract; none of the paper's numbers are claimed for it.
 
-**Setting.** 2500 images of Fashion-MNIST, and 1200 of CIFAR-10 (exact pixels, test on 1000), MLP, 30 epochs, batch 128,
-cosine learning rate. LPG: classes below the mean confidence are amplified, those above it dampened. Renormalised: the
-total weight of a batch stays the same, so that the learning rate does not change. Control: the same edit by rank of the
-class counts, which on balanced data is chance. Every variant costs one gradient per step.
+**Setting.** 2500 images of Fashion-MNIST, and 1200 of CIFAR-10 (exact pixels, crops and flips, test on 1000), MLP, 30
+epochs, batch 128, cosine learning rate. LPG: classes below the mean confidence are amplified, those above it dampened.
+Renormalised: the total weight of a batch stays the same, so that the learning rate does not change. Control: the same
+edit by rank of the class counts, which on balanced data is chance. Every variant costs one gradient per step.
 
 **Hyperparameters.** Learning rate and weight decay of each variant, and LPG's strength.
 

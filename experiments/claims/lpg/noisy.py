@@ -6,12 +6,12 @@ another, by confusions that are counted early in training (`confusion`).
 
 **Setting.** Four in ten labels wrong in one of three ways, MLP, 30 epochs, batch 128, cosine learning rate. Symmetric:
 2500 images of Fashion-MNIST, 40 % of the labels wrong. Asymmetric: 2500 of MNIST, 40 % of the labels of five digits
-replaced by the digit they are mistaken for. Human: 1200 of CIFAR-10 (exact pixels, test on 1000) with the worst of the
-labels given by people, CIFAR-10N (https://arxiv.org/abs/2110.12088). And 350 small digits, 40 % of the labels wrong, on
-a ResNet-8 with GroupNorm, 20 epochs, batch 32. At paper scale CIFAR-10 with the three kinds. Test and validation images
-are clean. LPG with `confusion`; `hard`: the balanced rule of one number per class, which amplifies low confidence. The
-other remedies at the same cost of one gradient per step: generalised cross-entropy, and plain training whose test
-accuracy is that of its best epoch on clean validation images.
+replaced by the digit they are mistaken for. Human: 1200 of CIFAR-10 (exact pixels, crops and flips, test on 1000) with
+the worst of the labels given by people, CIFAR-10N (https://arxiv.org/abs/2110.12088). And 350 small digits, 40 % of the
+labels wrong, on a ResNet-8 with GroupNorm, 20 epochs, batch 32. At paper scale CIFAR-10 with the three kinds. Test and
+validation images are clean. LPG with `confusion`; `hard`: the balanced rule of one number per class, which amplifies
+low confidence. The other remedies at the same cost of one gradient per step: generalised cross-entropy, and plain
+training whose test accuracy is that of its best epoch on clean validation images.
 
 **Hyperparameters.** Learning rate and weight decay of each variant, and its own hyperparameter (bound, strength, q), by
 validation accuracy after the last epoch, that of the stopped one by its best.

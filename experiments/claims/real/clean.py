@@ -5,8 +5,9 @@ https://arxiv.org/abs/2110.00199, and Foret, Kleiner, Mobahi and Neyshabur, *Sha
 https://arxiv.org/abs/2010.01412: a better test accuracy on CIFAR-10 than SGD's, with larger networks and 200 epochs.
 
 **Setting.** CIFAR-10 (images compressed by JPEG), the preset `fast_cifar10`: whitened patches and six convolutions, ten
-epochs, batch 256, flips and crops; at full scale 4500 of its images and five epochs. SGD, SGD with twice the epochs,
-SAM, ASAM, PUGD, RTS-PUGD with the library's defaults.
+epochs, batch 256, flips and crops; a run trains on 24 000 images, half of the 50 000 without 1000 for validation; at
+full scale on 4500, for five epochs. SGD, SGD with twice the epochs, SAM, ASAM, PUGD, RTS-PUGD with the library's
+defaults.
 
 **Hyperparameters.** Learning rate (its peak) and, at full scale, weight decay of each variant, and its radius. At
 paper scale one run of each point, and a grid that is extended at most once.

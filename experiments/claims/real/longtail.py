@@ -3,9 +3,9 @@
 **Statement.** The abstract of LPG, https://arxiv.org/abs/2605.29494: perturbing logit gradients by class improves
 long-tailed learning.
 
-**Setting.** As `real.clean`, subsampled exponentially, the largest class 100 times the smallest; a balanced test set.
-Plain training, LPG as logit adjustment by offsets (`prior`) and by one number per class (`long_tail`), class-balanced
-weights, LDAM, ImbSAM and Focal SAM.
+**Setting.** As `real.clean`, subsampled exponentially, the largest class 100 times the smallest; about 2400 and 24
+images at paper scale; a balanced test set. Plain training, LPG as logit adjustment by offsets (`prior`) and by one
+number per class (`long_tail`), class-balanced weights, LDAM, ImbSAM and Focal SAM.
 
 **Hyperparameters.** Learning rate (its peak) and, at full scale, weight decay of each variant, and its own
 hyperparameter.

@@ -18,6 +18,8 @@ _SMOKE = Config(model="mlp", epochs=4, train_size=100, val_size=100, devices=1, 
 def settings(name: str, few: str = "none", **changes: Any) -> dict[Scale, tuple[Setting, ...]]:
     """A tenth of CIFAR-10 at full scale, all of it at paper scale, digits with the noise `few` at smoke scale.
 
+    At paper scale a run trains on 24 000 images: half of all, without 1000 for validation.
+
     At paper scale a grid is extended once: two points of it differ by less than the error of one run with 1000
     validation images, and further radii go to 0, where every method is SGD.
     """
