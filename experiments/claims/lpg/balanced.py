@@ -5,8 +5,9 @@ gains on balanced data too. Our LPG is a derivation from that abstract; none of 
 
 **Setting.** 2500 images of Fashion-MNIST, and 1200 of CIFAR-10 (exact pixels, crops and flips, test on 1000), MLP, 30
 epochs, batch 128, cosine learning rate. LPG: classes below the mean confidence are amplified, those above it dampened.
-Renormalised: the total weight of a batch stays the same, so that the learning rate does not change. Control: the same
-edit by rank of the class counts, which on balanced data is chance. Every variant costs one gradient per step.
+Renormalised: the total weight of a batch stays the same, so that the learning rate does not change. Control, classes by
+chance: `long_tail` on these class counts, which hardly differ, so that it dampens four classes whether hard or easy,
+the same at every seed, and amplifies six. Every variant costs one gradient per step.
 
 **Hyperparameters.** Learning rate and weight decay of each variant, and LPG's strength.
 
