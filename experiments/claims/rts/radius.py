@@ -9,10 +9,11 @@ restarts; a quarter of a cosine) or rising (a quarter of a sine), from or to 0, 
 Constants of 0.5 and 1.5 show what the radius itself is worth.
 
 **Hyperparameters.** Learning rate and weight decay of each variant; and, by the same validation accuracies, the
-schedule and the other constant that are compared.
+schedule and the other constant of the last criterion.
 
-**Success criteria.** In each setting, by test accuracy after the last epoch: the chosen schedule is above the constant
-of equal mean. Also tested: above the other constant that validation prefers.
+**Success criteria.** In each setting, by test accuracy after the last epoch: each of the four schedules is above the
+constant of equal mean. At first only the one that validation prefers was tested, and the claim held; but the statement
+is about all. Also tested: the schedule that validation prefers is above the other constant that it prefers.
 """
 
 import math
@@ -47,7 +48,7 @@ def variants(setting: Setting) -> dict[str, Variant]:
 def _conditions(outcome: Outcome) -> list[Condition]:
     schedule, rival = (outcome.preferred(*outcome.among(labels)) for labels in (SCHEDULES, OTHERS))
     return [
-        outcome.above(f"{schedule}, above {CONSTANT}, of equal mean", schedule, CONSTANT),
+        *(outcome.above(f"{label}, above {CONSTANT}", label, CONSTANT) for label in outcome.among(SCHEDULES)),
         outcome.above(f"{schedule}, above {rival}", schedule, rival, "extra"),
     ]
 
