@@ -66,7 +66,6 @@ def _measured(options: Options, console: Console) -> dict[str, Any]:
             name: {
                 "test %": _short(trained.accuracy),
                 "gradient evaluations": _short(trained.result("gradient_evaluations")),
-                "seconds": _short(trained.result("seconds")),
                 "rate": list(found.choices[name].chosen.values()),
             }
             for name, trained in found.variants.items()

@@ -83,7 +83,7 @@ def test_command_and_page_at_smoke_scale(tmp_path):
 
 
 def test_page_names_what_loses_to_plain_training(tmp_path):
-    column = lambda *values: {"test %": list(values), "gradient evaluations": [1.0], "seconds": [1.0], "rate": [0.1]}
+    column = lambda *values: {"test %": list(values), "gradient evaluations": [1.0], "rate": [0.1]}
     methods = {"none": column(80, 81, 80), "pugd": column(85, 86, 85), "sam": column(70, 72, 71)}
     about = {"packages": {"jax": "0"}, "device": "", "cores": 1, "commit": "0"}
     page.write({"command": "", "environment": about, "tasks": {"noisy": methods}}, tmp_path)
@@ -94,7 +94,7 @@ def test_page_names_what_loses_to_plain_training(tmp_path):
 
 def test_page_tells_the_test_over_tasks_from_that_over_seeds(tmp_path):
     about = {"packages": {"jax": "0"}, "device": "", "cores": 1, "commit": "0"}
-    column = lambda *values: {"test %": list(values), "gradient evaluations": [1.0], "seconds": [1.0], "rate": [0.1]}
+    column = lambda *values: {"test %": list(values), "gradient evaluations": [1.0], "rate": [0.1]}
     methods = {"none": column(*[70.0] * 10), "pugd": column(*[80.0] * 10), "sam": column(*[75.0] * 10)}
     page.write({"command": "", "environment": about, "tasks": {"one": methods, "two": methods}}, tmp_path)
     text = " ".join((tmp_path / "compare.md").read_text().split())
@@ -106,7 +106,7 @@ def test_page_tells_the_test_over_tasks_from_that_over_seeds(tmp_path):
 
 def test_a_run_that_diverged_does_not_hide_the_cost_of_the_others(tmp_path):
     about = {"packages": {"jax": "0"}, "device": "", "cores": 1, "commit": "0"}
-    column = lambda test, cost: {"test %": test, "gradient evaluations": cost, "seconds": cost, "rate": [0.1]}
+    column = lambda test, cost: {"test %": test, "gradient evaluations": cost, "rate": [0.1]}
     methods = {"none": column([80, 81], [1, 1]), "pugd": column([85, 86], [1, 1])}
     methods |= {"sam": column([70, np.nan], [3, np.nan])}
     page.write({"command": "", "environment": about, "tasks": {"noisy": methods}}, tmp_path)
@@ -115,7 +115,7 @@ def test_a_run_that_diverged_does_not_hide_the_cost_of_the_others(tmp_path):
 
 def test_a_method_that_diverged_at_some_seeds_is_not_named_by_the_others(tmp_path):
     about = {"packages": {"jax": "0"}, "device": "", "cores": 1, "commit": "0"}
-    column = lambda *values: {"test %": list(values), "gradient evaluations": [1.0], "seconds": [1.0], "rate": [0.1]}
+    column = lambda *values: {"test %": list(values), "gradient evaluations": [1.0], "rate": [0.1]}
     methods = {"none": column(80, 81, 80), "pugd": column(90, np.nan, np.nan), "sam": column(60, np.nan, np.nan)}
     page.write({"command": "", "environment": about, "tasks": {"noisy": methods}}, tmp_path)
     text = " ".join((tmp_path / "compare.md").read_text().split())
