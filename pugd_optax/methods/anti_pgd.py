@@ -50,7 +50,8 @@ def anti_pgd(sigma: optax.ScalarOrSchedule = 0.01, key: jax.Array | int = 0) -> 
     Returns:
       An `optax.GradientTransformationExtraArgs`. Wrap it in `optax.masked` to perturb a subset. For parameters below
       float32 it needs `params` and keeps a float32 tree of their shape; otherwise rounding would leave a part of every
-      noise vector in the parameters.
+      noise vector in the parameters. The other leaves of this tree are scalars, whose sharding is `P()`:
+      `optax.tree.map_params(tx, lambda x, spec: spec if x.ndim else P(), state, specs)`.
 
     Raises:
       ValueError, TypeError: if an argument is out of its range.
@@ -76,13 +77,13 @@ def anti_pgd(sigma: optax.ScalarOrSchedule = 0.01, key: jax.Array | int = 0) -> 
         return jnp.array(sigma(step) if callable(sigma) else sigma, jnp.float32)
 
     def init(params: optax.Params) -> AntiPGDState:
-        residual = jax.tree.map(lambda w: jnp.zeros(jnp.shape(w) if _is_short(w) else (), jnp.float32), params)
-        return AntiPGDState(jnp.zeros((), jnp.int32), scale(jnp.zeros((), jnp.int32)), residual)
+        zero = lambda w: jnp.zeros_like(w, jnp.float32) if _is_short(w) else jnp.zeros((), jnp.float32)
+        return AntiPGDState(jnp.zeros((), jnp.int32), scale(jnp.zeros((), jnp.int32)), jax.tree.map(zero, params))
 
     def update(updates, state: Any, params=None, **extra_args: Any):
         del extra_args
-        if params is None and any(map(_is_short, jax.tree.leaves(updates))):
-            raise ValueError(NO_PARAMS)
+        if params is None:
+            _refuse_short(updates, state.residual)
         now = jnp.asarray(optax.safe_increment(state.step))
         sigma = scale(now)
         new, old = (shift(s, key, t, updates) for s, t in ((sigma, now), (state.sigma, state.step)))
@@ -94,6 +95,12 @@ def anti_pgd(sigma: optax.ScalarOrSchedule = 0.01, key: jax.Array | int = 0) -> 
         return u, AntiPGDState(now, sigma, residual)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _refuse_short(updates: optax.Updates, residual: optax.Updates) -> None:
+    """Refuse parameters below float32, which are not given, but of which the updates or the state tell."""
+    if any(map(_is_short, jax.tree.leaves(updates))) or any(map(jnp.ndim, jax.tree.leaves(residual))):
+        raise ValueError(NO_PARAMS)
 
 
 def _is_short(w: jax.typing.ArrayLike) -> bool:

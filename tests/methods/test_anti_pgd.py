@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 from pugd_optax import anti_pgd, noise_injection, perturbed_gradient_descent
 from tests.methods.test_noise_injection import xi
@@ -122,3 +123,27 @@ def test_short_parameters_carry_one_noise_and_no_more(dtype):
     assert 0.01 < float(jnp.std(w.astype(jnp.float32))) < 0.02
     with pytest.raises(ValueError, match="params is None"):
         anti_pgd(sigma).update(w, anti_pgd(sigma).init(w))
+
+
+def test_short_parameters_with_updates_in_float32_need_params_too():
+    state = anti_pgd().init(jnp.zeros(3, jnp.bfloat16))
+    with pytest.raises(ValueError, match="params is None"):
+        anti_pgd().update(jnp.zeros(3), state)
+
+
+def test_what_rounding_loses_is_split_as_the_parameters_are():
+    """It is never whole on one device, and a scan over steps keeps its type on a mesh with explicit axes."""
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(AxisType.Explicit,))
+    tx, zeros = anti_pgd(), jnp.zeros(16, jnp.bfloat16)
+    with jax.set_mesh(mesh):
+        w = jax.device_put(zeros, NamedSharding(mesh, P("x")))
+        state = tx.init(w)
+        assert state.residual.sharding == w.sharding
+        jax.eval_shape(lambda state: jax.lax.scan(lambda s, _: (tx.update(w, s, w)[1], None), state, length=2), state)
+
+
+def test_a_sharding_for_every_leaf_with_axes():
+    params, specs = {"a": jnp.zeros((2, 8)), "b": jnp.zeros(8, jnp.bfloat16)}, {"a": P(None, "x"), "b": P("x")}
+    spec_of = lambda x, spec: spec if x.ndim else P()
+    mapped = optax.tree.map_params(anti_pgd(), spec_of, anti_pgd().init(params), specs)
+    assert mapped.residual == {"a": P(), "b": P("x")}
