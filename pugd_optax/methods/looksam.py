@@ -24,12 +24,12 @@ class LookSAMState(NamedTuple):
     Attributes:
       direction: $g_v$; 0 before the first active step.
       length: $\|g_v\|$; 0 if there is no direction to reuse: before the first active step, after an active step with
-        gradients that are not finite, and if $g^*$ is parallel to $g$ up to rounding errors. With `per_tensor` a tree,
-        one norm for each tensor.
+        gradients that are not finite, and if $g^*$ is parallel to $g$ up to rounding errors. With `per_tensor` a
+        vector, one norm for each tensor in the order of `jax.tree.leaves`.
     """
 
     direction: optax.Updates
-    length: Any
+    length: jax.Array
 
 
 def looksam(
@@ -94,7 +94,8 @@ def looksam(
     def remember(g, g_star, norms: Norms, state: Any) -> tuple[optax.Updates, LookSAMState]:
         parts = over(functools.partial(_orthogonal, norms.axis_name), g, g_star)
         if per_tensor:  # not jax.tree.transpose, which fails without a tensor
-            parts = tuple(jax.tree.map(lambda _, part, i=i: part[i], g, parts) for i in (0, 1))
+            direction, lengths = (jax.tree.map(lambda _, part, i=i: part[i], g, parts) for i in (0, 1))
+            parts = direction, jnp.asarray(jax.tree.leaves(lengths))
         direction, length = parts
         return g_star, LookSAMState(cast_like(direction, state.direction), cast_like(length, state.length))
 
@@ -105,11 +106,14 @@ def looksam(
             share = finite_or(0, at * norms.of(g) * inverse(length))  # a gradient whose norm overflows stays as it is
             return weighted_sum(1.0, g, share, direction)
 
-        return over(add, g, state.direction, state.length)
+        lengths = jax.tree.unflatten(jax.tree.structure(g), list(state.length)) if per_tensor else state.length
+        return over(add, g, state.direction, lengths)
 
     def init(params: optax.Params) -> LookSAMState:
-        zero = lambda w: jnp.zeros((), jax.eval_shape(norm, w).dtype)
-        return LookSAMState(jax.tree.map(jnp.zeros_like, params), over(zero, params))
+        # A vector, not a tree of scalars: `optax.tree.map_params` would give these the shardings of the parameters.
+        shape = (len(jax.tree.leaves(params)),) if per_tensor else ()
+        length = jnp.zeros(shape, jax.eval_shape(norm, params).dtype)
+        return LookSAMState(jax.tree.map(jnp.zeros_like, params), length)
 
     return reevaluate(
         restrict(unit_ascent(adaptive), mask),

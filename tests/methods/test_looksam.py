@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import PartitionSpec as P
 
 from pugd_optax import looksam, sam, timing
 from tests.problems import START, B, W, assert_follows, assert_same, gradient, path, unit
@@ -102,6 +103,14 @@ def test_tensors_one_by_one_where_there_are_none():
     for _ in range(3):
         u, state = tx.update({}, state, {}, grad_fn=lambda p: p)
         assert u == {}
+
+
+def test_sharding_specs_of_the_parameters_fit_the_state_tensor_by_tensor():
+    params, specs = {"a": jnp.zeros((2, 8)), "b": jnp.zeros(8)}, {"a": P(None, "x"), "b": P("x")}
+    tx = looksam(per_tensor=True)
+    state = tx.init(params)
+    placed = optax.tree.map_params(tx, lambda x, spec: spec, state, specs, transform_non_params=lambda x: P())
+    assert all(len(spec) <= x.ndim for x, spec in zip(jax.tree.leaves(state), jax.tree.leaves(placed), strict=True))
 
 
 def test_one_parameter_has_no_orthogonal_direction(x64):
