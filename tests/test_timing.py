@@ -45,6 +45,13 @@ def test_bernoulli_follows_its_probability_and_its_key():
     assert (jax.vmap(timing.bernoulli(lambda step: step >= 7))(steps) == (steps >= 7)).all()
 
 
+def test_a_probability_in_half_precision_draws_no_coarser_coins():
+    """`optax.inject_hyperparams` gives it the dtype of the parameters; a draw in bfloat16 is one of 128 numbers."""
+    p, steps = jnp.bfloat16(0.01), jnp.arange(4000)
+    coins = [jax.jit(jax.vmap(timing.bernoulli(x, key=1)))(steps) for x in (p, float(p))]
+    np.testing.assert_array_equal(*coins)
+
+
 def test_bernoulli_refuses_what_is_no_key():
     with pytest.raises(TypeError, match="key='x': expected one PRNG key or a whole number"):
         timing.bernoulli(0.5, key="x")

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 
 from pugd_optax._checks import check_count, check_number, check_sometimes, is_traced
+from pugd_optax._norms import widen
 from pugd_optax.noise import as_key
 
 
@@ -105,8 +106,8 @@ def bernoulli(p: optax.ScalarOrSchedule, key: jax.Array | int = 0) -> Callable[[
     key = as_key(key)
 
     def gate(step: jax.typing.ArrayLike) -> jax.Array:
-        now = 1.0 * (p(step) if callable(p) else p)  # JAX refuses integers and bools
-        return jax.random.bernoulli(jax.random.fold_in(key, step), now)
+        now = jnp.asarray(1.0 * (p(step) if callable(p) else p))  # JAX refuses integers and bools
+        return jax.random.bernoulli(jax.random.fold_in(key, step), widen(now))  # and draws in the dtype of p
 
     return gate
 
