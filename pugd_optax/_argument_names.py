@@ -6,6 +6,9 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 _THEIRS = {
     "radius": {"rho", "r", "eps", "epsilon", "rho_max"},
     "epsilon": {"rho", "r", "eps", "radius"},
@@ -25,7 +28,10 @@ _OF_THE_BASE = {"lr", "learning_rate", "base_optimizer", "optimizer", "momentum"
 
 
 def answer_other_names(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The same method; for an unknown argument, its error names the argument that is probably meant."""
+    """The same method; for an unknown argument, its error names the argument that is probably meant.
+
+    Complex arrays become real: next to complex parameters, `optax.inject_hyperparams` makes every number complex.
+    """
     signature = inspect.signature(method)
 
     @functools.wraps(method)
@@ -34,9 +40,13 @@ def answer_other_names(method: Callable[..., Any]) -> Callable[..., Any]:
             if name not in signature.parameters:
                 remedy = _remedy(method.__name__, name, value, signature.parameters)
                 raise TypeError(f"{method.__name__}({name}={value!r}): no such argument. Fix: {remedy}.")
-        return method(*args, **kwargs)
+        return method(*map(_real, args), **{name: _real(value) for name, value in kwargs.items()})
 
     return answering
+
+
+def _real(value: Any) -> Any:
+    return value.real if isinstance(value, jax.Array) and jnp.iscomplexobj(value) else value
 
 
 def _remedy(method: str, name: str, value: Any, parameters: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 
 from pugd_optax import methods, timing, value_and_grad
-from tests.contract.given import RESTING, each, every_method
+from tests.contract.given import RESTING, arguments, each, every_method, numeric, required
 from tests.test_fuzz import arguments_for, kinds, made_to_fit
 
 
@@ -103,6 +103,15 @@ REAL_ALONE = ("pegr",)
 def test_complex_parameters_keep_their_types(name):
     params = {"w": jax.ShapeDtypeStruct((2, 3), jnp.complex64), "gain": jax.ShapeDtypeStruct((), jnp.float32)}
     check_types(functools.partial(made_to_fit, name), params)
+
+
+@each([name for name in methods.__all__ if name not in REAL_ALONE])
+def test_injected_numbers_stay_real_next_to_complex_parameters(name):
+    """`optax.inject_hyperparams` gives numbers the dtype of the parameters."""
+    static = set(arguments(name)) - set(numeric(name)) - {"sigma", "step", "strength"}
+    inject = optax.inject_hyperparams(getattr(methods, name), static_args=static)
+    params = {"w": jax.ShapeDtypeStruct((2, 3), jnp.complex64), "gain": jax.ShapeDtypeStruct((), jnp.float32)}
+    check_types(lambda params: inject(**required(name)), params)
 
 
 @every_method
