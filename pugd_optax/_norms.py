@@ -159,10 +159,14 @@ def safe_ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
     return jnp.where(denominator == 0, 0, finite_or(0, ratio))
 
 
+@jax.custom_jvp
 def behind_roots(x: jax.Array) -> jax.Array:
     """`x` as a signed root times its absolute value: XLA would simplify the square of a plain root."""
     root = jnp.sqrt(jnp.maximum(x, 0)) - jnp.sqrt(jnp.maximum(-x, 0))
     return root * jnp.abs(root)
+
+
+behind_roots.defjvps(lambda tangent, value, x: tangent)  # that of the root of 0 is infinite
 
 
 def _square(x: jax.Array) -> jax.Array:

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from pugd_optax import ae_sam, amp, looksam, multi_step_sam, pugd, rts_pugd, sam, schedules, timing
+from pugd_optax import ae_sam, amp, gsam, looksam, multi_step_sam, pugd, rts_pugd, sam, schedules, timing
 from tests.problems import batch, loss, start
 
 RADIUS = 0.3
@@ -180,3 +180,22 @@ def test_stands_before_muon():
     params = start(jnp.float32)
     updates, _ = jax.jit(lambda s: tx.update(grad_fn(params), s, params, grad_fn=grad_fn))(tx.init(params))
     assert np.isfinite(optax.tree.norm(updates))
+
+
+def test_a_step_can_be_differentiated():
+    """The loss after a step of GSAM has a derivative in alpha, which is known, and in the radius."""
+    params, grad_fn = start(jnp.float32), lambda p: jax.grad(loss)(p, data(0))
+
+    def after(alpha, radius=RADIUS):
+        tx = gsam(radius, alpha)
+        u, _ = tx.update(grad_fn(params), tx.init(params), params, grad_fn=grad_fn)
+        return jax.tree.map(lambda w, x: w - 0.1 * x, params, u)
+
+    g, g_star = grad_fn(params), sam_gradient(params, grad_fn)
+    along = optax.tree.vdot(g, g_star) / optax.tree.vdot(g_star, g_star)
+    across = jax.tree.map(lambda x, y: x - along * y, g, g_star)
+    expected = 0.1 * optax.tree.vdot(grad_fn(after(0.4)), across)
+    for derivative in (jax.grad, jax.jacfwd):
+        found = derivative(lambda alpha: loss(after(alpha), data(0)))(0.4)
+        np.testing.assert_allclose(found, expected, rtol=1e-3)
+    assert np.isfinite(jax.grad(lambda radius: loss(after(0.4, radius), data(0)))(RADIUS))
