@@ -83,7 +83,7 @@ LIBRARY = [
     part("schedules", "step >= steps, 1.0", "step > steps, 1.0", "schedules.py"),
     part("schedules", "norms.cosine - target, 0", "target - norms.cosine, 0", "controllers.py"),
     part("timing/plans", "(jnp.asarray(t) < stop)", "(jnp.asarray(t) <= stop)", "timing.py"),
-    part("timing/plans", "jax.random.fold_in(key, step), now", "key, now", "timing.py"),
+    part("timing/plans", "jax.random.fold_in(key, step), widen(now)", "key, widen(now)", "timing.py"),
     part("timing/triggers", "& (step > warmup) & (step >= window)", "& (step >= window)", "triggers.py"),
     part("timing/triggers", "isfinite(square) & jnp.isfinite(variance)", "isfinite(square)", "triggers.py"),
     part("timing/triggers", "(step > 0) & (step <= warmup)", "(step <= warmup)", "triggers.py"),
