@@ -144,7 +144,7 @@ def ghost(losses_fn: LossesFn, params: optax.Params, step: jax.typing.ArrayLike 
     traced, losses = jax.make_jaxpr(losses_fn, return_shape=True)(params)
     if _batch_of(losses, params) == 1:
         return reference(losses_fn, params)
-    local = _local(params, losses)
+    local = _local(params, traced.out_avals[0])  # in JAX 0.7, `losses` does not say over which axes it varies
     same = all(map(operator.is_, jax.tree.leaves(local), jax.tree.leaves(params)))
     return tapped_norms(traced if same else jax.make_jaxpr(losses_fn)(local), local)
 
