@@ -222,12 +222,12 @@ def _shapes(mesh: jax.sharding.Mesh, tree: Any) -> Any:
 def steps_per_call(config: Config, steps_per_epoch: int) -> int:
     """The number requested; by default about 10, but 1 on CPU, where loops are slow, except for an MLP.
 
-    A step of an MLP is as short as a call. About 10 is a divisor of the steps per epoch if one lies between 5 and 20,
+    A step of an MLP is as short as a call. About 10 is a divisor of the steps per epoch if one lies between 5 and 32,
     so that one program serves all calls.
     """
     if config.steps_per_call:
         return config.steps_per_call
     if jax.default_backend() == "cpu" and config.model != "mlp":
         return 1
-    divisors = (n for n in range(5, 21) if steps_per_epoch % n == 0)
+    divisors = (n for n in range(5, 33) if steps_per_epoch % n == 0)
     return min(divisors, key=lambda n: max(n / 10, 10 / n), default=10)
