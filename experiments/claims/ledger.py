@@ -1,7 +1,7 @@
 """The ledger: one line for every finished run of a claim, so that no run is trained twice on any machine.
 
-    <folder>/<claim>.jsonl   {"key", "settings", "seed", "commit", "versions", "device", "result", "curve"} or
-                             {"key", ..., "error"} for a run that diverged
+    <folder>/<claim>.jsonl   {"key", "settings", "seed", "commit", "versions", "device", "result", "curve", "error",
+                             "xla_flags"}, where a run that diverged has an error and no result
 
 `settings` are the settings that affect the result and differ from the defaults; `key` is their hash. A study reads the
 lines of all claims and appends its own when its runs end.
@@ -31,7 +31,7 @@ CURVES = (
 
 
 class Line(NamedTuple):
-    """A finished run; if it diverged, `error` says how and there is no result."""
+    """A finished run; if it diverged, `error` says how and there is no result. `xla_flags`: those of the compiler."""
 
     key: str
     settings: dict[str, Any]
@@ -42,6 +42,7 @@ class Line(NamedTuple):
     result: dict[str, Any]
     curve: dict[str, list[float]]
     error: str = ""
+    xla_flags: str = ""
 
 
 class Ledger:
@@ -116,13 +117,15 @@ def _line(config: Config, seed: int, folder: Path) -> Line:
     about = records.about(folder)
     versions = {name: version for name, version in about["packages"].items() if version}
     origin = (key(config), run_dir.identity(config), seed, str(about["commit"]), versions, about["device"])
+    flags = about.get("xla_flags") or ""
     if (folder / "failure.json").exists():
-        return Line(*origin, {}, {}, json.loads((folder / "failure.json").read_text())["error"])
+        return Line(*origin, {}, {}, json.loads((folder / "failure.json").read_text())["error"], flags)
     (run,) = records.read(folder)
     metrics = [run.metrics[i] for i in np.unique(np.linspace(0, len(run.metrics) - 1, POINTS).astype(int))]
     curve = {name: [_short(epoch[name]) for epoch in metrics] for name in CURVES if name in metrics[0]}
     result = {name: _short(value) for name, value in run.result.items()} | {"steps": run.metrics[-1]["step"]}
-    return Line(*origin, result, {name: values for name, values in curve.items() if any(v is not None for v in values)})
+    seen = {name: values for name, values in curve.items() if any(v is not None for v in values)}
+    return Line(*origin, result, seen, xla_flags=flags)
 
 
 def _short(x: Any) -> Any:

@@ -64,8 +64,7 @@ def whitened(x: jax.Array) -> jax.Array:
     """Images [n, h, w, c] as features [n, h, w, 8 c]: patches on their principal axes, both signs, after GELU."""
     filters = jnp.asarray(patches(x.shape[-1]), x.dtype)
     axes = jax.lax.conv_general_dilated(x, filters, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    positive = nnx.gelu(axes)
-    return jnp.concatenate([positive, positive - axes], -1)
+    return nnx.gelu(jnp.concatenate([axes, -axes], -1))
 
 
 @functools.cache
