@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import threading
 
 import numpy as np
@@ -14,7 +15,7 @@ from experiments.claims.setting import Setting, rates
 from experiments.claims.workspace import Workspace
 from experiments.config.errors import UsageError
 from experiments.config.schema import ELSEWHERE, Config
-from experiments.runs import run_dir
+from experiments.runs import records, run_dir
 from experiments.runs.lock import wait_for
 from experiments.training import sweep
 
@@ -93,6 +94,16 @@ def test_a_long_curve_keeps_its_ends(trained, monkeypatch, tmp_path):
     assert ledger._line(config, 7000, run).curve["epoch"] == [1, 2]
     assert POINTS == 40
     assert ledger._line(config, 7000, run).result == found.runs[0].result
+
+
+def test_line_holds_the_flags_of_the_compiler(trained, monkeypatch):
+    folder, found = trained
+    run = next((folder / "runs").rglob("seed7000"))
+    config, about = dataclasses.replace(CONFIG, half="second"), records.about(run)
+    assert found.runs[0].xla_flags == (os.environ.get("XLA_FLAGS") or "")
+    for flags, kept in (("--xla_cpu_x=true", "--xla_cpu_x=true"), (None, "")):
+        monkeypatch.setattr(records, "about", lambda folder, flags=flags: about | {"xla_flags": flags})
+        assert ledger._line(config, 7000, run).xla_flags == kept
 
 
 def test_a_ledger_that_cannot_be_written_is_met_before_training(tmp_path, monkeypatch):

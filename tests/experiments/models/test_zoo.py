@@ -1,10 +1,16 @@
 """Sizes of the models against the papers, and what they compute."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.special
 from flax import nnx
 
 from experiments.config.errors import UsageError
@@ -13,6 +19,8 @@ from experiments.models.convolution import conv_general_dilated
 from experiments.models.functional import network
 from experiments.models.zoo import MODELS, constructor
 from tests.tiers import slow_but
+
+ROOT = Path(__file__).parents[3]
 
 
 def size(name: str, **settings) -> int:
@@ -118,6 +126,50 @@ def test_patches_of_images_with_these_spreads_become_white(channels):
     np.testing.assert_allclose(patterns.T @ patterns, np.eye(4 * channels), atol=1e-6)
     np.testing.assert_allclose(filters.T @ (patterns * spread), np.eye(4 * channels), atol=1e-6)
     np.testing.assert_allclose(np.sort(spread), np.sort(np.ravel(fast.SPREADS[:channels])), rtol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_whitened_features_are_both_signs_of_the_axes_after_gelu(channels):
+    x = np.random.default_rng(0).normal(size=(2, 5, 4, channels))
+    padded = np.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))
+    taps = [[padded[:, i : i + 5, j : j + 4] for j in range(2)] for i in range(2)]
+    axes = np.einsum("ijnhwc,ijck->nhwk", taps, fast.patches(channels))
+    expected = np.concatenate([a * scipy.special.ndtr(a) for a in (axes, -axes)], -1)
+    np.testing.assert_allclose(fast.whitened(jnp.asarray(x, jnp.float32)), expected, atol=1e-3)  # gelu is approximated
+
+
+ONEDNN = "--xla_cpu_experimental_onednn_custom_call=true --xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
+COMPUTED = """
+import sys, jax, jax.numpy as jnp, numpy as np
+from flax import nnx
+from experiments.models.functional import network
+
+network = network(sys.argv[1], (32, 32, 3), 10, "batch", "float32")
+params, state = network.init(0)
+
+def loss(params, images):
+    model = nnx.merge(network.graphdef, params, state)
+    model.train()
+    return jnp.square(model(images)).mean()
+
+images = jax.random.normal(jax.random.key(1), (32, 32, 32, 3))
+slopes = jax.tree.leaves(jax.jit(jax.value_and_grad(loss))(params, images))
+np.save(sys.argv[2], np.concatenate([np.ravel(slope) / (1e-6 + np.abs(slope).max()) for slope in slopes]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(jax.__version_info__ < (0, 11), reason="XLA did not have these flags")
+@pytest.mark.parametrize("name", ["fast", "resnet8", "vit_micro"])
+def test_the_flags_for_onednn_change_nothing_but_the_last_digits(name, tmp_path):
+    """XLA gives a GELU after a convolution to all that read the convolution, so nothing may read both."""
+    found = []
+    for flags in ("", ONEDNN):
+        path = tmp_path / f"{bool(flags)}.npy"
+        environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+        subprocess.run([sys.executable, "-c", COMPUTED, name, path], env=environment, check=True, cwd=ROOT)
+        found.append(np.load(path))
+    np.testing.assert_allclose(*found, atol=1e-3)
 
 
 @pytest.mark.parametrize("size", [8, 7])
