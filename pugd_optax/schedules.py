@@ -78,7 +78,8 @@ def quarter_wave(kind: Kind, max: float, min: float, steps: int) -> optax.Schedu
       [2.0, 1.561, 0.5, 0.5]
 
     References:
-      Tseng, Radius-Timing-Scale in PUGD Optimization, draft and code at https://github.com/eeyzs1/CV_RTS
+      Sui, When and How Much to Perturb? Decoding Radius-Timing-Scale (RTS) in PUGD Optimization, draft and code at
+      https://github.com/eeyzs1/CV_RTS
     """
     if kind not in get_args(Kind):
         raise ValueError(f"kind={kind!r}: expected one of {', '.join(get_args(Kind))}.")

@@ -55,8 +55,10 @@ def ae_sam(
       https://arxiv.org/abs/2304.14647
 
     Notes:
-      The linear change is the paper's. The bounds and the direction (rare at first, frequent at the end, where SAM is
-      known to help most) are our choice: check them against the paper before you compare with its tables.
+      The linear change is the paper's; its $\lambda_2$ is `start` and its $\lambda_1$ is `stop`, according to a
+      third-party summary, https://junaidaliop.github.io/zij/math/aesam/. Their values, and so the direction (rare at
+      first, frequent at the end, where SAM is known to help most), are our choice: check them against the paper before
+      you compare with its tables.
     """
     check_count("total_steps", total_steps, low=1, static=True)
     check_number("start", start)

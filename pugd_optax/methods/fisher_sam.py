@@ -55,8 +55,9 @@ def fisher_sam(
 
     Notes:
       The formula was checked against a third-party implementation,
-      https://github.com/johnjaejunlee95/torch-unified-SAM-optimization, which uses $\rho = 0.1$ and $\eta = 1$. Of the
-      paper only the abstract was available, and its authors have published no code.
+      https://github.com/johnjaejunlee95/torch-unified-SAM-optimization, whose class has $\rho = 0.1$ and $\eta = 1$ and
+      whose commands set $\rho = 0.05$ and $\eta = 0.2$. Of the paper only the abstract was available, and its authors
+      have published no code.
     """
     check_number("eta", eta, low=0)
 

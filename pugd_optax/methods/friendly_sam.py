@@ -77,7 +77,9 @@ def friendly_sam(
 
     Notes:
       The formula was checked against the authors' code, https://github.com/nblt/F-SAM. Its script sets $\rho = 0.2$ and
-      $\lambda = 0.6$, the trainer's default for $\lambda$ is 0.95, that of the class 0.9.
+      $\lambda = 0.6$, the trainer's default for $\lambda$ is 0.95, that of the class 0.9. If $m$ were updated before
+      the ascent, as in a third-party summary, https://junaidaliop.github.io/zij/math/fsam/, the direction at $\sigma =
+      1$ would be the same.
     """
     check_number("sigma", sigma)
     check_number("decay", decay, low=0, high=1)

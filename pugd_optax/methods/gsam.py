@@ -31,7 +31,8 @@ def gsam(
 
     Args:
       radius: $\rho \ge 0$; a number or a schedule. The paper lets it follow the learning rate linearly.
-      alpha: $\alpha \ge 0$, the strength of the gap term; a number or a schedule.
+      alpha: $\alpha \ge 0$, the strength of the gap term; a number or a schedule. In the paper 0.4 to 1 for vision
+        transformers, 0.01 to 0.6 for MLP-Mixers, 0.005 to 0.01 for ResNets.
       adaptive: whether the ball scales with the parameters, as in `pugd_optax.asam` with $\eta = 0$:
         $\epsilon = \rho\, w^2 \odot g / \|w \odot g\|$.
       when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
@@ -50,14 +51,20 @@ def gsam(
       >>> import optax, pugd_optax
       >>> tx = optax.chain(pugd_optax.gsam(), optax.sgd(0.1))
 
-      As in the paper, with a radius that falls from 0.05 to 0.02 along with the learning rate:
+      As for the ResNets of the paper, with a radius that falls from 0.04 to 0.02 along with the learning rate:
 
       >>> lr = optax.cosine_decay_schedule(0.1, 1000)
-      >>> tx = optax.chain(pugd_optax.gsam(radius=lambda step: 0.02 + 0.03 * lr(step) / 0.1), optax.sgd(lr))
+      >>> radius = lambda step: 0.02 + 0.02 * lr(step) / 0.1
+      >>> tx = optax.chain(pugd_optax.gsam(radius, alpha=0.01), optax.sgd(lr))
 
     References:
       Zhuang et al., Surrogate Gap Minimization Improves Sharpness-Aware Training, ICLR 2022,
       https://arxiv.org/abs/2203.08065
+
+    Notes:
+      The formula was checked against the authors' code for JAX, in https://github.com/google-research/big_vision, and
+      for PyTorch, https://github.com/juntang-zhuang/GSAM. `adaptive=True` is that of the latter; the former perturbs by
+      $\rho\, |w| \odot g / \|g\|$.
     """
     check_number("alpha", alpha, low=0, schedule=True)
     return reevaluate(restrict(unit_ascent(adaptive), mask), decompose(alpha), radius=radius, when=when, report=report)

@@ -71,7 +71,9 @@ def imb_sam(
       2023, https://arxiv.org/abs/2308.07815
 
     Notes:
-      The formula was checked against the authors' code, https://github.com/cool-xuan/Imbalanced_SAM.
+      The formula was checked against the authors' code, https://github.com/cool-xuan/Imbalanced_SAM, which differs in
+      one point: it doubles the losses of tail classes, so part of its gain may be that of a class weight. To do the
+      same, double them in the loss that gives `grads`, and pass this loss as `logit_loss`.
     """
     n = check_counts(counts)
     check_count("eta", eta, low=1, static=True)

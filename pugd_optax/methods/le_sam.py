@@ -32,7 +32,7 @@ def le_sam(
     Args:
       radius: $\rho_{max} \ge 0$, the largest length of $\epsilon$, the `radius` in the state; a number or a schedule.
       sigma: $\sigma_t \ge 0$, the increase, in units of the loss; a number or a schedule of the step count. The authors
-        warm it up over 10 epochs and decay it to 0 along half a cosine from epoch 160 on.
+        warm it up over 10 of 200 epochs and decay it to 0 along half a cosine from epoch 160 on.
       when: the gate (see `pugd_optax.timing`). Default: every step. On other steps $g$ is passed on unchanged.
       mask: the parameters to perturb, a tree of bools or a function of the parameters; norms of the perturbation are
         over these only. Default: all.
@@ -47,7 +47,7 @@ def le_sam(
 
     Example:
       >>> import optax, pugd_optax
-      >>> tx = optax.chain(pugd_optax.le_sam(radius=0.05), optax.sgd(0.1, momentum=0.9))
+      >>> tx = optax.chain(pugd_optax.le_sam(sigma=0.1), optax.sgd(0.1, momentum=0.9))
 
     References:
       Wang, Liu, Xie and Gao, Fix the Loss, Not the Radius: Rethinking the Adversarial Perturbation of Sharpness-Aware
@@ -55,7 +55,8 @@ def le_sam(
 
     Notes:
       The formula was checked against the authors' code, https://github.com/smithgun2005/LE-SAM-ICML2026, whose script
-      uses $\sigma = 0.35$ and $\rho_{max} = 0.3$; its README sets $\rho_{max}$ to 999.
+      uses $\sigma = 0.35$ and $\rho_{max} = 0.3$; its README sets $\rho_{max}$ to 999. At the defaults, this is SAM
+      with radius 0.3 on every step whose gradient is shorter than $\sigma / \rho_{max} = 1.2$.
     """
     check_number("sigma", sigma, low=0, schedule=True)
 

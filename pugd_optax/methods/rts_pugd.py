@@ -54,7 +54,8 @@ def rts_pugd(
       >>> tx = optax.chain(pugd_optax.rts_pugd(total_steps=10), optax.sgd(optax.cosine_decay_schedule(0.3, 10)))
 
     References:
-      Radius-Timing-Scale in PUGD Optimization; a later draft and code by its author: https://github.com/eeyzs1/CV_RTS
+      Radius-Timing-Scale in PUGD Optimization; a later draft, Sui, When and How Much to Perturb? Decoding
+      Radius-Timing-Scale (RTS) in PUGD Optimization, and code by its author: https://github.com/eeyzs1/CV_RTS
 
     Notes:
       The paper gives no combined setting; the defaults are ours, chosen on validation data: 500 handwritten digits, a

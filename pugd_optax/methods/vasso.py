@@ -60,7 +60,7 @@ def vasso(
 
     Notes:
       The formula was checked against the authors' code, https://github.com/BingcongLi/VaSSO, where every step is
-      active. Its script for CIFAR-100 sets $\rho = 0.2$ and $\theta = 0.9$.
+      active. Its default is $\theta = 0.9$, with $\rho = 0.2$ in its script for CIFAR-100.
     """
     check_number("theta", theta, low=0, high=1)
 

@@ -62,10 +62,12 @@ def zsharp(
       https://arxiv.org/abs/2505.02369
 
     Notes:
-      The formula was checked against a third-party reproduction, https://github.com/bangyen/zsharp, and the paper's
-      abstract, which agree on z-scores per layer. That the threshold is taken over all layers, and that the plain
-      gradient is used if everything is filtered out, comes from the reproduction. A layer is a tensor here. A tensor
-      with one entry has no z-score and is never kept.
+      The formula was checked against a third-party summary,
+      https://junaidaliop.github.io/zij/math/zsharpsamwithzscoregradientfiltering/, and the paper's abstract; the
+      defaults are those of the summary. A reproduction, https://github.com/bangyen/zsharp, agrees on z-scores for each
+      layer and one threshold for all layers, but its default quantile is 0.7, and of a layer below the threshold it
+      keeps the fifth with the largest |z|. A layer is a tensor here. A tensor with one entry has no z-score and is
+      never kept.
     """
     check_number("quantile", quantile, low=0, below=1)
 

@@ -6,8 +6,9 @@ Hardware: meant for one or more accelerators; time not measured here. Expected s
 summary gives 2.52 % error, against 2.78 % for an unnamed baseline, presumably SAM.
 
 From the authors' code (zhaoyang-0204/gnp): r 0.1, alpha 0.8, 200 epochs, batch 256, learning rate 0.1 on a cosine,
-momentum 0.9, L2 coefficient 1e-3. Not used here: their gradients are clipped to norm 5, and by default the first
-gradient is normalised before mixing; here the formula of the paper is used.
+momentum 0.9, L2 coefficient 1e-3. Not used here: L2 is inside their loss, where it affects the perturbation, their
+gradients are clipped to norm 5, and by default the first gradient is normalised before mixing; here the formula of the
+paper is used.
 """
 
 from experiments.config.schema import Config

@@ -8,7 +8,9 @@ Hardware: one accelerator; time not measured here. Expected score: not measured 
 From the authors' code (kaidic/LDAM-DRW): classes of 5000 down to 50 images, 200 epochs, batch 128, learning rate 0.1
 after five epochs of warm-up, divided by 100 at epoch 160 and again at epoch 180, momentum 0.9, weight decay 2e-4,
 margins up to 0.5, class-balanced weights from epoch 160 on, beta 0.9999. Not used here: they normalise the last layer
-and multiply the logits by 30. Here the last layer is plain, so the logits are not scaled.
+and multiply the logits by 30. Here the last layer is plain, so the logits are not scaled. They divide the weighted
+losses by the sum of the weights, this trainer by the number of examples, so from epoch 160 on the gradient is 5.8 times
+smaller here.
 """
 
 from experiments.config.schema import Config
