@@ -107,6 +107,32 @@ def test_line_holds_the_flags_of_the_compiler(trained, monkeypatch):
 
 
 def test_a_ledger_that_cannot_be_written_is_met_before_training(tmp_path, monkeypatch):
+def test_a_run_resumed_elsewhere_is_of_both_machines(trained, monkeypatch, tmp_path):
+    folder, _ = trained
+    run = next((folder / "runs").rglob("seed7000"))
+    config, about = dataclasses.replace(CONFIG, half="second"), records.about(run)
+    here = {name: about[name] for name in ("commit", "packages", "device")} | {"xla_flags": None}
+    there = here | {"commit": "b", "device": "1 x H100 (gpu)", "xla_flags": "--xla_x"}
+    turns = [{"epoch": 1, **there}, {"epoch": 2, **there, "commit": "c"}]
+    monkeypatch.setattr(records, "about", lambda _: about | here | {"commit": "a", "resumed": turns})
+    line = ledger._line(config, 7000, run)
+    assert line.commits == ["a", "b", "c"]
+    jax = about["packages"]["jax"]
+    assert line.machine == f"{about['device']} with JAX {jax}, then 1 x H100 (gpu) with JAX {jax} and --xla_x"
+    ledger._append(tmp_path / "one.jsonl", line)
+    assert ledger.read(tmp_path / "one.jsonl") == [line]
+
+
+def test_a_finding_says_on_which_machines_its_runs_were_trained(trained):
+    folder, found = trained
+    made = workspace(folder)
+    line = found.runs[0]._replace(commit="a", device="1 x cpu (cpu)", versions={"jax": "0.10.2"}, xla_flags="")
+    made.used.update({("a", i): line for i in range(3)})
+    made.used["b", 0] = line._replace(commit="b", device="1 x H100 (gpu)", versions={"jax": "0.11.2"})
+    assert made.trainings.commits == ["a", "b"]
+    assert made.trainings.machines == {"1 x H100 (gpu) with JAX 0.11.2": 1, "1 x cpu (cpu) with JAX 0.10.2": 3}
+
+
     monkeypatch.setattr(sweep, "run", lambda *_: pytest.fail("trained"))
     (tmp_path / "file").write_text("")
     for folder in ("file", "file/ledger"):

@@ -213,7 +213,7 @@ def test_what_has_changed_since_a_run_began_is_told_once_and_noted(tmp_path, cap
     assert "resumed" not in json.loads((folder / "run.json").read_text())
     assert capsys.readouterr().err == ""
     now = run_dir.environment()
-    newer = {**now, "commit": "fffff", "packages": {**now["packages"], "jax": "9.9.9"}}
+    newer = {**now, "commit": "fffff", "packages": {**now["packages"], "jax": "9.9.9"}, "xla_flags": "--xla_new"}
     monkeypatch.setattr(run_dir, "environment", lambda: newer)
     for _ in range(2):
         run_dir.resume(folder, 1)
@@ -222,6 +222,7 @@ def test_what_has_changed_since_a_run_began_is_told_once_and_noted(tmp_path, cap
         f"warning: {folder}: continues after epoch 1 with another jax {now['packages']['jax']} -> 9.9.9"
     )
     assert f"commit {now['commit']} -> fffff" in said
+    assert f"xla_flags {now['xla_flags']} -> --xla_new" in said
     assert said.count("\n") == 1
     (turn,) = json.loads((folder / "run.json").read_text())["resumed"]
     assert (turn["epoch"], turn["commit"]) == (1, "fffff")
