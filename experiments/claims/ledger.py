@@ -69,7 +69,19 @@ class Ledger:
     def __init__(self, folder: Path, claim: str):
         self.path = folder / f"{claim}.jsonl"
         self._lock = threading.Lock()
-        self._lines = {(line.key, line.seed): line for path in sorted(folder.glob("*.jsonl")) for line in read(path)}
+        self._lines: dict[tuple[str, int], Line] = {}
+        self._read: dict[Path, tuple[int, int]] = {}  # size of each file, and the number of its lines
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what has been added since, also by other processes; of several lines for a run the first one counts."""
+        for path in sorted(self.path.parent.glob("*.jsonl")):
+            size, (before, known) = path.stat().st_size, self._read.get(path, (0, 0))
+            if size != before:
+                found = read(path, known)
+                self._read[path] = size, known + len(found)
+                for line in found:
+                    self._lines.setdefault((line.key, line.seed), line)
 
     def find(self, config: Config, seed: int) -> Line | None:
         """The run with these settings and this seed, if it has ended."""
@@ -89,6 +101,7 @@ class Ledger:
     def add(self, config: Config, seed: int, folder: Path) -> None:
         """Append the finished run in a folder, unless it is known; the line is on the disk when this returns."""
         with self._lock:
+            self.refresh()
             if self.find(config, seed) is None:
                 line = _line(config, seed, folder)
                 _append(self.path, line)
@@ -105,15 +118,15 @@ def key(config: Config) -> str:
     return hashlib.sha256(json.dumps(run_dir.identity(config), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def read(path: Path) -> list[Line]:
-    """The lines of a file, without an unfinished last line from a killed process.
+def read(path: Path, start: int = 0) -> list[Line]:
+    """The lines of a file after the first `start`, without an unfinished last line from a killed process.
 
     Raises:
       UsageError: if another line is not a record of a run.
     """
     *lines, _ = path.read_text().split("\n")
     found = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines[start:], start + 1):
         try:
             found.append(Line(**json.loads(line)))
         except (ValueError, TypeError) as error:

@@ -80,6 +80,7 @@ class Workspace:
     ) -> list[Trained]:
         """The runs of the configurations on one half of the training data, one per seed."""
         configs = [dataclasses.replace(config, half=half) for config in configs]
+        self.ledger.refresh()
         missing = [(c, block) for c in dict.fromkeys(configs) for block in self._missing(c, seeds)]
         if missing:
             self.ledger.refuse_unwritable()
