@@ -95,8 +95,10 @@ def test_claims_that_share_a_folder_of_runs_share_the_runs(scale):
         made = catalog.claims()[name].STUDY
         for setting in made.settings[scale]:
             for variant in made.variants(setting).values():
-                config = at(variant.config, axes := grid(setting, variant), [axis.values[0] for axis in axes])
-                assert there.setdefault((setting.name, described(config, setting.base)), config) == config, name
+                axes = grid(setting, variant)
+                for point in itertools.product(*(axis.values for axis in axes)):
+                    config = at(variant.config, axes, point)
+                    assert there.setdefault((setting.name, described(config, setting.base)), config) == config, name
 
 
 @pytest.mark.parametrize("name", TRAINED)
