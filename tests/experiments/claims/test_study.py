@@ -282,6 +282,17 @@ def test_the_timer_of_a_budget_sends_sigterm():
         assert used_up()
 
 
+def test_a_budget_that_is_used_up_after_another_signal_sends_none(monkeypatch):
+    # The work is about to stop at its next step; a second SIGTERM would kill it while it writes its checkpoint.
+    sent = []
+    monkeypatch.setattr(budget.os, "kill", lambda *args: sent.append(args))
+    with budget.within(2e-3) as used_up, graceful_shutdown() as signals:
+        signals.append(signal.SIGINT)
+        time.sleep(0.5)
+        assert used_up()
+    assert not sent
+
+
 def test_a_budget_of_nothing_is_refused(tmp_path):
     with pytest.raises(UsageError, match="--budget-minutes 0: expected more than 0"):
         command.main(command.Options(name="rts.early", out=tmp_path, budget_minutes=0), Console(quiet=True))
