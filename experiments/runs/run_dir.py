@@ -29,7 +29,6 @@ from experiments.runs import checkpoint, records
 from experiments.runs.distributed import first_alone, is_first
 from experiments.runs.environment import environment
 from experiments.runs.lock import held
-from experiments.runs.records import Run as Run, read as read, unfinished as unfinished
 
 LONGEST = 60
 """Maximum number of characters of a title in a folder name; file systems allow 255 bytes."""
