@@ -1,15 +1,13 @@
 """The squared norm of a gradient of weighted losses, whose derivative costs one Hessian-vector product."""
 
 import functools
-from collections.abc import Callable
 
 import jax
 import numpy as np
 import optax
 
 from pugd_optax._norms import vdot, widen
-
-LossesFn = Callable[[optax.Params], jax.Array]
+from pugd_optax._typing import LossesFn
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -12,8 +12,11 @@ GradFn = Callable[[optax.Params], optax.Updates]
 ValueFn = Callable[..., jax.Array]
 """`w -> loss at w`, the convention of Optax's line searches."""
 
+LossesFn = Callable[[optax.Params], jax.Array]
+"""`w -> losses [batch]`, bound by the caller to one batch and one random key."""
+
 Combine = Callable[..., optax.Updates]
-"""`(g, g_star) -> u`; one that also takes `step=` is given the step count."""
+"""`(g, g_star) -> u`; it may name further arguments, see `pugd_optax.combines`."""
 
 Mask = Any
 """A tree of Python bools with the structure of the parameters, or a function `params -> such a tree`."""

@@ -27,10 +27,8 @@ from pugd_optax._checks import check_count
 from pugd_optax._norms import vdot, widen
 from pugd_optax._parts import varying_like
 from pugd_optax._signed_square import signed_square
+from pugd_optax._typing import LossesFn as LossesFn
 from pugd_optax.noise import as_key
-
-LossesFn = Callable[[optax.Params], jax.Array]
-"""`w -> losses [batch]`, bound by the caller to one batch and one random key."""
 
 Evaluator = Callable[..., tuple[jax.Array, jax.Array]]
 """`(losses_fn, params, step) -> (losses, squares)`."""

@@ -90,24 +90,37 @@ def through_logits(
     ):
         check_trees(updates, params)
         check_extra_args(extra_args, LOGIT_ARGS)
-        if logits_fn is None or labels is None:
-            raise ValueError(_NO_LOGITS.format(name="logits_fn" if logits_fn is None else "labels"))
-        loss = functools.partial(mean_cross_entropy, labels=labels, where=where, axis_name=axis_name)
-        loss = loss if logit_loss is None else logit_loss
+        loss = _checked_loss(logits_fn, labels, where, logit_loss, axis_name)
         logits, pullback = jax.vjp(logits_fn, params) if logits_vjp is None else logits_vjp
         check_logits(logits, num_classes)
         fixed, members = jax.lax.stop_gradient(logits), membership(labels, logits, where)
         seen = classes.observe(state.classes, fixed, members, decay=decay, axis_name=axis_name)
         strength, rule_state = rule.update(state.rule, seen, fixed, members, axis_name)
         perturbed = functools.partial(freeze(fixed, members, strength), loss)
-        extra_args |= {"grad_fn": lambda p: pulled_back(*jax.vjp(logits_fn, p), perturbed, updates), "value_fn": None}
-        extra_args |= {"logits_fn": logits_fn, "labels": labels, "where": where}
-        extra_args |= {"logit_loss": functools.partial(_with_slope, loss, perturbed)}
+        given = {"logits_fn": logits_fn, "labels": labels, "where": where}
+        given |= _at_other_points(logits_fn, loss, perturbed, updates)
         g = pulled_back(logits, pullback, perturbed, updates)
-        u, inner_state = inner.update(g, state.inner, params, **extra_args)
+        u, inner_state = inner.update(g, state.inner, params, **(extra_args | given))
         return u, LogitState(seen, rule_state, _reported(strength, num_classes), inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _checked_loss(logits_fn: Any, labels: Any, where: Any, given: LogitLoss | None, axis_name: Any) -> LogitLoss:
+    """The given loss of the logits, by default the mean cross-entropy; an error without logits or labels."""
+    if logits_fn is None or labels is None:
+        raise ValueError(_NO_LOGITS.format(name="logits_fn" if logits_fn is None else "labels"))
+    mean = functools.partial(mean_cross_entropy, labels=labels, where=where, axis_name=axis_name)
+    return mean if given is None else given
+
+
+def _at_other_points(logits_fn: Any, loss: LogitLoss, perturbed: Any, like: optax.Updates) -> dict[str, Any]:
+    """The extra arguments from which an inner transformation computes gradients with the same perturbation."""
+    return {
+        "grad_fn": lambda p: pulled_back(*jax.vjp(logits_fn, p), perturbed, like),
+        "value_fn": None,
+        "logit_loss": functools.partial(_with_slope, loss, perturbed),
+    }
 
 
 def pulled_back(

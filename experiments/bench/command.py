@@ -7,11 +7,10 @@ from pathlib import Path
 from rich.console import Console
 
 from experiments.bench import compilation, fraction, growth, steps
-from experiments.config.errors import UsageError, pick
+from experiments.config.errors import pick
 from experiments.config.parse import parse
 
 PARTS = {"steps": steps, "fraction": fraction, "growth": growth, "compilation": compilation}
-RENAMED = {"duty": "`bench fraction`", "pareto": "`claims rts.shortcuts`"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +26,6 @@ class Options:
 def main(argv: Sequence[str], console: Console) -> None:
     """Run the benchmarks that the arguments name."""
     if argv and not argv[0].startswith("-"):
-        if argv[0] in RENAMED:
-            raise UsageError(f"bench {argv[0]}: is now {RENAMED[argv[0]]}")
         part = pick("part", argv[0], PARTS)
         part.main(parse(part.Options, argv[1:], f"bench {argv[0]}"), console)
         return

@@ -12,7 +12,7 @@ from experiments.runs.signals import graceful_shutdown
 
 @contextlib.contextmanager
 def within(minutes: float | None) -> Iterator[Callable[[], bool]]:
-    """A function that says whether the budget is used up; at that time the process also receives SIGTERM.
+    """A function that says whether the budget is used up; at that time the process also receives a first SIGTERM.
 
     Work without steps is not interrupted. If another signal came during such work, the function raises `Stopped`.
 
@@ -28,7 +28,8 @@ def within(minutes: float | None) -> Iterator[Callable[[], bool]]:
 
     def end() -> None:
         over.set()
-        os.kill(os.getpid(), signal.SIGTERM)
+        if not signals:  # another signal has stopped the work already; a second one would kill it
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def used_up() -> bool:
         if signals and not over.is_set():

@@ -77,11 +77,20 @@ class Finding(NamedTuple):
 
 
 class Trainings(NamedTuple):
-    """The runs behind a finding: their number, their total seconds, and the commits that produced them."""
+    """The runs behind a finding: number, total seconds, and the commits and machines that produced them.
+
+    `machines` maps device, JAX version and compiler flags to a number of runs; older files do not have it.
+    """
 
     count: int
     seconds: float
     commits: list[str]
+    machines: dict[str, int] | None = None
+
+    @property
+    def where(self) -> str:
+        """The machines, each with its number of runs, as the end of a sentence; empty for an older file."""
+        return "".join(f", {count} on {machine}" for machine, count in (self.machines or {}).items())
 
 
 class Saved(NamedTuple):

@@ -1,16 +1,18 @@
 """The ledger: one line for every finished run of a claim, so that no run is trained twice on any machine.
 
     <folder>/<claim>.jsonl   {"key", "settings", "seed", "commit", "versions", "device", "result", "curve", "error",
-                             "xla_flags"}, where a run that diverged has an error and no result
+                             "xla_flags", "resumed"}, where a run that diverged has an error and no result
 
 `settings` are the settings that affect the result and differ from the defaults; `key` is their hash. A study reads the
 lines of all claims and appends its own when its runs end.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +33,11 @@ CURVES = (
 
 
 class Line(NamedTuple):
-    """A finished run; if it diverged, `error` says how and there is no result. `xla_flags`: those of the compiler."""
+    """A finished run; if it diverged, `error` says how and there is no result.
+
+    `xla_flags` are those of the compiler. If commit, versions, device or flags changed where the run was resumed,
+    `resumed` holds the new ones, and the epochs before.
+    """
 
     key: str
     settings: dict[str, Any]
@@ -43,6 +49,18 @@ class Line(NamedTuple):
     curve: dict[str, list[float]]
     error: str = ""
     xla_flags: str = ""
+    resumed: Sequence[dict[str, Any]] = ()
+
+    @property
+    def commits(self) -> list[str]:
+        """The commits that trained parts of it."""
+        return [self.commit, *(part["commit"] for part in self.resumed)]
+
+    @property
+    def machine(self) -> str:
+        """Device, version of JAX and flags, in words; those of every part if they differ."""
+        parts = [_machine(part) for part in (self._asdict(), *self.resumed)]
+        return ", then ".join(name for name, _ in itertools.groupby(parts))
 
 
 class Ledger:
@@ -51,7 +69,19 @@ class Ledger:
     def __init__(self, folder: Path, claim: str):
         self.path = folder / f"{claim}.jsonl"
         self._lock = threading.Lock()
-        self._lines = {(line.key, line.seed): line for path in sorted(folder.glob("*.jsonl")) for line in read(path)}
+        self._lines: dict[tuple[str, int], Line] = {}
+        self._read: dict[Path, tuple[int, int]] = {}  # size of each file, and the number of its lines
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what has been added since, also by other processes; of several lines for a run the first one counts."""
+        for path in sorted(self.path.parent.glob("*.jsonl")):
+            size, (before, known) = path.stat().st_size, self._read.get(path, (0, 0))
+            if size != before:
+                found = read(path, known)
+                self._read[path] = size, known + len(found)
+                for line in found:
+                    self._lines.setdefault((line.key, line.seed), line)
 
     def find(self, config: Config, seed: int) -> Line | None:
         """The run with these settings and this seed, if it has ended."""
@@ -71,6 +101,7 @@ class Ledger:
     def add(self, config: Config, seed: int, folder: Path) -> None:
         """Append the finished run in a folder, unless it is known; the line is on the disk when this returns."""
         with self._lock:
+            self.refresh()
             if self.find(config, seed) is None:
                 line = _line(config, seed, folder)
                 _append(self.path, line)
@@ -87,15 +118,15 @@ def key(config: Config) -> str:
     return hashlib.sha256(json.dumps(run_dir.identity(config), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def read(path: Path) -> list[Line]:
-    """The lines of a file, without an unfinished last line from a killed process.
+def read(path: Path, start: int = 0) -> list[Line]:
+    """The lines of a file after the first `start`, without an unfinished last line from a killed process.
 
     Raises:
       UsageError: if another line is not a record of a run.
     """
     *lines, _ = path.read_text().split("\n")
     found = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines[start:], start + 1):
         try:
             found.append(Line(**json.loads(line)))
         except (ValueError, TypeError) as error:
@@ -115,17 +146,28 @@ def _append(path: Path, line: Line) -> None:
 
 def _line(config: Config, seed: int, folder: Path) -> Line:
     about = records.about(folder)
-    versions = {name: version for name, version in about["packages"].items() if version}
-    origin = (key(config), run_dir.identity(config), seed, str(about["commit"]), versions, about["device"])
-    flags = about.get("xla_flags") or ""
+    resumed = [{"epoch": turn["epoch"], **_origin(turn)} for turn in about.get("resumed", ())]
+    line = Line(key(config), run_dir.identity(config), seed, **_origin(about), result={}, curve={}, resumed=resumed)
     if (folder / "failure.json").exists():
-        return Line(*origin, {}, {}, json.loads((folder / "failure.json").read_text())["error"], flags)
+        return line._replace(error=json.loads((folder / "failure.json").read_text())["error"])
     (run,) = records.read(folder)
     metrics = [run.metrics[i] for i in np.unique(np.linspace(0, len(run.metrics) - 1, POINTS).astype(int))]
     curve = {name: [_short(epoch[name]) for epoch in metrics] for name in CURVES if name in metrics[0]}
     result = {name: _short(value) for name, value in run.result.items()} | {"steps": run.metrics[-1]["step"]}
     seen = {name: values for name, values in curve.items() if any(v is not None for v in values)}
-    return Line(*origin, result, seen, xla_flags=flags)
+    return line._replace(result=result, curve=seen)
+
+
+def _origin(about: dict[str, Any]) -> dict[str, Any]:
+    """What may change the rounding of a result, from the environment of a run."""
+    versions = {name: version for name, version in about["packages"].items() if version}
+    flags = about.get("xla_flags") or ""
+    return {"commit": str(about["commit"]), "versions": versions, "device": about["device"], "xla_flags": flags}
+
+
+def _machine(origin: dict[str, Any]) -> str:
+    flags = origin["xla_flags"] and f" and {origin['xla_flags']}"
+    return f"{origin['device']} with JAX {origin['versions'].get('jax')}{flags}"
 
 
 def _short(x: Any) -> Any:

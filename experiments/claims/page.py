@@ -124,8 +124,9 @@ def _power(power: Power) -> str:
 def _trainings(saved: Saved) -> str:
     if saved.trainings is None:
         return ""
-    count, seconds, commits = saved.trainings
-    return f"; {count} trainings, {seconds:.0f} s, at commit {', '.join(commit[:12] for commit in commits)}"
+    count, seconds, commits, _ = saved.trainings
+    at = ", ".join(commit[:12] for commit in commits)
+    return f"; {count} trainings, {seconds:.0f} s, at commit {at}{saved.trainings.where}"
 
 
 def _machine(saved: Saved) -> str:

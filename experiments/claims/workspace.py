@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -79,6 +80,7 @@ class Workspace:
     ) -> list[Trained]:
         """The runs of the configurations on one half of the training data, one per seed."""
         configs = [dataclasses.replace(config, half=half) for config in configs]
+        self.ledger.refresh()
         missing = [(c, block) for c in dict.fromkeys(configs) for block in self._missing(c, seeds)]
         if missing:
             self.ledger.refuse_unwritable()
@@ -128,5 +130,7 @@ class Workspace:
         if not self.used:
             return None
         keys = ("seconds", "compile_seconds")
-        seconds = sum(line.result.get(key, 0.0) for line in self.used.values() for key in keys)
-        return Trainings(len(self.used), seconds, sorted({line.commit for line in self.used.values()}))
+        lines = self.used.values()
+        seconds = sum(line.result.get(key, 0.0) for line in lines for key in keys)
+        machines = Counter(sorted(line.machine for line in lines))
+        return Trainings(len(lines), seconds, sorted({commit for x in lines for commit in x.commits}), dict(machines))

@@ -72,7 +72,8 @@ def _measured(options: Options, console: Console) -> dict[str, Any]:
         }
     data = " --data-dir DATA" if data_dir else ""
     command = f"python -m experiments compare --scale {options.scale}{data}"
-    return {"command": command, "environment": environment(), "tasks": results}
+    trainings = workspace.trainings._asdict() if workspace.trainings else None
+    return {"command": command, "environment": environment(), "trainings": trainings, "tasks": results}
 
 
 def _short(values: Any) -> list[float]:

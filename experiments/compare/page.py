@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.claims.claim import Trainings
 from experiments.compare.figure import draw
 from experiments.compare.ranks import Ranks, ranks
 from experiments.compare.tasks import PLAIN
@@ -55,6 +56,7 @@ def _head(saved: Mapping[str, Any], found: Ranks) -> str:
     first, leaders = next(iter(found.mean)), found.leaders
     place = list(found.mean).index(PLAIN) + 1
     about = saved["environment"]
+    commit = str(about["commit"])[:12]
     plain = "among them" if PLAIN in leaders else "not among them"
     return f"""# Every method at one budget
 
@@ -71,8 +73,14 @@ p = {found.p:.1g}): {", ".join(f"`{name}`" for name in leaders)}.
 
 ![Mean ranks, and gains over plain training](compare.png)
 
-JAX {about["packages"]["jax"]}, {about["device"]}, {about["cores"]} cores, commit {str(about["commit"])[:12]}.
+JAX {about["packages"]["jax"]}, {about["device"]}, {about["cores"]} cores, commit {commit}{_trained(saved)}.
 """
+
+
+def _trained(saved: Mapping[str, Any]) -> str:
+    """On which machines; empty for numbers saved before this was recorded."""
+    trainings = Trainings(**saved["trainings"]) if saved.get("trainings") else None
+    return f"; {trainings.count} trainings{trainings.where}" if trainings else ""
 
 
 def _across(tasks: Ranks) -> str:

@@ -30,6 +30,10 @@ class Data(NamedTuple):
         """Images and labels at these positions, or those of a `HostBatch`."""
         return tuple(indices) if isinstance(indices, HostBatch) else (self.images[indices], self.labels[indices])
 
+    def apart_from(self, feed: Any) -> "Data":
+        """The data for a program that reads `feed`: labels that are fed need no others, whose number is compiled in."""
+        return self._replace(labels=feed.labels[:0]) if isinstance(feed, HostBatch) else self
+
 
 Augment = Callable[[jax.Array, Data, Any], tuple[jax.Array, jax.Array]]
 """`(key, data, indices) -> (images, labels)`: normalised images; labels [batch], or soft labels [batch, classes]."""

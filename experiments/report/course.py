@@ -11,7 +11,7 @@ import numpy as np
 from experiments.report.plotting import GRID, STYLE, legend, plain, save, styles_of
 from experiments.report.rows import title
 from experiments.report.stats import interval
-from experiments.runs.run_dir import Run
+from experiments.runs.records import Run
 
 matplotlib.use("agg")
 from matplotlib import pyplot as plt

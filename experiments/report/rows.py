@@ -6,7 +6,8 @@ import numpy as np
 
 from experiments.config.errors import UsageError
 from experiments.report.stats import interval, standard_deviation
-from experiments.runs.run_dir import Run, differing
+from experiments.runs.records import Run
+from experiments.runs.run_dir import differing
 
 COPIES = {"cifar10_jpeg": "CIFAR-10 (JPEG q75 copy)", "tiny_imagenet_32": "Tiny ImageNet at 32x32"}
 """Copies of data sets whose results are not exactly comparable with published ones."""

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from experiments.files import write_text
 from experiments.report.rows import Accuracy, Row, groups, rows, title
-from experiments.runs.run_dir import Run, read, unfinished
+from experiments.runs.records import Run, read, unfinished
 
 NOTE = (
     "mean ± standard deviation over seeds and half the 95 % confidence interval of the mean (Student's t); test %: at "

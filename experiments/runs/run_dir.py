@@ -29,7 +29,6 @@ from experiments.runs import checkpoint, records
 from experiments.runs.distributed import first_alone, is_first
 from experiments.runs.environment import environment
 from experiments.runs.lock import held
-from experiments.runs.records import Run as Run, read as read, unfinished as unfinished
 
 LONGEST = 60
 """Maximum number of characters of a title in a folder name; file systems allow 255 bytes."""
@@ -159,7 +158,7 @@ def resume(folder: Path, epochs: int) -> None:
 
 
 def _note_changes(folder: Path, epochs: int) -> None:
-    """If versions, commit or devices have changed: a warning, and a note in `run.json`."""
+    """If versions, commit, devices or flags have changed: a warning, and a note in `run.json`."""
     about, now = records.about(folder), environment()
     turns = about.get("resumed", [])
     then = _compared(turns[-1] if turns else about)
@@ -170,7 +169,8 @@ def _note_changes(folder: Path, epochs: int) -> None:
 
 
 def _compared(about: dict[str, Any]) -> dict[str, Any]:
-    return {**about.get("packages", {}), **{k: about[k] for k in ("python", "commit", "device") if k in about}}
+    names = ("python", "commit", "device", "xla_flags")
+    return {**about.get("packages", {}), **{name: about[name] for name in names if name in about}}
 
 
 def fail(folder: Path, error: Exception) -> None:

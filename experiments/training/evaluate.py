@@ -9,7 +9,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
-from experiments.data.batch import Data, HostBatch
+from experiments.data.batch import Data
 from experiments.data.pipeline import Source
 from experiments.training.parallel import AXIS
 
@@ -33,10 +33,8 @@ def evaluate_each(
     chunk = -(-chunk // devices) * devices
     # The last chunk, filled up with the last example, is as long as the others: one program does for all.
     positions = (np.minimum(np.arange(i, i + chunk), count - 1) for i in range(0, count, chunk))
-    # Labels that are fed need no others on the device, whose number would make another program.
-    fed = lambda feed: source.data._replace(labels=feed.labels[:0]) if isinstance(feed, HostBatch) else source.data
-    feeds = source.read(positions)
-    parts = [jax.device_get(_evaluate_chunk(graphdef, mesh, params, model_state, fed(x), x)) for x in feeds]
+    evaluated = lambda feed: _evaluate_chunk(graphdef, mesh, params, model_state, source.data.apart_from(feed), feed)
+    parts = [jax.device_get(evaluated(feed)) for feed in source.read(positions)]
     losses, correct = (np.concatenate(part)[:count] for part in zip(*parts, strict=True))
     return losses, correct
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from experiments.data.batch import Data, HostBatch
+from experiments.data.batch import Data
 from experiments.data.pipeline import Source
 from pugd_optax import diagnostics
 
@@ -21,8 +21,7 @@ def sharpness(graphdef: nnx.GraphDef, params: Any, model_state: Any, examples: S
     r"""$\lambda_{\max}(\nabla^2 L)$ by Lanczos, on the first training examples, not augmented, in evaluation mode."""
     count = min(EXAMPLES, len(examples.data.labels))
     feed = next(iter(examples.read([np.arange(count)])))
-    data = examples.data._replace(labels=feed.labels[:0]) if isinstance(feed, HostBatch) else examples.data
-    return float(_leading(graphdef, params, model_state, data, feed))
+    return float(_leading(graphdef, params, model_state, examples.data.apart_from(feed), feed))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -1,6 +1,7 @@
 """LookSAM: SAM every k steps, with its sharpness direction reused in between."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -89,40 +90,51 @@ def looksam(
     """
     check_number("alpha", alpha, low=0, schedule=True)
     check_count("every", every, low=1)
-    over = jax.tree.map if per_tensor else lambda function, *trees: function(*trees)
-
-    def remember(g, g_star, norms: Norms, state: Any) -> tuple[optax.Updates, LookSAMState]:
-        parts = over(functools.partial(_orthogonal, norms.axis_name), g, g_star)
-        if per_tensor:  # not jax.tree.transpose, which fails without a tensor
-            direction, lengths = (jax.tree.map(lambda _, part, i=i: part[i], g, parts) for i in (0, 1))
-            parts = direction, jnp.asarray(jax.tree.leaves(lengths))
-        direction, length = parts
-        return g_star, LookSAMState(cast_like(direction, state.direction), cast_like(length, state.length))
-
-    def reuse(g, step: jax.Array, norms: Norms, state: LookSAMState) -> optax.Updates:
-        at = jnp.asarray(alpha(step) if callable(alpha) else alpha)
-
-        def add(g: optax.Updates, direction: optax.Updates, length: jax.Array) -> optax.Updates:
-            share = finite_or(0, at * norms.of(g) * inverse(length))  # a gradient whose norm overflows stays as it is
-            return weighted_sum(1.0, g, share, direction)
-
-        lengths = jax.tree.unflatten(jax.tree.structure(g), list(state.length)) if per_tensor else state.length
-        return over(add, g, state.direction, lengths)
-
-    def init(params: optax.Params) -> LookSAMState:
-        # A vector, not a tree of scalars: `optax.tree.map_params` would give these the shardings of the parameters.
-        shape = (len(jax.tree.leaves(params)),) if per_tensor else ()
-        length = jnp.zeros(shape, jax.eval_shape(norm, params).dtype)
-        return LookSAMState(jax.tree.map(jnp.zeros_like, params), length)
-
+    start, remember = functools.partial(_start, per_tensor), functools.partial(_remember, per_tensor)
     return reevaluate(
         restrict(unit_ascent(adaptive), mask),
-        StatefulCombine(init, remember),
+        StatefulCombine(start, remember),
         radius=radius,
         when=every_k(every) if when is None else when,
-        idle=reuse,
+        idle=functools.partial(_reuse, per_tensor, alpha),
         report=report,
     )
+
+
+def _start(per_tensor: bool, params: optax.Params) -> LookSAMState:
+    # A vector, not a tree of scalars: `optax.tree.map_params` would give these the shardings of the parameters.
+    shape = (len(jax.tree.leaves(params)),) if per_tensor else ()
+    length = jnp.zeros(shape, jax.eval_shape(norm, params).dtype)
+    return LookSAMState(jax.tree.map(jnp.zeros_like, params), length)
+
+
+def _remember(per_tensor: bool, g, g_star, norms: Norms, state: Any) -> tuple[optax.Updates, LookSAMState]:
+    """An active step: SAM's gradient, of which the part orthogonal to `g` is kept."""
+    parts = _over(per_tensor)(functools.partial(_orthogonal, norms.axis_name), g, g_star)
+    if per_tensor:  # not jax.tree.transpose, which fails without a tensor
+        direction, lengths = (jax.tree.map(lambda _, part, i=i: part[i], g, parts) for i in (0, 1))
+        parts = direction, jnp.asarray(jax.tree.leaves(lengths))
+    direction, length = parts
+    return g_star, LookSAMState(cast_like(direction, state.direction), cast_like(length, state.length))
+
+
+def _reuse(
+    per_tensor: bool, alpha: optax.ScalarOrSchedule, g, step: jax.Array, norms: Norms, state: LookSAMState
+) -> optax.Updates:
+    """Any other step: the gradient, and a multiple of the part that was kept."""
+    at = jnp.asarray(alpha(step) if callable(alpha) else alpha)
+
+    def add(g: optax.Updates, direction: optax.Updates, length: jax.Array) -> optax.Updates:
+        share = finite_or(0, at * norms.of(g) * inverse(length))  # a gradient whose norm overflows stays as it is
+        return weighted_sum(1.0, g, share, direction)
+
+    lengths = jax.tree.unflatten(jax.tree.structure(g), list(state.length)) if per_tensor else state.length
+    return _over(per_tensor)(add, g, state.direction, lengths)
+
+
+def _over(per_tensor: bool) -> Callable[..., Any]:
+    """`(function, *trees) -> result`, for every tensor separately or for whole trees."""
+    return jax.tree.map if per_tensor else lambda function, *trees: function(*trees)
 
 
 def _orthogonal(axis_name: AxisName, g: optax.Updates, g_star: optax.Updates) -> tuple[optax.Updates, jax.Array]:

@@ -30,7 +30,7 @@ SETTINGS: dict[Scale, tuple[Setting, ...]] = {
         Setting("Fashion-MNIST", _FASHION, AXES, optional=True),
     ),
     "paper": (
-        Setting("CIFAR-10", _PAPER, _RATES, choosing_seeds=1, most_seeds=5),
+        Setting("CIFAR-10, ResNet-18", _PAPER, _RATES, choosing_seeds=1, most_seeds=5),
         Setting(
             "Tiny ImageNet",
             dataclasses.replace(_PAPER, dataset="tiny_imagenet_32"),

@@ -146,8 +146,6 @@ def test_networks_of_accelerators_compute_in_bfloat16_and_keep_float32_gradients
         (["steps", "--problems", "mlp8:8:float16"], "expected float32 or bfloat16"),
         (["steps", "--problems", "mlp8:8", "--only", "pgud"], "pugd"),
         (["growht"], "growth"),
-        (["duty"], "is now `bench fraction`"),
-        (["pareto"], r"is now `claims rts\.shortcuts`"),
     ],
 )
 def test_unknown_names_suggest_the_nearest(argv, said, tmp_path):

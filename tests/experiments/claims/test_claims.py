@@ -120,7 +120,7 @@ def made() -> Saved:
     line = Line("a", [1.0, 2.0], [[1.0, 2.0], [3.0, float("nan")]])
     finding = Finding({"r": {"c": [1.0, 3.0]}}, [Panel("t", "x", "y", [line])], [exact("so", 1.5)], "Read.")
     about = {"packages": {"jax": "1.2.3"}, "device": "1 x cpu (cpu)", "cores": 2, "commit": "0123456789abcdef"}
-    trained = Trainings(12, 34.5, ["abc"])
+    trained = Trainings(12, 34.5, ["abc"], {"1 x gpu with JAX 0.11.2": 2, "1 x cpu (cpu) with JAX 1.2.3": 10})
     choice = Choice("data", "SGD", {"rate": [0.1, 0.3]}, {"rate": 0.3}, ["rate"], [90.0, 92.0])
     power = Power("data", 2.0, 64, 30)
     return Saved(
@@ -134,6 +134,16 @@ def test_saved_finding_comes_back(tmp_path):
     np.testing.assert_equal(load(tmp_path / "pegr.signal.json"), made())
 
 
+def test_a_finding_saved_before_its_machines_were_recorded_is_read(tmp_path):
+    path = tmp_path / "pegr.signal.json"
+    save(made(), tmp_path)
+    content = json.loads(path.read_text())
+    del content["trainings"]["machines"]
+    path.write_text(json.dumps(content))
+    assert load(path).trainings == Trainings(12, 34.5, ["abc"])
+    assert "34 s, at commit abc; JAX 1.2.3" in page.write(tmp_path).read_text()
+
+
 def test_page_is_written_from_what_was_saved(tmp_path):
     save(made(), tmp_path)
     text = page.write(tmp_path).read_text()
@@ -145,7 +155,8 @@ def test_page_is_written_from_what_was_saved(tmp_path):
     assert "| data: SGD | 0.1 **0.3** | 91 ± 13 |" in text
     assert "On an edge of the grid all the same: data, SGD: rate." in text
     assert "asks for 64 seeds; at most 30 were taken" in text
-    assert "12 trainings, 34 s, at commit abc; JAX 1.2.3, 1 x cpu (cpu), 2 cores, commit 0123456789ab." in text
+    trainings = "12 trainings, 34 s, at commit abc, 2 on 1 x gpu with JAX 0.11.2, 10 on 1 x cpu (cpu) with JAX 1.2.3"
+    assert f"{trainings}; JAX 1.2.3, 1 x cpu (cpu), 2 cores, commit 0123456789ab." in text
     assert (tmp_path / "pegr.signal.png").stat().st_size > 1000
 
 

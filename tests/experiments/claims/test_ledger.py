@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import threading
 
 import numpy as np
@@ -106,6 +107,32 @@ def test_line_holds_the_flags_of_the_compiler(trained, monkeypatch):
         assert ledger._line(config, 7000, run).xla_flags == kept
 
 
+def test_a_run_resumed_elsewhere_is_of_both_machines(trained, monkeypatch, tmp_path):
+    folder, _ = trained
+    run = next((folder / "runs").rglob("seed7000"))
+    config, about = dataclasses.replace(CONFIG, half="second"), records.about(run)
+    here = {name: about[name] for name in ("commit", "packages", "device")} | {"xla_flags": None}
+    there = here | {"commit": "b", "device": "1 x H100 (gpu)", "xla_flags": "--xla_x"}
+    turns = [{"epoch": 1, **there}, {"epoch": 2, **there, "commit": "c"}]
+    monkeypatch.setattr(records, "about", lambda _: about | here | {"commit": "a", "resumed": turns})
+    line = ledger._line(config, 7000, run)
+    assert line.commits == ["a", "b", "c"]
+    jax = about["packages"]["jax"]
+    assert line.machine == f"{about['device']} with JAX {jax}, then 1 x H100 (gpu) with JAX {jax} and --xla_x"
+    ledger._append(tmp_path / "one.jsonl", line)
+    assert ledger.read(tmp_path / "one.jsonl") == [line]
+
+
+def test_a_finding_says_on_which_machines_its_runs_were_trained(trained):
+    folder, found = trained
+    made = workspace(folder)
+    line = found.runs[0]._replace(commit="a", device="1 x cpu (cpu)", versions={"jax": "0.10.2"}, xla_flags="")
+    made.used.update({("a", i): line for i in range(3)})
+    made.used["b", 0] = line._replace(commit="b", device="1 x H100 (gpu)", versions={"jax": "0.11.2"})
+    assert made.trainings.commits == ["a", "b"]
+    assert made.trainings.machines == {"1 x H100 (gpu) with JAX 0.11.2": 1, "1 x cpu (cpu) with JAX 0.10.2": 3}
+
+
 def test_a_ledger_that_cannot_be_written_is_met_before_training(tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "run", lambda *_: pytest.fail("trained"))
     (tmp_path / "file").write_text("")
@@ -113,6 +140,26 @@ def test_a_ledger_that_cannot_be_written_is_met_before_training(tmp_path, monkey
         lost = Workspace(tmp_path, Ledger(tmp_path / folder, "one"), None, Console(quiet=True))
         with pytest.raises(UsageError, match=r"--ledger .*: .*file cannot be written to; name another folder"):
             lost.train(SETTING, [CONFIG], "second", [7_000])
+
+
+def test_what_another_process_has_trained_meanwhile_is_not_trained_again(trained, tmp_path, monkeypatch):
+    folder, first = trained
+    late = Workspace(tmp_path, Ledger(tmp_path / "ledger", "two"), None, Console(quiet=True))
+    (tmp_path / "ledger").mkdir()
+    shutil.copy(folder / "ledger" / "one.jsonl", tmp_path / "ledger")
+    monkeypatch.setattr(sweep, "run", lambda *_: pytest.fail("trained again"))
+    (again,) = late.train(SETTING, [CONFIG], "second", [7_000, 7_001])
+    np.testing.assert_array_equal(again.accuracy, first.accuracy)
+
+
+def test_a_run_that_another_claim_has_added_meanwhile_gets_no_second_line(trained, tmp_path):
+    folder, _ = trained
+    config, run = dataclasses.replace(CONFIG, half="second"), next((folder / "runs").rglob("seed7000"))
+    one, two = (Ledger(tmp_path, name) for name in ("one", "two"))
+    one.add(config, 7_000, run)
+    two.add(config, 7_000, run)
+    assert not two.path.exists()
+    assert two.find(config, 7_000) == one.find(config, 7_000)
 
 
 def test_half_a_line_of_a_killed_process_is_dropped(trained, tmp_path):

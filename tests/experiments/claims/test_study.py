@@ -95,8 +95,10 @@ def test_claims_that_share_a_folder_of_runs_share_the_runs(scale):
         made = catalog.claims()[name].STUDY
         for setting in made.settings[scale]:
             for variant in made.variants(setting).values():
-                config = at(variant.config, axes := grid(setting, variant), [axis.values[0] for axis in axes])
-                assert there.setdefault((setting.name, described(config, setting.base)), config) == config, name
+                axes = grid(setting, variant)
+                for point in itertools.product(*(axis.values for axis in axes)):
+                    config = at(variant.config, axes, point)
+                    assert there.setdefault((setting.name, described(config, setting.base)), config) == config, name
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -278,6 +280,17 @@ def test_the_timer_of_a_budget_sends_sigterm():
         while not signals:
             time.sleep(0.01)
         assert used_up()
+
+
+def test_a_budget_that_is_used_up_after_another_signal_sends_none(monkeypatch):
+    # The work is about to stop at its next step; a second SIGTERM would kill it while it writes its checkpoint.
+    sent = []
+    monkeypatch.setattr(budget.os, "kill", lambda *args: sent.append(args))
+    with budget.within(2e-3) as used_up, graceful_shutdown() as signals:
+        signals.append(signal.SIGINT)
+        time.sleep(0.5)
+        assert used_up()
+    assert not sent
 
 
 def test_a_budget_of_nothing_is_refused(tmp_path):

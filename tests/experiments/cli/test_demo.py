@@ -7,7 +7,7 @@ from rich.console import Console
 
 from experiments.cli import demo
 from experiments.report import rows
-from experiments.runs import run_dir
+from experiments.runs import records
 
 
 def test_what_an_earlier_demo_left_is_replaced(tmp_path, monkeypatch):
@@ -16,7 +16,7 @@ def test_what_an_earlier_demo_left_is_replaced(tmp_path, monkeypatch):
     monkeypatch.setattr(demo, "NOISY", {"clean-labels": "none"})
     for seeds, epochs in ((2, 1), (1, 2)):
         demo.main(demo.Options(seeds=seeds, epochs=epochs, out=tmp_path), Console(file=io.StringIO()))
-    (row,) = rows.rows(rows.groups(run_dir.read(tmp_path))["clean-labels"])
+    (row,) = rows.rows(rows.groups(records.read(tmp_path))["clean-labels"])
     assert row.seeds == 1
 
 
@@ -26,4 +26,4 @@ def test_without_clean_labels_the_table_of_an_earlier_demo_with_them_is_removed_
     for clean, settings in ((True, {"noisy-labels", "clean-labels"}), (False, {"noisy-labels"})):
         options = demo.Options(seeds=1, epochs=1, clean=clean, out=tmp_path)
         demo.main(options, Console(file=io.StringIO()))
-        assert set(rows.groups(run_dir.read(tmp_path))) == settings
+        assert set(rows.groups(records.read(tmp_path))) == settings

@@ -15,7 +15,7 @@ import pugd_optax.methods
 from experiments.cli.main import COMMANDS, main
 from experiments.config.errors import UsageError
 from experiments.report import rows, tables
-from experiments.runs import run_dir
+from experiments.runs import records
 from experiments.training import experiment
 
 SMALL = ["--model", "mlp", "--train-size", "80", "--val-size", "30", "--batch", "40", "--epochs", "1", "--devices", "1"]
@@ -39,7 +39,7 @@ def test_every_method_trains(method, tmp_path, monkeypatch):
         monkeypatch.setattr(f"experiments.report.{figure}.draw", lambda groups, path: path)
     light = ["--checkpoint-every", "0", "--no-tensorboard"]
     assert main(["train", "--method", method, *NEEDED.get(method, []), *SMALL, *light, "--out", "out"]) == 0
-    (run,) = run_dir.read(tmp_path / "out")
+    (run,) = records.read(tmp_path / "out")
     assert run.config["method"] == method
     assert run.metrics[-1]["step"] == 2
     assert 0 <= run.result["test_accuracy"] <= 1
@@ -80,7 +80,7 @@ def test_a_report_is_rebuilt_from_the_folders_alone(tmp_path, capsys):
 def test_rows_are_means_and_deviations_over_seeds():
     def run(title, seed, test, seconds):
         result = {"test_accuracy": test, "last_test_accuracy": test, "gradient_evaluations": 10, "seconds": seconds}
-        return run_dir.Run("", title, {}, str(seed), seed, [], result, Path(f"{title}/seed{seed}"))
+        return records.Run("", title, {}, str(seed), seed, [], result, Path(f"{title}/seed{seed}"))
 
     found = [run("SGD", 0, 0.9, 1.0), run("SGD", 1, 0.8, 3.0), run("PUGD", 0, 1.0, 5.0)]
     first, second = rows.rows(rows.groups(found)[""])
@@ -94,7 +94,7 @@ def test_rows_are_means_and_deviations_over_seeds():
 def test_the_same_seed_gives_the_same_numbers(tmp_path):
     for out in ("one", "two"):
         main(["train", "--method", "sam", *SMALL, "--noise", "symmetric:0.2", "--out", out])
-    (one,), (two,) = (run_dir.read(tmp_path / out) for out in ("one", "two"))
+    (one,), (two,) = (records.read(tmp_path / out) for out in ("one", "two"))
     timeless = [{k: v for k, v in run.metrics[0].items() if k != "seconds"} for run in (one, two)]
     assert timeless[0] == timeless[1]
     assert one.result["test_accuracy"] == two.result["test_accuracy"]
@@ -165,7 +165,7 @@ def test_scalars_for_tensorboard_are_those_of_the_lines(tmp_path):
     values = [(event.step, value) for event in events(path) for value in event.summary.value]
     plugins = {value.tag: value.metadata.plugin_data for _, value in values if value.tag.startswith("_hparams_/")}
     shown = {(value.tag, step): value.simple_value for step, value in values if value.tag not in plugins}
-    (run,) = run_dir.read(tmp_path / "out")
+    (run,) = records.read(tmp_path / "out")
     assert b"mlp" in plugins["_hparams_/session_start_info"].content
     assert b"result/test_accuracy" in plugins["_hparams_/experiment"].content
     scores = {name: shown.pop((name, step)) for name, step in list(shown) if name.startswith("result/")}
@@ -193,7 +193,7 @@ def test_without_tensorboard_no_events_are_written(tmp_path):
 
 def test_on_a_narrow_terminal_the_table_keeps_what_matters(tmp_path):
     assert main(["train", *SMALL, "--label", "a label of some length", "--out", "out"]) == 0
-    groups = rows.groups(run_dir.read(tmp_path / "out"))
+    groups = rows.groups(records.read(tmp_path / "out"))
     for width in (80, 120):
         console = Console(width=width, record=True, file=io.StringIO())
         console.print(tables.table("", groups[""], width))
@@ -205,10 +205,10 @@ def test_on_a_narrow_terminal_the_table_keeps_what_matters(tmp_path):
 
 def test_resume_runs_what_is_missing_and_nothing_else(tmp_path, capsys):
     assert main(["train", *SMALL, "--out", "out", "--seeds", "2"]) == 0
-    before = {run.seed: run for run in run_dir.read(tmp_path / "out")}
+    before = {run.seed: run for run in records.read(tmp_path / "out")}
     (tmp_path / "out/none/seed1/result.json").unlink()
     assert main(["train", *SMALL, "--out", "out", "--seeds", "3", "--resume"]) == 0
-    after = {run.seed: run for run in run_dir.read(tmp_path / "out")}
+    after = {run.seed: run for run in records.read(tmp_path / "out")}
     assert sorted(after) == [0, 1, 2]
     assert after[0] == before[0]
     assert after[2].queued > before[1].queued

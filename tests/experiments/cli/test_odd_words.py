@@ -9,7 +9,7 @@ from experiments.cli.main import main
 from experiments.report import course, curves, tables
 from experiments.runs import progress
 from experiments.runs.distributed import PARTNER_LOST
-from experiments.runs.run_dir import Run
+from experiments.runs.records import Run
 
 ODD = ["[/red]", "[bold]x", "$\\foo$", "$", "_hidden", "x\\", "é"]
 

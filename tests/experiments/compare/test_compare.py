@@ -86,8 +86,13 @@ def test_page_names_what_loses_to_plain_training(tmp_path):
     column = lambda *values: {"test %": list(values), "gradient evaluations": [1.0], "rate": [0.1]}
     methods = {"none": column(80, 81, 80), "pugd": column(85, 86, 85), "sam": column(70, 72, 71)}
     about = {"packages": {"jax": "0"}, "device": "", "cores": 1, "commit": "0"}
-    page.write({"command": "", "environment": about, "tasks": {"noisy": methods}}, tmp_path)
+    saved = {"command": "", "environment": about, "tasks": {"noisy": methods}}
+    page.write(saved, tmp_path)
     text = (tmp_path / "compare.md").read_text()
+    assert "\nJAX 0, , 1 cores, commit 0.\n" in text  # saved before the machines of the trainings were recorded
+    trainings = {"count": 9, "seconds": 1.0, "commits": ["a"], "machines": {"cpu": 7, "gpu": 2}}
+    trained = page.write(saved | {"trainings": trainings}, tmp_path).read_text()
+    assert "commit 0; 9 trainings, 7 on cpu, 2 on gpu.\n" in trained
     assert "Within a point of the best: `pugd` 85.3. Plain training: 80.3." in text
     assert "uncorrected: `sam`." in text
 

@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 import pugd_optax
 from experiments.report import course, curves, rows, tables
 from experiments.report.plotting import METHODS, save, styles
-from experiments.runs.run_dir import Run
+from experiments.runs.records import Run
 
 CONFIG = {"dataset": "digits", "model": "mlp", "train_size": None, "noise": "none", "imbalance": "none"}
 

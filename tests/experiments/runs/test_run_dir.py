@@ -10,7 +10,7 @@ import pytest
 from experiments.config.errors import UsageError
 from experiments.config.schema import Config
 from experiments.report import rows
-from experiments.runs import run_dir
+from experiments.runs import records, run_dir
 
 BASE = Config(model="mlp", epochs=2)
 RESULT = {"test_accuracy": 0.5, "last_test_accuracy": 0.5, "gradient_evaluations": 8, "seconds": 1.0}
@@ -30,14 +30,14 @@ def test_runs_of_one_row_that_differ_in_more_than_their_seed_are_refused(tmp_pat
     first = made(tmp_path, BASE, 0)
     second = made(tmp_path, dataclasses.replace(BASE, lr="0.9", weight_decay=0.0, first_seed=1), 1)
     with pytest.raises(UsageError) as refused:
-        rows.groups(run_dir.read(tmp_path))
+        rows.groups(records.read(tmp_path))
     assert str(refused.value).startswith(f"{second}: has another lr, weight_decay than {first}, in one row")
 
 
 def test_runs_that_differ_in_what_no_result_depends_on_share_a_row(tmp_path):
     made(tmp_path, BASE, 0)
     made(tmp_path, dataclasses.replace(BASE, label="none", first_seed=1, checkpoint_every=0, devices=1), 1)
-    (row,) = rows.groups(run_dir.read(tmp_path))[""].values()
+    (row,) = rows.groups(records.read(tmp_path))[""].values()
     assert [run.seed for run in row] == [0, 1]
 
 
@@ -65,7 +65,7 @@ def test_a_setting_that_only_a_newer_version_knows_keeps_runs_apart(newer, tmp_p
     about["config"]["novelty"] = 0.5
     (folders[newer] / "run.json").write_text(json.dumps(about))
     with pytest.raises(UsageError, match=r"seed1: has another novelty than .*seed0"):
-        rows.groups(run_dir.read(tmp_path))
+        rows.groups(records.read(tmp_path))
 
 
 def test_a_run_on_another_version_of_its_data_is_refused(tmp_path):
@@ -82,9 +82,9 @@ def test_a_copy_of_a_run_is_not_counted_as_another_seed(tmp_path):
     folder = made(tmp_path, BASE, 0)
     copy = shutil.copytree(folder, folder.parent / "seed0 before the crash")
     with pytest.raises(UsageError, match="is seed 0 of 'none' again"):
-        rows.groups(run_dir.read(tmp_path))
+        rows.groups(records.read(tmp_path))
     shutil.move(copy, tmp_path / "elsewhere" / "none" / "seed0")
-    assert len(rows.groups(run_dir.read(tmp_path))) == 2
+    assert len(rows.groups(records.read(tmp_path))) == 2
 
 
 def without(folder, setting):
@@ -120,7 +120,7 @@ def test_lines_that_are_not_the_epochs_of_a_run_are_refused(epochs, tmp_path):
     with pytest.raises(
         UsageError, match=r"none/seed0: not a readable run.*its epochs 1 to \d+, once each and in order"
     ):
-        run_dir.read(tmp_path)
+        records.read(tmp_path)
 
 
 def test_runs_of_a_title_are_removed_and_others_kept(tmp_path):
@@ -213,7 +213,7 @@ def test_what_has_changed_since_a_run_began_is_told_once_and_noted(tmp_path, cap
     assert "resumed" not in json.loads((folder / "run.json").read_text())
     assert capsys.readouterr().err == ""
     now = run_dir.environment()
-    newer = {**now, "commit": "fffff", "packages": {**now["packages"], "jax": "9.9.9"}}
+    newer = {**now, "commit": "fffff", "packages": {**now["packages"], "jax": "9.9.9"}, "xla_flags": "--xla_new"}
     monkeypatch.setattr(run_dir, "environment", lambda: newer)
     for _ in range(2):
         run_dir.resume(folder, 1)
@@ -222,6 +222,7 @@ def test_what_has_changed_since_a_run_began_is_told_once_and_noted(tmp_path, cap
         f"warning: {folder}: continues after epoch 1 with another jax {now['packages']['jax']} -> 9.9.9"
     )
     assert f"commit {now['commit']} -> fffff" in said
+    assert f"xla_flags {now['xla_flags']} -> --xla_new" in said
     assert said.count("\n") == 1
     (turn,) = json.loads((folder / "run.json").read_text())["resumed"]
     assert (turn["epoch"], turn["commit"]) == (1, "fffff")

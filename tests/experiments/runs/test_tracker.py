@@ -10,7 +10,7 @@ import pytest
 
 from experiments.config.errors import UsageError
 from experiments.config.schema import Config
-from experiments.runs import distributed, run_dir, tracker
+from experiments.runs import distributed, records, tracker
 from experiments.training import trainer
 from experiments.training.experiment import prepare
 
@@ -73,7 +73,7 @@ def test_it_gets_settings_epochs_and_result(name, monkeypatch, tmp_path):
     assert told.ended
     assert told.given["config"]["method"] == "sam"
     assert told.given["config"]["seed"] == 0
-    (folder,) = run_dir.read(tmp_path)
+    (folder,) = records.read(tmp_path)
     seen = {(step, key): value for step, line in told.lines for key, value in line.items()}
     for line in folder.metrics:
         assert seen[line["epoch"], "val_accuracy"] == line["val_accuracy"]

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 from experiments.cli import main as cli
-from experiments.runs import checkpoint, distributed, run_dir
+from experiments.runs import checkpoint, distributed, records
 from experiments.training import sweep, trainer  # noqa: F401  imported before the fork, for every turn
 
 EPOCHS, STEPS = 60, 10
@@ -50,7 +50,7 @@ def main(root: Path, kills: int, seed: int, processes: int = 1) -> int:
 
 def _numbers(root: Path) -> tuple[list, dict]:
     """Return the metrics and the result of a run, without times."""
-    (run,) = run_dir.read(root)
+    (run,) = records.read(root)
     return [{**line, **TIMED} for line in run.metrics], {**run.result, **TIMED}
 
 

@@ -16,7 +16,7 @@ from experiments.cli import sweep_options
 from experiments.cli.main import main
 from experiments.config.errors import Stopped, UsageError
 from experiments.config.schema import Config
-from experiments.runs import progress, run_dir
+from experiments.runs import progress, records, run_dir
 from experiments.training import sweep, trainer
 from experiments.training.experiment import prepare, steps_per_call
 
@@ -117,7 +117,7 @@ def test_a_broken_seed_is_reported_and_the_others_are_trained(tmp_path, capsys, 
     assert train("--seeds", "2") == 0
     (tmp_path / "out/none/seed0/run.json").write_text("{")
     assert train("--seeds", "3", "--resume") == 1
-    assert [run.seed for run in run_dir.read(tmp_path / "out")] == [1, 2]
+    assert [run.seed for run in records.read(tmp_path / "out")] == [1, 2]
     assert "not in the table: out/none/seed0: not a readable run" in capsys.readouterr().out
     monkeypatch.setattr(trainer, "run", lambda *args: pytest.fail("trained before the broken line was met"))
     (tmp_path / "out/none/seed2/result.json").unlink()
@@ -138,7 +138,7 @@ def test_a_file_where_checkpoints_go_is_met_before_training(tmp_path, capsys, mo
 def test_a_sweep_trains_all_and_is_not_run_again(tmp_path, capsys, monkeypatch):
     argv = ["sweep", "--method", "none,sam", "--sam.radius", "0.1", *SMALL, "--seeds", "2", "--out", "out"]
     assert main(argv) == 0
-    found = run_dir.read(tmp_path / "out")
+    found = records.read(tmp_path / "out")
     assert sorted((run.title, run.seed) for run in found) == [
         ("none", 0),
         ("none", 1),
@@ -172,7 +172,7 @@ def test_a_run_that_fails_is_noted_and_the_others_go_on(tmp_path, capsys):
     noted = json.loads((tmp_path / "out/none_lr=1e30/seed0/failure.json").read_text())
     assert "the loss is" in noted["error"]
     assert "Diverged" in noted["traceback"]
-    (run,) = run_dir.read(tmp_path / "out")
+    (run,) = records.read(tmp_path / "out")
     assert run.title == "none, lr=0.1"
     said = capsys.readouterr().out
     assert re.search(r"(\d)/\1 epochs", said), "the epochs that a failed run leaves out are not waited for"
@@ -217,7 +217,7 @@ def test_tables_in_markdown_and_csv(tmp_path):
     rows = list(csv.DictReader((tmp_path / "out" / "report.csv").read_text().splitlines()))
     assert [(row["method"], row["seeds"]) for row in rows] == [("none", "2"), ("sam", "2")]
     assert [float(row["evaluations"]) for row in rows] == [2, 4]
-    accuracies = [100 * run.result["test_accuracy"] for run in run_dir.read(tmp_path / "out") if run.title == "sam"]
+    accuracies = [100 * run.result["test_accuracy"] for run in records.read(tmp_path / "out") if run.title == "sam"]
     assert float(rows[1]["test_mean"]) == pytest.approx(sum(accuracies) / 2)
     # for two values: the t quantile with one degree of freedom, times half their distance
     assert float(rows[1]["test_ci95"]) == pytest.approx(12.7062 * abs(accuracies[0] - accuracies[1]) / 2, rel=1e-4)
@@ -237,7 +237,7 @@ def test_rows_are_in_the_order_asked_for_whichever_run_begins_first(tmp_path, mo
     monkeypatch.setattr(trainer, "run", second_before_first)
     both = [(tmp_path, dataclasses.replace(SETTINGS, label=label, jobs=2)) for label in ("first", "second")]
     sweep.run(both, Console(quiet=True))
-    assert [run.title for run in run_dir.read(tmp_path)] == ["first", "second"]
+    assert [run.title for run in records.read(tmp_path)] == ["first", "second"]
 
 
 def test_help_explains_the_grammar(capsys):
