@@ -90,7 +90,10 @@ def through_logits(
     ):
         check_trees(updates, params)
         check_extra_args(extra_args, LOGIT_ARGS)
-        loss = _checked_loss(logits_fn, labels, where, logit_loss, axis_name)
+        if logits_fn is None or labels is None:
+            raise ValueError(_NO_LOGITS.format(name="logits_fn" if logits_fn is None else "labels"))
+        loss = functools.partial(mean_cross_entropy, labels=labels, where=where, axis_name=axis_name)
+        loss = loss if logit_loss is None else logit_loss
         logits, pullback = jax.vjp(logits_fn, params) if logits_vjp is None else logits_vjp
         check_logits(logits, num_classes)
         fixed, members = jax.lax.stop_gradient(logits), membership(labels, logits, where)
@@ -104,14 +107,6 @@ def through_logits(
         return u, LogitState(seen, rule_state, _reported(strength, num_classes), inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _checked_loss(logits_fn: Any, labels: Any, where: Any, given: LogitLoss | None, axis_name: Any) -> LogitLoss:
-    """The given loss of the logits, by default the mean cross-entropy; an error without logits or labels."""
-    if logits_fn is None or labels is None:
-        raise ValueError(_NO_LOGITS.format(name="logits_fn" if logits_fn is None else "labels"))
-    mean = functools.partial(mean_cross_entropy, labels=labels, where=where, axis_name=axis_name)
-    return mean if given is None else given
 
 
 def _at_other_points(logits_fn: Any, loss: LogitLoss, perturbed: Any, like: optax.Updates) -> dict[str, Any]:
