@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from pugd_optax._checks import check_count, check_number, check_transformation
-from pugd_optax._norms import AxisName, axes_of, axis_names
+from pugd_optax._norms import AxisName, axes_of, axis_names, widen
 
 Perturb = Literal["local", "global"]
 
@@ -64,10 +64,10 @@ def holds(tree: Any, kinds: Any) -> bool:
 
 
 def over_groups(results: list[Any], ways: Any) -> Any:
-    """Combines the results of equal groups into one."""
-    return _merged(
-        results, ways, lambda columns: [functools.reduce(jnp.add, column) for column in columns], len(results)
-    )
+    """Combines the results of equal groups into one, with sums in float32 or better."""
+    wide = lambda x: widen(jnp.asarray(x)) if _is_float(x) else x
+    added = lambda columns: [functools.reduce(jnp.add, map(wide, column)) for column in columns]
+    return _merged(results, ways, added, len(results))
 
 
 def over_axis(result: Any, ways: Any, axis_name: str) -> Any:
@@ -141,7 +141,8 @@ def _merged(
     chosen = [i for i, tag in enumerate(tags) if tag != "first"]
     number = lambda x: jnp.asarray(x, jnp.int32) if jnp.issubdtype(jnp.result_type(x), jnp.bool_) else x
     for i, x in zip(chosen, total([[number(x) for x in columns[i]] for i in chosen]), strict=True):
-        merged[i] = x / count if tags[i] == "mean" else x
+        combined = x / count if tags[i] == "mean" else x
+        merged[i] = jnp.asarray(combined, jnp.result_type(merged[i])) if _is_float(merged[i]) else combined
     return structure.unflatten(merged)
 
 

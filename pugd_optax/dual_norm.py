@@ -58,6 +58,10 @@ def dual_norm(p: float = 2.0, *, per_tensor: bool = False) -> optax.GradientTran
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
 
+_NEARLY_ONE = 1e-8
+"""Below this excess over 1, the power would make of a largest share that is off by one rounding 0 or infinity."""
+
+
 def _steepest(g: Any, p: float, axis_name: AxisName) -> Any:
     if p == 2:
         return unit(g, axis_name)
@@ -65,7 +69,7 @@ def _steepest(g: Any, p: float, axis_name: AxisName) -> Any:
         return jax.tree.map(jnp.sign, g)
     scale = inverse(largest(g, axis_name))
     shares = jax.tree.map(lambda x: times(scale, jnp.abs(x)), g)  # in [0, 1]: no power leaves float32 at the top
-    if p == 1:
+    if p - 1 < _NEARLY_ONE:
         weights = jax.tree.map(lambda s: (s > 1 - 8 * jnp.finfo(s.dtype).eps).astype(s.dtype), shares)
         length = behind_roots(total(g, jax.tree.map(jnp.sum, weights), axis_name))
     else:

@@ -91,7 +91,7 @@ def quarter_wave(kind: Kind, max: float, min: float, steps: int) -> optax.Schedu
         raise ValueError(f"min=0: kind={kind!r} runs to 1/min. Fix: min=1/3 bounds it by 3.")
 
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
-        progress = jnp.clip(jnp.asarray(step, jnp.float32) / steps, 0.0, 1.0)
+        progress = jnp.clip(jnp.asarray(step, float) / steps, 0.0, 1.0)  # float64 if that is enabled
         # cos x as sin(pi/2 - x): in float32 cos(pi/2) is slightly below 0.
         value = min + (max - min) * jnp.sin(0.5 * math.pi * (1 - progress if falling else progress))
         return 1 / value if inverse else value
@@ -135,7 +135,7 @@ def half_cosine(max: float, min: float, steps: int, *, cycles: int = 1) -> optax
         # The remainder is computed with integers: with a rounded quotient, restarts could be off by a whole cycle.
         step = jnp.asarray(step)
         step = step.astype(jnp.int32) if step.dtype.itemsize < 4 else step
-        within = _product_modulo(step % steps, cycles, steps).astype(jnp.float32) / steps
+        within = _product_modulo(step % steps, cycles, steps).astype(float) / steps
         within = jnp.where(step >= steps, 1.0, within)
         return min + 0.5 * (max - min) * (1 + jnp.cos(math.pi * within))
 

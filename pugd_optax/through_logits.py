@@ -134,7 +134,8 @@ def _with_slope(loss: LogitLoss, perturbed: Callable[[jax.Array], jax.Array], lo
     """The loss, with the perturbed gradient for its own: for an inner method that starts from the logits itself."""
     fixed = jax.lax.stop_gradient(logits)
     value, slope = loss(fixed), jax.lax.stop_gradient(perturbed(fixed))
-    linear = jnp.sum(slope * (logits - fixed))
+    # Without the logits of masked classes: -inf minus -inf is not 0.
+    linear = jnp.sum(slope * jnp.where(jnp.isfinite(fixed), logits - fixed, 0))
     return value + linear.astype(value.dtype)
 
 

@@ -124,6 +124,14 @@ def test_dual_norm_shares_among_the_largest_and_meets_its_neighbours():
     assert_close(ascend(dual_norm(3.0), turned, turned), {"a": np.array([0.6 + 0.8j, 0.0])})
 
 
+@pytest.mark.parametrize("excess", [1e-7, 1e-9, 1e-12])
+def test_dual_norm_just_above_one_moves_the_largest_entry(excess):
+    """A power of 1e9 or more would make a share that is off by one rounding 0 or infinite."""
+    for seed in range(20):
+        g = jnp.asarray(np.random.default_rng(seed).normal(size=5), jnp.float32)
+        assert_close(ascend(dual_norm(1 + excess), g, g), ascend(dual_norm(1), g, g))
+
+
 def test_dual_norm_refuses_what_is_no_norm():
     with pytest.raises(ValueError, match=r"p=0\.5: expected a number in \[1, inf\].*Fix"):
         dual_norm(0.5)

@@ -270,3 +270,15 @@ def test_auxiliary_output_is_reduced_as_it_says(aux_reduce, expected, where):
         checked = where == "shard_map"
         run = jax.shard_map(run, mesh=mesh, in_specs=(P(), P("d")), out_specs=P(), check_vma=checked)
     chex.assert_trees_all_close(jax.jit(run)(w, x)[1], expected)
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [(jnp.float16, 1e-3), (jnp.bfloat16, 1e-2)])
+def test_the_mean_over_groups_is_rounded_once(dtype, rtol):
+    """In float16 the sum of eight gradients of 2e4 is infinite; in bfloat16 a sum of 64 would be off by 4 %."""
+    x = 2e4 * (1 + np.random.default_rng(0).uniform(size=(64, 100)))
+    loss_fn = lambda w, x: jnp.mean(x @ w.astype(jnp.float32))
+    vg = pugd_optax.value_and_grad(loss_fn, SAM, groups=64)
+    w = jnp.ones(100, dtype)
+    _, grads, _ = vg(w, vg.init(w), jnp.asarray(x, jnp.float32))
+    assert grads.dtype == dtype
+    np.testing.assert_allclose(grads.astype(jnp.float32), x.mean(0), rtol=rtol)

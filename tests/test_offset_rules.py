@@ -146,7 +146,7 @@ def test_prior_is_logit_adjustment(x64, tau):
     for step, (x, y) in enumerate(zip(X, Y, strict=True)):
         at: Any = tau(step) if callable(tau) else tau
         g = gradient(w, x, y, at)
-        np.testing.assert_allclose(outputs[step], g, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(outputs[step], g, rtol=1e-9, atol=1e-12)
         w = w - 0.5 * g
     np.testing.assert_array_equal(state.strength, 0)
 

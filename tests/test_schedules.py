@@ -74,6 +74,12 @@ def test_half_cosine_is_exact_where_steps_times_cycles_leaves_int32(steps, cycle
     np.testing.assert_allclose(schedule(steps), 0.25)
 
 
+def test_schedules_are_in_float64_where_it_is_enabled(x64):
+    quarter, half = schedules.quarter_wave("sin", 2.0, 0.5, 37), schedules.half_cosine(2.0, 0.5, 37)
+    np.testing.assert_allclose(quarter(5), 0.5 + 1.5 * math.sin(math.pi * 5 / 74), rtol=1e-14)
+    np.testing.assert_allclose(half(5), 0.5 + 0.75 * (1 + math.cos(math.pi * 5 / 37)), rtol=1e-14)
+
+
 def test_half_cosine_has_the_mean_of_its_bounds():
     mean = values(schedules.half_cosine(2.0, 0.5, 1000), 1000).mean()
     np.testing.assert_allclose(mean, 1.25, rtol=1e-3)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.core
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from pugd_optax._checks import check_count, check_number
@@ -64,7 +65,7 @@ def prior(counts: Any, tau: optax.ScalarOrSchedule = 1.0) -> BatchRule:
     """
     n = check_counts(counts)
     check_number("tau", tau, low=0, schedule=True)
-    log_prior = jnp.log(jnp.asarray(n / n.sum(), jnp.float32))
+    log_prior = np.log(n / n.sum())
 
     def init(num_classes: int) -> tuple:
         check_counts(n, num_classes)
@@ -72,8 +73,8 @@ def prior(counts: Any, tau: optax.ScalarOrSchedule = 1.0) -> BatchRule:
 
     def update(state, seen, logits, members, axis_name):
         del logits, members, axis_name
-        at = jnp.asarray(tau(seen.step - 1) if callable(tau) else tau, jnp.float32)
-        return Offsets(at * log_prior, None), state
+        at = jnp.asarray(tau(seen.step - 1) if callable(tau) else tau, float)
+        return Offsets(at * jnp.asarray(log_prior, float), None), state
 
     return BatchRule(init, update)
 

@@ -101,6 +101,6 @@ def class_bound(
         )
     pull = jnp.asarray(n / n.sum(), jnp.float32) @ (1 + jnp.maximum(jnp.asarray(strength, jnp.float32), -1))
     distance = math.sqrt(2) * jacobian * rate_sum * pull
-    kl = num_params * (distance / radius) ** 2 / 2
+    kl = jnp.asarray(num_params, jnp.float32) * (distance / radius) ** 2 / 2
     log_term = math.log(2 * math.sqrt(n.sum()) / (1 - confidence))
     return ClassBound(distance, kl, jnp.asarray(risk) + jnp.sqrt((kl + log_term) / (2 * n.sum())))

@@ -113,8 +113,8 @@ def _pay(u: jax.Array, wanted: jax.Array, residual: jax.Array, w: jax.Array) -> 
         return wanted.astype(u.dtype), residual
     wide, wanted = widen(w), wanted + residual
     paid = _rounded(_rounded(wide + wanted, w.dtype) - wide, u.dtype)
-    moved = _rounded(wide + paid, w.dtype) - wide
-    return paid.astype(u.dtype), wanted - moved
+    lost = wanted - (_rounded(wide + paid, w.dtype) - wide)
+    return paid.astype(u.dtype), jnp.where(jnp.isfinite(lost), lost, residual)
 
 
 def _rounded(x: jax.Array, dtype: jax.typing.DTypeLike) -> jax.Array:

@@ -82,5 +82,5 @@ def momentum_sam(
 
 def _decayed_sum(decay: jax.typing.ArrayLike, v: jax.Array, u: jax.Array) -> jax.Array:
     wide = widen(v)
-    u = u.astype(wide.dtype)
-    return jnp.where(jnp.isfinite(u), jnp.asarray(decay, wide.real.dtype) * wide + u, wide).astype(v.dtype)
+    moved = (jnp.asarray(decay, wide.real.dtype) * wide + u.astype(wide.dtype)).astype(v.dtype)
+    return jnp.where(jnp.isfinite(moved), moved, v)

@@ -55,6 +55,11 @@ def test_bounded_targets_lower_the_bound():
     assert bounded.bound < plain.bound
 
 
+def test_more_parameters_than_int32_can_count():
+    large, small = (class_bound(0.1, COUNTS, STRENGTH, **GIVEN | {"num_params": n}) for n in (3_000_000_000, 3))
+    np.testing.assert_allclose(large.kl, 1e9 * small.kl, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("changed", "error", "message"),
     [

@@ -147,3 +147,13 @@ def test_a_sharding_for_every_leaf_with_axes():
     spec_of = lambda x, spec: spec if x.ndim else P()
     mapped = optax.tree.map_params(anti_pgd(), spec_of, anti_pgd().init(params), specs)
     assert optax.tree.get(mapped, "residual") == {"a": P(), "b": P("x")}
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_short_parameters_do_not_remember_a_broken_update(dtype, bad):
+    tx, w = anti_pgd(0.1), jnp.ones(3, dtype)
+    _, state = tx.update(jnp.array([bad, 1.0, -bad], dtype), tx.init(w), w)
+    for _ in range(2):
+        u, state = tx.update(jnp.ones(3, dtype), state, w)
+        chex.assert_tree_all_finite((u, state.residual))

@@ -295,3 +295,17 @@ def test_missing_parameters_are_refused():
     tx, w = pugd_optax.lpg(CLASSES), jnp.asarray(W, jnp.float32)
     with pytest.raises(ValueError, match="params is None"):
         tx.update(w, tx.init(w), **GOOD)
+
+
+def test_the_loss_that_an_inner_method_gets_has_a_value_with_masked_classes():
+    """Logits of -inf, as of classes that are not allowed, do not make it NaN."""
+    seen = []
+
+    def update(g, state, params, *, logits_fn, logit_loss, **extra_args):
+        seen.append(logit_loss(logits_fn(params)))
+        return g, state
+
+    tx: Any = pugd_optax.lpg(CLASSES, inner=optax.GradientTransformationExtraArgs(lambda params: (), update))
+    w, y, mask = jnp.zeros((2, CLASSES)), jnp.array([0, 1]), jnp.array([[0.0, 0.0, -jnp.inf]])
+    tx.update(w, tx.init(w), w, logits_fn=lambda w: w + mask, labels=y)
+    np.testing.assert_allclose(seen[0], np.log(2), rtol=1e-6)

@@ -1,5 +1,6 @@
 """Momentum SAM against its formula, and its cost of one gradient."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,3 +60,13 @@ def flops(tx):
 def test_costs_one_gradient():
     assert flops(momentum_sam()) < 1.05
     assert 1.95 < flops(sam()) < 2.1
+
+
+def test_momentum_in_float16_outlives_large_gradients():
+    """The sum of ten gradients of 2e4 is beyond float16; the next steps are perturbed all the same."""
+    tx, w, g = momentum_sam(1.0), jnp.ones(2, jnp.float16), jnp.array([2e4, -2e4], jnp.float16)
+    state, points = tx.init(w), []
+    for _ in range(10):
+        _, state = tx.update(g, state, w, grad_fn=lambda p: points.append(p) or g)
+    chex.assert_tree_all_finite(state)
+    np.testing.assert_allclose(points[-1], 1 + np.array([-1, 1]) / np.sqrt(2), rtol=1e-2)
