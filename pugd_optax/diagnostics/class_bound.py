@@ -36,7 +36,7 @@ def class_bound(
     num_params: int,
     confidence: float = 0.95,
 ) -> ClassBound:
-    r"""A PAC-Bayes bound on the risk after plain SGD with `pugd_optax.lpg`, computed before training.
+    r"""A PAC-Bayes bound on the risk after plain SGD with `pugd_optax.lpg`, from the strengths.
 
     An example of class c pulls its logits with at most $\sqrt2\, (1 + s_c \epsilon_c)$, so after steps of sizes $h_t$
 

@@ -1,4 +1,7 @@
-"""Every figure with an interval on the page "Which method should I use?" is in the results that it names."""
+"""Every figure with an interval on the page "Which method should I use?" is in the results that it names.
+
+So is every ratio in the table of step costs.
+"""
 
 import functools
 import itertools
@@ -20,6 +23,18 @@ RESULTS = ROOT / "experiments" / "results"
 PAGE = ROOT / "docs" / "pages" / "which_method.md"
 NUMBER = r"(\d+(?:\.\d+)?)"
 FIGURE = rf"{NUMBER} ± {NUMBER}"
+NAMES = {
+    "report=True": "report",
+    "its gate closed": "gate closed",
+    "gradient_regularization, forward": "forward GR",
+    "gradient_regularization, exact": "exact GR",
+    "two gradients by hand": "two gradients",
+    "optax.contrib.sam, opaque mode": "contrib.sam",
+    "SGD, the same program": "SGD",
+    "SGD in PyTorch 2.13": "PyTorch SGD",
+    "SAM in PyTorch 2.13": "PyTorch SAM",
+}
+"""What the table of step costs calls by another name than its file."""
 SOURCE = r"`(?:python -m experiments )?(?:claims ([a-z]+\.[a-z]+)[^`]*|(compare))`"
 
 
@@ -71,6 +86,29 @@ def test_every_figure_is_in_the_results_that_it_names():
     waiting = {name for name in named - {"compare"} if not (RESULTS / "claims" / f"{name}.json").exists()}
     assert len(waiting) < 2
     assert [figure for figure in found if figure[2] not in waiting and not stated(*figure)] == []
+
+
+def test_every_ratio_of_step_costs_is_in_the_file():
+    page = (ROOT / "docs" / "pages" / "results.md").read_text()
+    problems = json.loads((RESULTS / "bench" / "steps.json").read_text())["results"]
+    ratios = [{(row["name"], row["against"]): row["ratio"] for row in problem["rows"]} for problem in problems]
+    table = re.search(r"^\| step \|.*\n\|-.*\n((?:\|.*\n)+)", page, re.MULTILINE)
+    assert table is not None
+    lines = [[named(cell) for cell in line.split("|")[1:-1]] for line in table[1].splitlines()]
+    wrong = [
+        (step, against, text)
+        for step, *texts, against in lines
+        for text, found in zip(texts, ratios, strict=True)
+        if text and not is_rounded(text, found[step, against])
+    ]
+    assert len(lines) == 16
+    assert wrong == []
+
+
+def named(cell: str) -> str:
+    """A cell of the table of step costs, with the names of its file."""
+    text = cell.replace("`", "").strip()
+    return functools.reduce(lambda text, name: text.replace(name, NAMES[name]), NAMES, text)
 
 
 @pytest.mark.parametrize(

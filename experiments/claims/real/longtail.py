@@ -1,4 +1,4 @@
-"""On CIFAR-10 with a long tail LPG ends above plain training, on the tail above all.
+"""On CIFAR-10 with a long tail LPG ends above plain training, on the tail too.
 
 **Statement.** The abstract of LPG, https://arxiv.org/abs/2605.29494: perturbing logit gradients by class improves
 long-tailed learning.

@@ -1,4 +1,4 @@
-"""On CIFAR-10 with the labels given by people, perturbed gradients and LPG end above SGD.
+"""On CIFAR-10 with the labels given by people, SAM and LPG end above SGD.
 
 **Statement.** SAM (https://arxiv.org/abs/2010.01412) is robust to wrong labels; the abstract of LPG,
 https://arxiv.org/abs/2605.29494, claims consistent gains under noisy labels.

@@ -1,4 +1,4 @@
-"""On the diagonal linear network, finite-difference gradient regularisation finds sparser solutions than the exact one.
+"""On the diagonal linear network, a forward difference of gradients finds sparser solutions than the exact penalty.
 
 **Statement.** Karakida, Takase, Hayase and Osawa, *Understanding Gradient Regularization in Deep Learning*, ICML 2023,
 https://arxiv.org/abs/2210.02720: gradient regularisation moves a diagonal linear network towards the rich regime; the
@@ -11,8 +11,12 @@ five ones in the true coefficients. S = 4 0.1^2 |X|^2 / n is the largest curvatu
 **Hyperparameters.** The mean of the inputs and the start were chosen by the error on other data sets: at mean 0
 regularisation changed nothing or did harm, and at larger starts the order was the same and the gain a few percent.
 
-**Success criteria.** Each neighbour in the order backward > gradient descent > exact > forward (0.3 / S) > forward (3 /
-S) of the squared error, in logarithms, paired over data sets. Of interest: 5 %.
+**Success criteria.** Each neighbour in the order backward (1 / S) > gradient descent > exact > forward (0.3 / S) >
+forward (3 / S) of the squared error, in logarithms, paired over data sets. Of interest: 5 %.
+
+**Observations.** The backward scheme is worse than no penalty at its largest step alone, and worse than the exact
+gradient at every step. The forward scheme is best at 2 / S; at 3 / S its error is a little larger again. The L1 norm
+and the effective start have the order of the error.
 """
 
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""In wide and deep networks the forward difference takes two thirds of what double backpropagation takes.
+"""In wide and deep networks the forward difference takes about two thirds of the operations of double backpropagation.
 
 **Statement.** Karakida, Takase, Hayase and Osawa, *Understanding Gradient Regularization in Deep Learning*, ICML 2023,
 https://arxiv.org/abs/2210.02720: for L layers 6 L matrix products against 9 L, where plain SGD has 3 L. No gradient

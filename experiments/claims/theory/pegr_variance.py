@@ -91,6 +91,7 @@ def _watch(w: jax.Array, start: jax.Array, x: jax.Array, y: jax.Array) -> Watche
     rho = rho * jnp.sum(xi**2, axis=1)[:, None]
     gradients = jax.jacrev(lambda w: two_patches.losses(w, x, y))(w)
     apart = jnp.sum((gradients - jnp.mean(gradients, axis=0)[None]) ** 2) / len(xi)
+    apart = jnp.where(jnp.all(jnp.isfinite(w)), apart, jnp.nan)  # behind a ReLU of NaN the gradient is 0
     return Watched(jnp.max(gamma), jnp.mean(jnp.var(gamma, axis=1)), jnp.max(jnp.abs(rho)), jnp.var(rho), apart)
 
 
@@ -120,7 +121,7 @@ def _panels(found: dict[str, Watched]) -> list[Panel]:
 
 
 def _conditions(rows: Rows) -> list[Condition]:
-    log = lambda name, column: np.log([x if x > 0 else np.nan for x in rows[name][column]])  # 0 where a run diverged
+    log = lambda name, column: np.log(rows[name][column])
     conditions = [
         above(
             "noise: variance of the coefficients at the end below gradient descent's",

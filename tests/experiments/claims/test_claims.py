@@ -6,6 +6,7 @@ import re
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib import pyplot as plt
@@ -15,6 +16,7 @@ from experiments.claims import catalog, command, figure, page
 from experiments.claims.claim import Choice, Finding, Line, Panel, Power, Saved, Trainings, load, save
 from experiments.claims.conditions import exact, judge
 from experiments.claims.overview import HOURS, overview, seeds
+from experiments.claims.theory import pegr_variance, two_patches
 from experiments.config.errors import Stopped, UsageError
 from experiments.report.stats import below, interval, show
 from tests.tiers import slow_but
@@ -60,6 +62,12 @@ def test_lab_note_says_what_decides(name):
 def test_pegr_learns_the_signal():
     error = functools.partial(mean, "pegr.signal", column="test error")
     assert error("PEGR 0.03") < 0.1 < 0.4 < error("gradient descent")
+
+
+def test_a_diverged_network_has_no_variance():
+    x, y = two_patches.examples(jax.random.key(0), 4, 1.0, 8)
+    start = two_patches.start(jax.random.key(1), 8)
+    assert all(np.isnan(value) for value in pegr_variance._watch(jnp.nan * start, start, x, y))
 
 
 @pytest.mark.slow
