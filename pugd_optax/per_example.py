@@ -77,8 +77,8 @@ def norms(losses_fn: LossesFn, params: optax.Params) -> jax.Array:
 
       Inside `shard_map` every device computes those of its own examples.
 
-      Products have JAX's default precision, on GPUs and TPUs about three digits: clipping that must not exceed its bound
-      needs `jax.default_matmul_precision("highest")`.
+      Products have JAX's default precision, on GPUs and TPUs about three digits: clipping that must not exceed its
+      bound needs `jax.default_matmul_precision("highest")`.
 
       The privacy guarantee of a run follows from the noise multiplier, the sampling rate and the number of steps; it
       needs a privacy accountant, which this package does not have.

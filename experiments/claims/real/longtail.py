@@ -14,8 +14,8 @@ hyperparameter. At paper scale one run of each point, and a grid that is extende
 **Success criteria.** By test accuracy after the last epoch, the two forms of LPG are each above plain training, and so
 is the first on the tail. Also tested: the first is above each of its rivals.
 
-**Observations.** At paper scale both LPG with offsets and logit adjustment chose tau 1 and the same learning rate. Their
-gradients differ only in the label smoothing, so label smoothing explains the points between them.
+**Observations.** At paper scale both LPG with offsets and logit adjustment chose tau 1 and the same learning rate.
+Their gradients differ only in the label smoothing, so this explains the points between them.
 """
 
 from experiments.claims.claim import Panel
