@@ -70,16 +70,15 @@ class Ledger:
         self.path = folder / f"{claim}.jsonl"
         self._lock = threading.Lock()
         self._lines: dict[tuple[str, int], Line] = {}
-        self._read: dict[Path, tuple[int, int]] = {}  # size of each file, and the number of its lines
+        self._read: dict[Path, tuple[int, int]] = {}  # bytes and lines that are known of each file
         self.refresh()
 
     def refresh(self) -> None:
         """Read what has been added since, also by other processes; of several lines for a run the first one counts."""
         for path in sorted(self.path.parent.glob("*.jsonl")):
-            size, (before, known) = path.stat().st_size, self._read.get(path, (0, 0))
-            if size != before:
-                found = read(path, known)
-                self._read[path] = size, known + len(found)
+            known = self._read.get(path, (0, 0))
+            if path.stat().st_size != known[0]:
+                found, self._read[path] = _after(path, *known)
                 for line in found:
                     self._lines.setdefault((line.key, line.seed), line)
 
@@ -118,20 +117,28 @@ def key(config: Config) -> str:
     return hashlib.sha256(json.dumps(run_dir.identity(config), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def read(path: Path, start: int = 0) -> list[Line]:
-    """The lines of a file after the first `start`, without an unfinished last line from a killed process.
+def read(path: Path) -> list[Line]:
+    """The lines of a file, without an unfinished last line from a killed process.
 
     Raises:
       UsageError: if another line is not a record of a run.
     """
-    *lines, _ = path.read_text().split("\n")
+    return _after(path, 0, 0)[0]
+
+
+def _after(path: Path, start: int, count: int) -> tuple[list[Line], tuple[int, int]]:
+    """The lines after the first `count`, which take `start` bytes; and these two numbers for the whole file."""
+    with path.open("rb") as file:
+        file.seek(start)
+        *lines, rest = file.read().split(b"\n")
+        end = file.tell() - len(rest)
     found = []
-    for number, line in enumerate(lines[start:], start + 1):
+    for number, line in enumerate(lines, count + 1):
         try:
             found.append(Line(**json.loads(line)))
         except (ValueError, TypeError) as error:
             raise UsageError(f"{path}: line {number} is not a record of a run ({error}); remove the line") from error
-    return found
+    return found, (end, count + len(lines))
 
 
 def _append(path: Path, line: Line) -> None:
