@@ -89,11 +89,16 @@ def check_trees(grads: optax.Updates, params: optax.Params | None) -> None:
             raise ValueError(MASKED.format(name=name))
     remedy = fix(params, "pass the gradient of the loss with respect to these parameters")
     check_same("grads", grads, "params", params, remedy)
+    check_floating(params)
+
+
+def check_floating(params: optax.Params) -> None:
+    """Refuse integer leaves."""
     for path, w in jax.tree_util.tree_leaves_with_path(params):
         if not jax.numpy.issubdtype(dtype := jax.numpy.result_type(w), np.inexact):
             raise TypeError(
                 f"params{jax.tree_util.keystr(path)} has the dtype {dtype}: expected floating-point numbers. "
-                "Fix: leave it out of params, and let grad_fn close over it."
+                "Fix: leave it out of params, and let the loss close over it."
             )
 
 

@@ -3,7 +3,7 @@ r"""Gaussian noise in the shape of the parameters, reproducible from a key and t
 import itertools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ def gaussian(key: jax.Array | int = 0) -> optax.GradientTransformationExtraArgs:
       >>> print(f"{eps['w'].std():.1f}")
       1.0
     """
-    key = as_key(key)
+    check_key(key)
 
     def update(updates, state, params=None, *, step: Any = 0, **extra_args: Any):
         del params, extra_args
@@ -47,7 +47,7 @@ def gaussian(key: jax.Array | int = 0) -> optax.GradientTransformationExtraArgs:
 
 
 def draw(
-    key: jax.Array, step: jax.typing.ArrayLike, like: optax.Updates, sampler: Sampler = jax.random.normal
+    key: jax.Array | int, step: jax.typing.ArrayLike, like: optax.Updates, sampler: Sampler = jax.random.normal
 ) -> optax.Updates:
     """The random numbers of one step in the shapes and dtypes of `like`, standard normal ones by default.
 
@@ -55,7 +55,7 @@ def draw(
     """
     leaves, structure = jax.tree.flatten(like)
     ends = list(itertools.accumulate((_parts(x) for x in leaves), initial=0))
-    buffer = numbers(jax.random.fold_in(key, step), chunks(ends[-1]), ends[-1], real_dtype(leaves), sampler)
+    buffer = numbers(key_at(key, step), chunks(ends[-1]), ends[-1], real_dtype(leaves), sampler)
     return jax.tree.unflatten(structure, [taken(buffer, start, x) for start, x in zip(ends, leaves, strict=False)])
 
 
@@ -106,11 +106,16 @@ def _parts(x: jax.Array) -> int:
 
 
 def shift(
-    sigma: optax.ScalarOrSchedule, key: jax.Array, step: jax.typing.ArrayLike, like: optax.Updates
+    sigma: optax.ScalarOrSchedule, key: jax.Array | int, step: jax.typing.ArrayLike, like: optax.Updates
 ) -> optax.Updates:
     r"""The noise of one step, $\sigma_t \xi_t$, in float32 or better."""
     scale = jnp.asarray(sigma(step) if callable(sigma) else sigma)
     return jax.tree.map(lambda x: times(scale, x), draw(key, step, like))
+
+
+def key_at(key: jax.Array | int, step: jax.typing.ArrayLike) -> jax.Array:
+    """The key of one step."""
+    return jax.random.fold_in(as_key(key), step)
 
 
 def as_key(key: jax.Array | int) -> jax.Array:
@@ -120,16 +125,29 @@ def as_key(key: jax.Array | int) -> jax.Array:
       >>> as_key(7).shape
       ()
     """
-    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and not key.shape:
+    check_key(key)
+    if _is_typed(key):
         return key
-    if isinstance(key, jax.Array | np.ndarray) and key.dtype == jnp.uint32 and key.ndim == 1 and key.size in _RAW:
+    if _is_raw(key):
         return jax.random.wrap_key_data(jnp.asarray(key), impl=_RAW[key.size])
-    whole = isinstance(key, int | np.integer) or (
-        isinstance(key, jax.Array | np.ndarray) and jnp.issubdtype(key.dtype, jnp.integer)
-    )
-    if isinstance(key, bool) or not whole or np.ndim(key):
-        raise TypeError(f"key={key!r}: expected one PRNG key or a whole number. Fix: key=jax.random.key(0).")
     return jax.random.key(key)
+
+
+def check_key(key: jax.Array | int) -> None:
+    """Refuse what is not one key. Nothing is computed: a method may be built before `jax.distributed.initialize()`."""
+    array = isinstance(key, jax.Array | np.ndarray)
+    whole = isinstance(key, int | np.integer) or (array and jnp.issubdtype(key.dtype, jnp.integer))
+    number = whole and not isinstance(key, bool) and not np.ndim(key)
+    if not (number or _is_typed(key) or _is_raw(key)):
+        raise TypeError(f"key={key!r}: expected one PRNG key or a whole number. Fix: key=jax.random.key(0).")
+
+
+def _is_typed(key: Any) -> TypeGuard[jax.Array]:
+    return isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and not key.shape
+
+
+def _is_raw(key: Any) -> TypeGuard[jax.Array | np.ndarray]:
+    return isinstance(key, jax.Array | np.ndarray) and key.dtype == jnp.uint32 and key.ndim == 1 and key.size in _RAW
 
 
 _RAW = {2: "threefry2x32", 4: "rbg"}

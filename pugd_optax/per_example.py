@@ -28,7 +28,7 @@ from pugd_optax._norms import vdot, widen
 from pugd_optax._parts import varying_like
 from pugd_optax._signed_square import signed_square
 from pugd_optax._typing import LossesFn as LossesFn
-from pugd_optax.noise import as_key
+from pugd_optax.noise import check_key, key_at
 
 Evaluator = Callable[..., tuple[jax.Array, jax.Array]]
 """`(losses_fn, params, step) -> (losses, squares)`."""
@@ -172,13 +172,13 @@ def signs(key: jax.Array | int) -> Evaluator:
       >>> sorted({float(signs(0)(losses_fn, jnp.float32(1.0), step)[1]) for step in range(8)})
       [0.5, 24.5]
     """
-    key = as_key(key)
+    check_key(key)
 
     def evaluate(
         losses_fn: LossesFn, params: optax.Params, step: jax.typing.ArrayLike = 0
     ) -> tuple[jax.Array, jax.Array]:
         shape, params = _uncoupled(losses_fn, params)
-        coins = varying_like(jax.random.rademacher(jax.random.fold_in(key, step), shape.shape), shape)
+        coins = varying_like(jax.random.rademacher(key_at(key, step), shape.shape), shape)
         losses, square = signed_square(losses_fn, params, coins)  # pyright: ignore[reportGeneralTypeIssues]
         return losses, square / len(losses)
 

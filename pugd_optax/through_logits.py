@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from pugd_optax import classes
-from pugd_optax._checks import LOGIT_ARGS, check_extra_args, check_number, check_trees
+from pugd_optax._checks import LOGIT_ARGS, check_count, check_extra_args, check_number, check_trees
 from pugd_optax._class_checks import check_logits, check_where, membership
 from pugd_optax._cross_entropy import cross_entropy
 from pugd_optax._norms import widen
@@ -67,9 +67,9 @@ def through_logits(
     """
     if decay is not None:
         check_number("decay", decay, low=0, high=1)
-    # A wrong number of classes, or a rule for another number, is refused here and not only in `init`.
-    classes.init(num_classes)
-    rule.init(num_classes)
+    check_count("num_classes", num_classes, low=2, static=True)
+    num_classes = int(num_classes)
+    jax.eval_shape(lambda: rule.init(num_classes))  # a rule for another number is refused here and not only in `init`
     inner = optax.with_extra_args_support(optax.identity() if inner is None else inner)
 
     def init(params: optax.Params) -> LogitState:

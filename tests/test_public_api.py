@@ -2,7 +2,10 @@
 
 import importlib
 import inspect
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -35,6 +38,24 @@ def test_methods_are_one_file_each():
         module = importlib.import_module(method.__module__)
         public = [n for n, v in vars(module).items() if inspect.isfunction(v) and v.__module__ == method.__module__]
         assert name in public
+
+
+BUILT = """
+import optax
+import pugd_optax
+from tests.contract.given import build, methods
+built = [build(name) for name in methods.__all__]
+built.append(pugd_optax.value_and_grad(lambda w: w, optax.chain(pugd_optax.sam(when=pugd_optax.timing.bernoulli(0.5)))))
+built.append(pugd_optax.pegr(0.1, penalty=pugd_optax.per_example.signs(0)))
+print(len(built))
+"""
+
+
+def test_building_a_method_computes_nothing():
+    """With several processes, `jax.distributed.initialize()` comes before the first computation."""
+    environment = os.environ | {"JAX_PLATFORMS": "none"}  # the first computation would look for this backend
+    ran = subprocess.run([sys.executable, "-c", BUILT], env=environment, capture_output=True, text=True)
+    assert ran.stdout.strip() == str(len(METHODS) + 2), ran.stderr
 
 
 @pytest.mark.parametrize("function", (FUNCTIONS | METHODS).values(), ids=FUNCTIONS | METHODS)

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pugd_optax._checks import NO_PARAMS, check_number
+from pugd_optax._checks import NO_PARAMS, check_floating, check_number
 from pugd_optax._norms import widen
-from pugd_optax.noise import as_key, shift
+from pugd_optax.noise import check_key, shift
 
 
 class AntiPGDState(NamedTuple):
@@ -70,13 +70,14 @@ def anti_pgd(sigma: optax.ScalarOrSchedule = 0.01, key: jax.Array | int = 0) -> 
       \sigma_0 \xi_0$.
     """
     check_number("sigma", sigma, low=0, schedule=True)
-    key = as_key(key)
+    check_key(key)
 
     def scale(step: jax.Array) -> jax.Array:
         # A copy, because an array passed as sigma must not be donated with the state.
         return jnp.array(sigma(step) if callable(sigma) else sigma, jnp.float32)
 
     def init(params: optax.Params) -> AntiPGDState:
+        check_floating(params)
         zero = lambda w: jnp.zeros_like(w, jnp.float32) if _is_short(w) else jnp.zeros((), jnp.float32)
         return AntiPGDState(jnp.zeros((), jnp.int32), scale(jnp.zeros((), jnp.int32)), jax.tree.map(zero, params))
 

@@ -11,7 +11,7 @@ from pugd_optax._norms import widen
 from pugd_optax._typing import Mask
 from pugd_optax.ascents import normalize, restrict
 from pugd_optax.combines import replace
-from pugd_optax.noise import as_key, draw
+from pugd_optax.noise import check_key, draw
 from pugd_optax.reevaluate import reevaluate
 from pugd_optax.schedules import Radius
 from pugd_optax.timing import When
@@ -70,11 +70,12 @@ def esam(
     check_number("beta", beta, low=0, high=1)
     if isinstance(beta, int | float) and beta == 0:
         raise ValueError("beta=0: no weight would be perturbed. Fix: beta in (0, 1].")
-    ascent = restrict(optax.chain(normalize(), _keep_at_random(beta, as_key(key))), mask)
+    check_key(key)
+    ascent = restrict(optax.chain(normalize(), _keep_at_random(beta, key)), mask)
     return reevaluate(ascent, replace, radius=radius, when=when, report=report)
 
 
-def _keep_at_random(beta: float, key: jax.Array) -> optax.GradientTransformationExtraArgs:
+def _keep_at_random(beta: float, key: jax.Array | int) -> optax.GradientTransformationExtraArgs:
     def update(updates, state, params=None, *, step: Any = 0, **extra_args: Any):
         del params, extra_args
         size = lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32)

@@ -10,7 +10,7 @@ from pugd_optax._checks import check_number
 from pugd_optax._masks import resolve_mask
 from pugd_optax._typing import Mask
 from pugd_optax.combines import replace
-from pugd_optax.noise import as_key, chunks, numbers, real_dtype, taken
+from pugd_optax.noise import check_key, chunks, key_at, numbers, real_dtype, taken
 from pugd_optax.reevaluate import reevaluate
 from pugd_optax.timing import When
 
@@ -69,11 +69,12 @@ def layerwise_noise(
     if order not in ("cyclic", "random"):
         raise ValueError(f"order={order!r}: expected 'cyclic' or 'random'.")
     check_number("sigma", sigma, low=0, schedule=True)
-    ascent = _one_tensor(as_key(key), order == "random", mask)
+    check_key(key)
+    ascent = _one_tensor(key, order == "random", mask)
     return reevaluate(ascent, replace, radius=sigma, when=when)
 
 
-def _one_tensor(key: jax.Array, at_random: bool, mask: Mask | None) -> optax.GradientTransformationExtraArgs:
+def _one_tensor(key: jax.Array | int, at_random: bool, mask: Mask | None) -> optax.GradientTransformationExtraArgs:
     def update(updates, state, params=None, *, step: Any = 0, **extra_args: Any):
         del extra_args
         selected = resolve_mask(mask, updates if params is None else params)
@@ -83,7 +84,7 @@ def _one_tensor(key: jax.Array, at_random: bool, mask: Mask | None) -> optax.Gra
             raise ValueError("mask selects no tensor to perturb. Fix: mask=None for all of them.")
         if not leaves:
             return updates, state
-        turn_key, noise_key = jax.random.split(jax.random.fold_in(key, step))
+        turn_key, noise_key = jax.random.split(key_at(key, step))
         turn = jax.random.randint(turn_key, (), 0, len(rounds)) if at_random else step % len(rounds)
         chosen = jnp.asarray(rounds)[turn]
         sizes = [leaves[i].size * (2 if jnp.iscomplexobj(leaves[i]) else 1) for i in rounds]

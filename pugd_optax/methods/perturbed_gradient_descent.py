@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pugd_optax._checks import check_number
+from pugd_optax._checks import check_floating, check_number
 from pugd_optax.combines import weighted_sum
-from pugd_optax.noise import as_key, shift
+from pugd_optax.noise import check_key, shift
 
 
 class PerturbedGradientDescentState(NamedTuple):
@@ -48,10 +48,10 @@ def perturbed_gradient_descent(
       https://arxiv.org/abs/1703.00887; in this form the baseline of https://arxiv.org/abs/2202.02831
     """
     check_number("sigma", sigma, low=0, schedule=True)
-    key = as_key(key)
+    check_key(key)
 
     def init(params: optax.Params) -> PerturbedGradientDescentState:
-        del params
+        check_floating(params)
         return PerturbedGradientDescentState(jnp.zeros((), jnp.int32))
 
     def update(updates, state: Any, params=None, **extra_args: Any):

@@ -9,7 +9,7 @@ import optax
 
 from pugd_optax._checks import check_count, check_number, check_sometimes, is_traced
 from pugd_optax._norms import widen
-from pugd_optax.noise import as_key
+from pugd_optax.noise import check_key, key_at
 
 
 def after(step: int) -> Callable[[jax.typing.ArrayLike], jax.Array]:
@@ -103,11 +103,11 @@ def bernoulli(p: optax.ScalarOrSchedule, key: jax.Array | int = 0) -> Callable[[
     """
     check_number("p", p, low=0, high=1, schedule=True)
     check_sometimes("p", p)
-    key = as_key(key)
+    check_key(key)
 
     def gate(step: jax.typing.ArrayLike) -> jax.Array:
         now = jnp.asarray(1.0 * (p(step) if callable(p) else p))  # JAX refuses integers and bools
-        return jax.random.bernoulli(jax.random.fold_in(key, step), widen(now))  # and draws in the dtype of p
+        return jax.random.bernoulli(key_at(key, step), widen(now))  # and draws in the dtype of p
 
     return gate
 

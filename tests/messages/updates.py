@@ -32,6 +32,10 @@ UPDATES = [
         "int32",
         "Fix: leave it out of params",
     ),
+    *(
+        Case(lambda tx=tx: tx.init(W | {"b": jnp.array(3)}), "params['b']", "int32", "Fix: leave it out of params")
+        for tx in (methods.anti_pgd(), methods.perturbed_gradient_descent())
+    ),
     Case(
         lambda: step(methods.sam(), grad_fn=lambda p: p | {"a": jnp.ones(3)}),
         "the result of grad_fn['a']",
