@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 
 from pugd_optax._checks import check_count, check_number
-from pugd_optax._norms import Norms, finite_or, vdot, widen
+from pugd_optax._norms import Norms, vdot, widen
 
 Kind = Literal["cos", "sin", "icos", "isin"]
 
@@ -233,8 +233,10 @@ def target_rise(
             raise ValueError(_NO_VALUE)
         both = jax.tree.map(lambda x, y: widen(x) + widen(y), g, g_star)
         rise = 0.5 * vdot(both, eps, norms.axis_name)
-        share = rise / (target * jnp.abs(jnp.asarray(value)).astype(rise.dtype))
-        return _moved(state, jnp.clip(finite_or(0, 1 - share), -1, 1), gain, low, high)
+        loss = target * jnp.abs(jnp.asarray(value)).astype(rise.dtype)
+        share = rise / loss
+        usable = jnp.isfinite(loss) & jnp.isfinite(share)
+        return _moved(state, jnp.where(usable, jnp.clip(1 - share, -1, 1), 0), gain, low, high)
 
     return Controller(init, update)
 

@@ -64,6 +64,25 @@ def test_settles_at_the_radius_of_the_target_rise():
     np.testing.assert_allclose(settled(sam(target_rise(0.3, gain=0.3))).radius, root(below), rtol=1e-3)
 
 
+@pytest.mark.parametrize("start", [0.02, 0.1, 5.0])
+def test_one_step_follows_the_formula(start):
+    g = CURVATURE * W
+    eps = start * g / np.linalg.norm(g)
+    star = CURVATURE * (W + eps)
+    cosine = g @ star / np.linalg.norm(g) / np.linalg.norm(star)
+    rise = 0.5 * (g + star) @ eps / (0.5 * CURVATURE @ W**2)
+    for tune, error in ((target_cosine, cosine - 0.4), (target_rise, np.clip(1 - rise / 0.4, -1, 1))):
+        state = settled(sam(tune(0.4, start=start, gain=0.3)), steps=1)
+        np.testing.assert_allclose(state.controller.value, start * np.exp(0.3 * error), rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf, -np.inf])
+def test_target_rise_stays_where_the_loss_says_nothing(value):
+    w, tx = jnp.ones(2), sam(target_rise(start=0.1))
+    state = tx.update(w, tx.init(w), w, grad_fn=lambda p: p, value=jnp.float32(value))[1]
+    assert optax.tree.get(state, "ReevaluateState").controller.value == np.float32(0.1)
+
+
 def test_stays_within_its_bounds():
     for target, bound in ((-1.0, 0.7), (1.0, 0.02)):
         state = settled(sam(target_cosine(target, start=0.1, gain=5.0, low=0.02, high=0.7)))
