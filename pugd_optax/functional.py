@@ -142,8 +142,9 @@ def value_and_grad(
         scalars and keys of `jax.random.key` go to every group; `kwargs`, and thus a key of `jax.random.PRNGKey` passed
         by keyword, are not split. The step is compiled once per group.
       second_batch: share in (0, 1] of the examples used for the second gradient: at 0.25 a step costs about 1.25
-        gradients. These are every k-th of `args`, with k = 1 / share rounded down, so above 1/2 the first ones. The
-        first gradient, the loss and the running statistics use all examples.
+        gradients. Of N examples in `args` these are n, the share of N rounded but at least 1: every k-th with k = N / n
+        rounded down, so above 1/2 the first ones. The first gradient, the loss and the running statistics use all
+        examples.
       aux_reduce: how auxiliary output is combined over groups and devices: `"mean"`, `"sum"`, `"first"` for values that
         are the same in all of them, or a tree of these for the leading part of its structure. Default: floats are
         averaged, integers and bools are summed.

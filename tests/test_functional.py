@@ -225,18 +225,34 @@ def test_donation_and_one_trace():
         params, state = step(params, state, examples(seed=seed))
 
 
-def test_the_second_gradient_may_be_of_a_part_of_the_batch():
-    """The examples are evenly spaced: with 0.25 of eight, the first and the fifth."""
+@pytest.mark.parametrize(
+    ("share", "rows"), [(0.25, [0, 4]), (0.2, [0, 4]), (0.01, [0]), (0.4, [0, 2, 4]), (0.75, [0, 1, 2, 3, 4, 5])]
+)
+def test_the_second_gradient_may_be_of_a_part_of_the_batch(share, rows):
+    """The examples are evenly spaced, as many as the share says, rounded, but at least one."""
     x, y = jnp.arange(16.0).reshape(8, 2) / 8, jnp.arange(8.0) / 4
     loss_fn = lambda w, x, y, *, power: jnp.mean(jnp.abs(x @ w - y) ** power)
     w = jnp.array([0.5, -1.0])
-    vg = pugd_optax.value_and_grad(loss_fn, SAM, second_batch=0.25)
+    vg = pugd_optax.value_and_grad(loss_fn, SAM, second_batch=share)
     value, grads, _ = jax.jit(lambda w, *batch: vg(w, vg.init(w), *batch, power=2))(w, x, y)
-    part = lambda p: jax.grad(loss_fn)(p, x[::4], y[::4], power=2)
+    part = lambda p: jax.grad(loss_fn)(p, x[np.array(rows)], y[np.array(rows)], power=2)
     g = jax.grad(loss_fn)(w, x, y, power=2)
     expected, _ = SAM.update(g, SAM.init(w), w, grad_fn=part)
     np.testing.assert_allclose(grads, expected, rtol=1e-6)
     np.testing.assert_allclose(value, loss_fn(w, x, y, power=2), rtol=1e-6)
+
+
+def test_groups_share_scalars_keys_and_keywords():
+    def loss_fn(w, x, scale, key, *, shift):
+        aux = {"rows": len(x), "noise": jax.random.normal(key), "key": key, "shift": shift}
+        return jnp.mean((scale * x @ w - shift.sum()) ** 2), aux
+
+    w, x, key, shift = jnp.array([0.5, -1.0]), jnp.arange(8.0).reshape(4, 2), jax.random.key(3), jnp.arange(3.0)
+    vg = pugd_optax.value_and_grad(loss_fn, SAM, has_aux=True, groups=2)
+    (loss, aux), _, _ = jax.jit(lambda *args: vg(w, vg.init(w), *args, shift=shift))(x, jnp.float32(2), key)
+    np.testing.assert_allclose(loss, np.mean((2 * np.arange(8.0).reshape(4, 2) @ [0.5, -1] - 3) ** 2), rtol=1e-6)
+    assert (aux["rows"], aux["key"], aux["shift"].tolist()) == (4, key, [0, 1, 2])
+    np.testing.assert_allclose(aux["noise"], jax.random.normal(key))
 
 
 AUX = {"hits": jnp.int32(2), "any": jnp.bool_(True), "mean": jnp.float32(3.0), "total": jnp.float32(5.0)}
