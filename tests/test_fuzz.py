@@ -57,8 +57,6 @@ def test_random_trees_keep_their_shapes_and_dtypes(name, tree):
     """Shapes and dtypes are kept for zero-size leaves, scalars, nested lists, mixed dtypes and the empty tree."""
     is_leaf = lambda x: isinstance(x, tuple)
     params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(*leaf), tree, is_leaf=is_leaf)
-    if name == "layerwise_noise" and not jax.tree.leaves(params):
-        return  # it refuses a tree without a tensor to choose
     tx = made_to_fit(name, params)
     state = jax.eval_shape(tx.init, params)
     u, after = jax.eval_shape(lambda g, s, p: tx.update(g, s, p, **arguments_for(p)), params, state, params)

@@ -91,10 +91,3 @@ def test_methods_share_their_argument_names(name):
             assert parameters[keyword].kind is inspect.Parameter.KEYWORD_ONLY
             assert parameters[keyword].default is None
     assert not {"rho", "lam", "lambda_", "lr", "learning_rate"} & set(parameters)
-
-
-def test_schedules_and_gates_of_the_design_exist():
-    for name in ("after", "between", "every", "bernoulli", "low_variance", "large_gradient", "generalization_gap"):
-        assert callable(getattr(pugd_optax.timing, name))
-    for name in ("quarter_wave", "half_cosine"):
-        assert callable(getattr(pugd_optax.schedules, name))

@@ -57,12 +57,6 @@ def test_bernoulli_refuses_what_is_no_key():
         timing.bernoulli(0.5, key="x")
 
 
-def test_bernoulli_with_a_schedule():
-    """A probability of 0 for the first steps and 1 after them acts like `timing.after`."""
-    rising = timing.bernoulli(lambda step: jnp.where(step > 19, 1.0, 0.0))
-    assert [bool(rising(t)) for t in range(STEPS)] == [t > 19 for t in range(STEPS)]
-
-
 @pytest.mark.parametrize("integer", [int, np.int64, jnp.int32])
 def test_gates_that_can_never_be_active_are_refused_for_any_kind_of_integer(integer):
     for start, stop, message in [(5, 5, "stop=5: the gate can never be active"), (5, 3, "stop=3: .* >= 5")]:

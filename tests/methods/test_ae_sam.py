@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from pugd_optax import ae_sam, sam
-from tests.problems import assert_follows, assert_same, path, unit
+from tests.problems import assert_follows, assert_same, unit
 
 
 def policy(start, stop, total_steps, decay, radius):
@@ -37,12 +37,6 @@ def test_follows_the_policy(start, stop, decay):
 
 def test_a_low_threshold_is_sam():
     assert_same(ae_sam(10, radius=0.25, start=-100.0, stop=-100.0), sam(0.25))
-
-
-def test_state_keeps_the_moments():
-    _, state = path(ae_sam(10))
-    assert state.gate.mean > 0
-    assert state.gate.variance > 0
 
 
 def test_the_moments_keep_their_dtype_where_decay_is_float64(x64):

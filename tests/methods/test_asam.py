@@ -6,7 +6,7 @@ import optax
 import pytest
 
 from pugd_optax import asam
-from tests.problems import B, W, assert_follows
+from tests.problems import B, assert_follows
 
 
 @pytest.mark.parametrize(("radius", "eta"), [(0.5, 0.01), (1.0, 0.0)])
@@ -52,15 +52,15 @@ def test_eta_may_be_a_schedule():
 
 
 def test_rescaling_a_layer_rescales_its_perturbation():
-    """The length of the perturbation, relative to |w|, equals the radius for weights of any size."""
-    seen = []
+    """A layer of w / 8, whose gradient is 8 g, is moved by an eighth, and the other layer as before."""
 
-    def rule(t, w, grad):
-        g, size = grad(w), np.abs(w)
-        eps = 0.5 * size**2 * g / np.linalg.norm(size * g)
-        seen.append(np.linalg.norm(eps / size))
-        return grad(w + eps)
+    def eps(c):
+        w = {"b": jnp.array([1.0, -2.0]), "w": jnp.array([0.5, 3.0, -1.0]) / c}
+        g, tx, seen = {"b": jnp.array([0.3, 1.0]), "w": c * jnp.array([2.0, -0.1, 0.7])}, asam(eta=0.0), []
+        tx.update(g, tx.init(w), w, grad_fn=lambda p: seen.append(p) or g)
+        return {k: np.asarray(seen[0][k] - w[k]) for k in w}
 
-    assert_follows(asam(eta=0.0), rule)
-    np.testing.assert_allclose(seen, 0.5)
-    assert W.start == B.stop
+    plain, scaled = eps(1.0), eps(8.0)
+    np.testing.assert_allclose(scaled["w"], plain["w"] / 8, rtol=1e-5)
+    np.testing.assert_allclose(scaled["b"], plain["b"], rtol=1e-5)
+    assert np.abs(plain["w"]).max() > 0.1

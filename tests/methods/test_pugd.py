@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from pugd_optax import normalize, pugd
-from tests.problems import W, assert_follows, assert_same, path, unit
+from tests.problems import W, assert_follows, assert_same, unit
 
 
 def pugd_rule(radius, scale):
@@ -55,20 +55,6 @@ def test_mask():
 
 def test_infinite_scale_is_normalised_gradient_descent():
     assert_same(pugd(scale=1e12), normalize())
-
-
-def test_output_has_unit_length():
-    np.testing.assert_allclose(np.linalg.norm(path(pugd())[0], axis=1), 1.0, rtol=1e-12)
-
-
-def test_quarter_scale_is_the_mix_of_gnp():
-    """With scale 0.25 the output has the direction of GNP with alpha = 0.8 at the same perturbation."""
-
-    def rule(t, w, grad):
-        g = grad(w)
-        return unit(0.2 * g + 0.8 * grad(w + unit(np.abs(w) * g)))
-
-    assert_follows(pugd(scale=0.25), rule)
 
 
 def test_a_common_factor_of_the_gradients_cancels():
