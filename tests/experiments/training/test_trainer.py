@@ -2,12 +2,16 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
 from experiments.config.schema import Config
+from experiments.runs.state import Progress
 from experiments.training import trainer
 from experiments.training.experiment import prepare
+from experiments.training.metrics import record
 
 SMALL = {"train_size": 50, "val_size": 50, "devices": 1, "tensorboard": False, "checkpoint_every": 0}
 THREE = Config(model="mlp", epochs=3, lr="linear:0.1:0.0", **SMALL)
@@ -27,6 +31,27 @@ def test_no_validation_loss_is_made_up_before_the_first_is_measured(tmp_path, mo
     np.testing.assert_allclose(given, [np.nan, *(line["val_loss"] for line in lines[:-1])], rtol=1e-6)
     rates = [line["lr"] for line in lines]  # of the last step of each epoch, here the only one
     np.testing.assert_allclose(rates, [0.1, 0.1 * 2 / 3, 0.1 / 3], rtol=1e-6)
+
+
+def test_an_epoch_is_recorded_by_the_steps_that_were_taken_and_active():
+    """Of four steps one is skipped, as its loss is NaN, and one is idle."""
+    numbers = {
+        "loss": [4.0, 2.0, np.nan, 6.0],
+        "accuracy": [0.5, 0.75, 0.0, 0.25],
+        "active": [1.0, 0.0, 1.0, 1.0],
+        "radius": [0.25, 0.5, 9.0, 0.75],
+        "cosine": [0.5, -1.0, -1.0, 1.0],
+        "grad_norm": [1.0, 50.0, 50.0, 2.0],
+        "perturbed_grad_norm": [3.0, 50.0, 50.0, 6.0],
+    }
+    at = Progress(epoch=1, seconds=7.0, evaluations=6.5, skipped=1, metrics=numbers)
+    experiment: Any = SimpleNamespace(steps_per_epoch=4, optimizer=SimpleNamespace(lr=[0.4, 0.3, 0.2, 0.1]))
+    expected = {"epoch": 1, "step": 4, "gradient_evaluations": 6.5, "seconds": 7.0, "skipped": 1, "lr": 0.2}
+    expected |= {"train_loss": 4.0, "train_accuracy": 0.5, "active": 0.5}
+    expected |= {"radius": 0.5, "cosine": 0.75, "grad_norm": 1.5, "perturbed_grad_norm": 4.5}
+    assert record(experiment, at) == expected
+    idle = record(experiment, dataclasses.replace(at, metrics=numbers | {"active": [0.0] * 4}))
+    assert idle == expected | {"active": 0.0} | dict.fromkeys(("radius", "cosine", "grad_norm", "perturbed_grad_norm"))
 
 
 def test_every_epoch_has_an_order_of_its_own(tmp_path, monkeypatch):
