@@ -57,6 +57,13 @@ def test_unit_sum_where_the_sum_cancels():
     assert not flat(unit_sum(1.0)(G, jax.tree.map(jnp.negative, G))).any()
 
 
+@pytest.mark.parametrize("factor", [np.nan, np.inf, 1e20])
+@pytest.mark.parametrize("scale", [0.0, 0.5, 2.0, "norm_ratio", lambda step: 0.5])
+def test_unit_sum_of_what_has_no_finite_norm_is_the_new_gradient(scale, factor):
+    star = tree(FLAT_STAR * factor)
+    np.testing.assert_array_equal(flat(unit_sum(scale)(G, star)), flat(star))
+
+
 def test_unit_sum_rules():
     ratio = np.linalg.norm(FLAT_STAR) / np.linalg.norm(FLAT)
     check(unit_sum("norm_ratio"), unit(ratio * FLAT + FLAT_STAR))

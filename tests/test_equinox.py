@@ -80,7 +80,7 @@ def test_gates_and_extra_arguments():
     assert_close(active, by_hand(MODEL))
 
 
-@pytest.mark.parametrize("where", ["groups", "devices"])
+@pytest.mark.parametrize("where", ["groups", "devices", "all devices"])
 def test_parts_of_the_batch_perturb_apart(where):
     vg = pugd_optax.equinox.filter_value_and_grad(loss_fn, SAM)
     each = [vg(MODEL, vg.init(MODEL), X[i : i + 4], Y[i : i + 4])[1] for i in (0, 4)]
@@ -89,12 +89,13 @@ def test_parts_of_the_batch_perturb_apart(where):
         vg = pugd_optax.equinox.filter_value_and_grad(loss_fn, SAM, groups=2)
         _, grads, _ = eqx.filter_jit(vg)(MODEL, vg.init(MODEL), X, Y)
     else:
-        vg = pugd_optax.equinox.filter_value_and_grad(loss_fn, SAM, axis_name="d")
+        perturb = "local" if where == "devices" else "global"
+        vg = pugd_optax.equinox.filter_value_and_grad(loss_fn, SAM, axis_name="d", perturb=perturb)
         inside = lambda params, x, y: vg(eqx.combine(params, STATIC), vg.init(MODEL), x, y)[1]
         mesh = Mesh(np.array(jax.devices()[:2]), ("d",))
         split = jax.shard_map(inside, mesh=mesh, in_specs=(P(), P("d"), P("d")), out_specs=P())
         grads = jax.jit(split)(PARAMS, X, Y)
-    assert_close(grads, expected)
+    assert_close(grads, by_hand(MODEL) if where == "all devices" else expected)
 
 
 def test_modules_in_containers_are_not_split():
@@ -115,6 +116,12 @@ def test_the_second_gradient_may_be_of_a_part_of_the_batch():
     g = eqx.filter_grad(loss_fn)(MODEL, X, Y)
     away = eqx.apply_updates(MODEL, jax.tree.map(lambda x: 0.3 * x / optax.tree.norm(g), g))
     assert_close(grads, eqx.filter_grad(loss_fn)(away, X[::2], Y[::2]))
+
+
+def test_auxiliary_output_is_reduced_as_it_says():
+    counted = lambda model, x, y: (loss_fn(model, x, y), jnp.float32(len(x)))
+    vg = pugd_optax.equinox.filter_value_and_grad(counted, SAM, True, groups=2, aux_reduce="sum")
+    assert vg(MODEL, vg.init(MODEL), X, Y)[0][1] == 8
 
 
 def test_auxiliary_output_may_be_anything():

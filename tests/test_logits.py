@@ -206,6 +206,8 @@ def test_renormalised_weights_sum_to_the_number_of_examples():
     np.testing.assert_allclose(weight / weight[0], (1 + T) / (1 + T[0]), rtol=1e-6)
     np.testing.assert_array_equal(renormalized(np.zeros(4, np.float32)), 0)
     np.testing.assert_array_equal(renormalized(np.full(4, -1.0, np.float32)), 0)
+    below, at = (np.array([t, 0.5, 0.2, 0.0], np.float32) for t in (-3, -1))
+    np.testing.assert_array_equal(renormalized(below), renormalized(at))
 
 
 @edits

@@ -205,6 +205,24 @@ def test_devices_perturb_apart():
     assert_close(moved.norm.mean[...], 0.1 * jnp.mean(model.first(X), axis=0))
 
 
+def test_devices_may_perturb_together():
+    model = nnx.Linear(3, 1, rngs=nnx.Rngs(0))
+    expected = by_parts(model, X, Y, 1)
+    graphdef, variables = nnx.split(model)
+    vg = pugd_optax.nnx.value_and_grad(fit, SAM, axis_name="d", perturb="global")
+    inside = lambda variables, x, y: vg(model := nnx.merge(graphdef, variables), vg.init(model), x, y)[1]
+    mesh = Mesh(np.array(jax.devices()[:2]), ("d",))
+    split = jax.shard_map(inside, mesh=mesh, in_specs=(P(), P("d"), P("d")), out_specs=P())
+    assert_close(jax.jit(split)(variables, X, Y), expected)
+
+
+def test_auxiliary_output_is_reduced_as_it_says():
+    model = nnx.Linear(3, 1, rngs=nnx.Rngs(0))
+    counted = lambda model, x, y: (fit(model, x, y), jnp.float32(len(x)))
+    vg = pugd_optax.nnx.value_and_grad(counted, SAM, has_aux=True, groups=2, aux_reduce="sum")
+    assert vg(model, vg.init(model), X, Y)[0][1] == 8
+
+
 @functools.cache
 def by_the_front_door(own):
     """The variables after a step of SAM by `pugd_optax.nnx.value_and_grad`."""

@@ -37,6 +37,18 @@ def test_gaussian_is_standard_normal_independent_between_tensors_and_steps():
     np.testing.assert_allclose(draws.var(axis=1), 1, atol=0.04)
 
 
+def test_many_numbers_are_drawn_in_chunks_that_differ():
+    """The tensors lie behind each other in chunks of 2**16 draws; complex ones take two and have unit variance."""
+    like = {"a": jnp.zeros(70_000), "b": jnp.zeros(5, jnp.complex64), "c": jnp.zeros((3, 30_000))}
+    key = jax.random.fold_in(jax.random.key(5), 2)
+    draws = np.concatenate([jax.random.normal(jax.random.fold_in(key, k), (2**16,)) for k in range(3)])
+    noise = gaussian(5).update(like, optax.EmptyState(), like, step=2)[0]
+    np.testing.assert_array_equal(noise["a"], draws[:70_000])
+    pairs = draws[70_000:70_005] + 1j * draws[70_005:70_010]
+    np.testing.assert_allclose(noise["b"], pairs / np.sqrt(2), rtol=1e-6)
+    np.testing.assert_array_equal(noise["c"], draws[70_010:160_010].reshape(3, 30_000))
+
+
 def test_gaussian_depends_on_key_and_step_alone():
     like = {"a": jnp.zeros(5)}
     draw = lambda key, step: gaussian(key).update(like, optax.EmptyState(), like, step=step)[0]["a"].tolist()

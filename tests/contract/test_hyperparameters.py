@@ -65,16 +65,23 @@ def test_radius_schedule_advances_once_a_step(name):
             np.testing.assert_allclose(optax.tree.get(state, "radius"), schedule(t), rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", [n for n in methods.__all__ if {"mask", "when"} <= set(arguments(n))])
+@pytest.mark.parametrize("name", [n for n in methods.__all__ if "mask" in arguments(n)])
 def test_mask_leaves_the_rest_where_it_is(name):
     """The functions are evaluated at unchanged unselected parameters and at changed selected ones."""
     mask = {"dense": {"kernel": True, "bias": True}, "gain": False}
-    tx, params, extra, seen = build(name, mask=mask, when=True), classifier(), extra_args(examples()), []
+    tx, params, extra, seen = build(name, mask=mask), classifier(), extra_args(examples()), []
     watch = lambda function: lambda p: jax.debug.callback(seen.append, p) or function(p)
     watched = {k: watch(v) if callable(v) else v for k, v in extra.items()}
-    step, state = jax.jit(lambda g, state: tx.update(g, state, params, **watched)), tx.init(params)
+    step, state = jax.jit(lambda g, state: tx.update(g, state, params, active=True, **watched)), tx.init(params)
     for _ in range(2):
         _, state = jax.block_until_ready(step(gradient(params, examples()), state))
     jax.effects_barrier()
     assert all(bool(p["gain"] == params["gain"]) for p in seen)
     assert any(not bool(jnp.all(p["dense"]["kernel"] == params["dense"]["kernel"])) for p in seen)
+
+
+@pytest.mark.parametrize("name", [n for n in methods.__all__ if "report" in arguments(n)])
+def test_a_report_is_kept_where_it_is_asked_for(name):
+    found = [optax.tree.get(build(name, report=on).init(classifier()), "Report") for on in (False, True)]
+    assert found[0] is None
+    assert found[1] is not None

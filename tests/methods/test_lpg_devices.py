@@ -129,6 +129,7 @@ def test_a_function_of_the_batch_is_not_taken_for_one_of_a_part(options, name):
     x, w = jnp.asarray(X[0], jnp.float32), jnp.asarray(W, jnp.float32)
     tx = pugd_optax.lpg(CLASSES) if name == "logits_fn" else pugd_optax.pegr(0.1)
     given = {"logits_fn": lambda w: x @ w, "labels": Y[0], "losses_fn": lambda w: jnp.sum((x @ w) ** 2, 1)}
+    given |= {"logits_vjp": jax.vjp(lambda w: x @ w, w)}
     vg = pugd_optax.value_and_grad(lambda w, x: jnp.sum(x @ w), tx, axis_name="data", **options)
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
     run = jax.shard_map(lambda x: vg(w, vg.init(w), x, extra_args=given), mesh=mesh, in_specs=P("data"), out_specs=P())

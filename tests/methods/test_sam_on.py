@@ -51,6 +51,12 @@ def test_finds_the_normalization_layers_of_nnx():
         np.testing.assert_allclose(length, 0.5, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("gain", "shift"), [("scale", "offset"), ("gamma", "beta"), ("gain", "bias")])
+def test_finds_the_names_of_other_libraries(gain, shift):
+    names, _ = moved({"dense": {"w": jnp.ones(2), shift: jnp.ones(2)}, "norm": {gain: jnp.ones(2), shift: jnp.ones(2)}})
+    assert names == {f"norm/{gain}", f"norm/{shift}"}
+
+
 def test_what_else_lies_beside_a_gain_does_not_move():
     names, length = moved({"w": jnp.ones(2), "scale": jnp.ones(2), "bias": jnp.ones(2), "inner": {"bias": jnp.ones(2)}})
     assert names == {"scale", "bias"}
