@@ -49,6 +49,7 @@ CASES = [
     Case(command("train --sharpness -1"), "--sharpness", "-1", "expected a number of epochs, or 0"),
     Case(lambda: tracker.refuse_missing("a_tracker"), "--tracker", "a_tracker", "Fix: pip install a_tracker"),
     Case(command("train --first-seed -1"), "--first-seed", "-1", "expected a whole number from 0"),
+    Case(command("train --first-seed 2147483647 --seeds 2"), "--first-seed", "2147483647", "from 0 to 2**31 - 2"),
     Case(command("train --distributed"), "--distributed", "folder", "--out FOLDER"),
     Case(command("train --resume"), "--resume", "folder", "--out FOLDER"),
     Case(command("train --preset sma"), "preset", "'sma'", "Known:"),
