@@ -93,6 +93,7 @@ CASES = [
     Case(settings("--optimizer sdg"), "optimizer", "'sdg'", "did you mean 'sgd'?"),
     Case(settings("--optimizer lbfgs"), "--optimizer", "lbfgs", "choose another, such as sgd"),
     Case(settings("--optimizer schedule_free_sgd"), "--optimizer", "schedule_free_sgd", "choose another, such as sgd"),
+    Case(settings("--optimizer rprop"), "--optimizer", "rprop: takes no schedule", "such as --lr 0.01"),
     Case(settings("--optimizer.learning_rate 0.5"), "--optimizer.learning_rate", "0.5", "use --lr 0.5"),
     Case(settings("--optimizer.nesterov maybe"), "nesterov", "'maybe'", "expected true or false"),
     Case(settings("--lr -0.1"), "--lr", "-0.1", "expected finite numbers >= 0"),
