@@ -169,8 +169,8 @@ class Config:
                 raise UsageError(f"{_flag(name)} {count}: expected at least 1")
         if self.seeds > MOST_SEEDS:
             raise UsageError(f"--seeds {self.seeds}: expected at most {MOST_SEEDS}")
-        if not 0 <= self.first_seed < 2**31:
-            raise UsageError(f"--first-seed {self.first_seed}: expected a whole number from 0 to 2**31 - 1")
+        if not 0 <= self.first_seed <= 2**31 - self.seeds:
+            raise UsageError(f"--first-seed {self.first_seed}: expected a whole number from 0 to 2**31 - {self.seeds}")
         if self.checkpoint_every < 0:
             raise UsageError(f"--checkpoint-every {self.checkpoint_every}: expected a number of epochs, or 0")
         if self.sharpness < 0:

@@ -117,7 +117,7 @@ def _read(folder: Path, step: int, like: Snapshot) -> Snapshot:
     with _manager(folder) as manager:
         args = ocp.args.Composite(arrays=ocp.args.StandardRestore(shapes), progress=ocp.args.JsonRestore())
         read = manager.restore(step, args=args)
-    state, best = jax.tree.map(_as, read["arrays"], arrays)
+    state, best = jax.tree.map(_as, arrays, read["arrays"])
     return Snapshot(state, best, Progress(**read["progress"]))
 
 
@@ -151,11 +151,14 @@ def _is_key(x: jax.Array) -> bool:
 
 
 def _storable(tree: Any) -> Any:
-    """Random keys as their integers."""
-    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
+    """Random keys as their integers; arrays without entries, which Orbax does not save, as None."""
+    one = lambda x: jax.random.key_data(x) if _is_key(x) else x
+    return jax.tree.map(lambda x: one(x) if x.size else None, tree)
 
 
-def _as(read: jax.Array, like: jax.Array) -> jax.Array:
+def _as(like: jax.Array, read: jax.Array | None) -> jax.Array:
+    if read is None:
+        return like
     return jax.random.wrap_key_data(read, impl=jax.random.key_impl(like)) if _is_key(like) else read
 
 

@@ -38,12 +38,18 @@ UNFIT = {
 }
 
 
+NUMBERS_ALONE = ("rprop", "sm3")
+"""Optimizers whose learning rate cannot be a schedule."""
+
+
 def _optimizers(module: Any) -> dict[str, Callable[..., Any]]:
-    """The public functions of a module that take a learning rate."""
+    """The public functions of a module that take a learning rate, without parts, which may lack the sign of a step."""
     return {
         name: f
         for name, f in vars(module).items()
-        if inspect.isfunction(f) and not name.startswith("_") and "learning_rate" in inspect.signature(f).parameters
+        if inspect.isfunction(f)
+        and not name.startswith(("_", "scale_by_"))
+        and "learning_rate" in inspect.signature(f).parameters
     }
 
 
@@ -196,6 +202,8 @@ def _refuse_unfit(config: Config) -> None:
     optimizer = config.parts.optimizer
     if optimizer.name in UNFIT:
         raise UsageError(f"{optimizer}: {UNFIT[optimizer.name]}; choose another, such as sgd or adamw")
+    if optimizer.name in NUMBERS_ALONE and isinstance(config.parts.lr, Spec):
+        raise UsageError(f"{optimizer}: takes no schedule, such as --lr {config.lr}; give a number, such as --lr 0.01")
     for name, text in config.optimizer_options:
         if name == "learning_rate":
             raise UsageError(f"--optimizer.learning_rate {text}: use --lr {text}")

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import shlex
 import signal
 import time
@@ -33,6 +34,8 @@ from experiments.training.sharpness import sharpness
 SECONDS_BETWEEN_REPORTS = 0.5
 EXAMPLES_A_CALL = (100, 1000)
 """Limits of the number of examples per evaluation call, which is otherwise that of the validation examples."""
+NUMBERS_A_CALL = 1000 * 32 * 32 * 3
+"""Numbers in the images of an evaluation call, beyond which it takes no more examples than a step holds at a time."""
 
 
 @dataclasses.dataclass
@@ -178,10 +181,8 @@ def run(experiment: Experiment, seed: int, folder: Path, report: Reporter = sile
     train = experiment.source(parts.train, scale)
     observed, val, test = (experiment.held_out(part, scale) for part in parts)
     with graceful_shutdown() as signals, contextlib.ExitStack() as stack:
-        chunk = int(np.clip(len(parts.val.labels), *EXAMPLES_A_CALL))
-        training = Training(
-            experiment, seed, folder, train, val, signals, report, _fresh(experiment, seed), chunk, observed, queued
-        )
+        chunk, fresh = _examples_a_call(experiment.config, parts.val.images.shape), _fresh(experiment, seed)
+        training = Training(experiment, seed, folder, train, val, signals, report, fresh, chunk, observed, queued)
         report(training.name, 0, "compiling")
         compile_seconds = compile_steps(experiment, training.now.state, train, jax.random.key(seed))
         training.now = _restore_or_start(training)
@@ -194,6 +195,12 @@ def run(experiment: Experiment, seed: int, folder: Path, report: Reporter = sile
         if any_process(bool(signals)):  # after the last look at them; the runs that would follow shall not begin
             training.stop()
     return result
+
+
+def _examples_a_call(config: Config, shape: tuple[int, ...]) -> int:
+    """Examples per evaluation call for validation images of this shape: memory that suffices for a step suffices."""
+    of_a_step, small = config.batch // config.accumulate, NUMBERS_A_CALL // math.prod(shape[1:])
+    return min(max(of_a_step, small), int(np.clip(shape[0], *EXAMPLES_A_CALL)))
 
 
 @first_alone

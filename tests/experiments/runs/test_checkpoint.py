@@ -55,6 +55,21 @@ def test_what_is_restored_is_what_was_saved(two):
     assert jax.tree.structure(found.state) == jax.tree.structure(snapshot(0).state)
 
 
+def test_arrays_without_entries_are_restored_too(tmp_path):
+    """GaLore keeps one for every vector among the parameters; Orbax does not save them."""
+
+    def with_empty(number: float) -> Snapshot:
+        made = snapshot(number)
+        return made._replace(state=made.state._replace(opt_state=(jnp.zeros((0, 0)), *made.state.opt_state)))
+
+    checkpoint.save(tmp_path, 10, with_empty(10))
+    found = checkpoint.restore(tmp_path, with_empty(0))
+    assert found is not None
+    assert_equal(found, with_empty(10))
+    assert found.state.opt_state[0].shape == (0, 0)
+    assert jax.tree.structure(found.state) == jax.tree.structure(with_empty(0).state)
+
+
 def test_the_last_two_are_kept(two):
     checkpoint.save(two, 30, snapshot(30))
     assert checkpoint.steps(two) == [20, 30]

@@ -90,6 +90,7 @@ def test_optimizers_by_name(name):
         ({"method": "pugd", "method_options": (("radus", "1"),)}, "did you mean 'radius'"),
         ({"method": "pegr"}, "needs strength"),
         ({"optimizer": "sdg"}, "did you mean 'sgd'"),
+        ({"optimizer": "scale_by_rprop"}, "unknown optimizer 'scale_by_rprop'"),  # a part of rprop, which goes uphill
         ({"optimizer_options": (("nestrov", "true"),)}, "did you mean 'nesterov'"),
         ({"lr": "fast"}, "neither a number nor a schedule"),
         ({"lr": "-0.1"}, "--lr -0.1: -0.1 in a learning rate; expected finite numbers >= 0"),
@@ -122,6 +123,15 @@ UNFIT = {
 def test_optimizers_that_want_more_than_a_gradient_are_refused(name):
     with pytest.raises(UsageError, match=f"--optimizer {name}: {UNFIT[name]}.*; choose another, such as sgd or adamw"):
         build(optimizer=name)
+
+
+@pytest.mark.parametrize("name", ["rprop", "sm3"])
+def test_a_learning_rate_that_cannot_be_a_schedule(name):
+    with pytest.raises(
+        UsageError, match=f"--optimizer {name}: takes no schedule, such as --lr cosine:.*; give a number"
+    ):
+        build(optimizer=name)
+    assert build(optimizer=name, lr="0.01").lr[0] == 0.01
 
 
 def test_costs_are_counted_where_jax_runs_on_a_gpu(monkeypatch):

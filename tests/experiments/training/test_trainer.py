@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from experiments.config.schema import Config
 from experiments.runs.state import Progress
@@ -75,6 +76,19 @@ def test_the_best_epoch_is_the_first_of_the_best_on_validation_data(tmp_path, mo
     monkeypatch.setattr(trainer, "evaluate", lambda *args: next(measured))
     result = trainer.run(prepare(THREE), 0, tmp_path / "run")
     assert (result["best_epoch"], result["val_accuracy"], result["test_accuracy"]) == (2, 0.75, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("side", "validation", "settings", "examples"),
+    [
+        *((32, 5000, {}, 1000), (32, 300, {}, 300), (32, 10, {}, 100), (8, 5000, {}, 1000)),
+        *((224, 5000, {"batch": 64}, 64), (224, 5000, {"batch": 256, "accumulate": 8}, 32), (224, 10, {}, 50)),
+        (224, 5000, {"batch": 8192}, 1000),
+    ],
+)
+def test_evaluation_of_large_images_takes_no_more_at_a_time_than_a_step(side, validation, settings, examples):
+    """A run would end at its first evaluation, hours after the first step has shown that there is memory enough."""
+    assert trainer._examples_a_call(Config(**settings), (validation, side, side, 3)) == examples
 
 
 def test_a_class_that_the_test_set_leaves_out_keeps_its_place(tmp_path):
