@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pugd_optax._checks import check_count
+from pugd_optax._checks import check_count, check_floating
 from pugd_optax._norms import vdot, widen
 from pugd_optax._parts import varying_like
 from pugd_optax._signed_square import signed_square
@@ -49,7 +49,7 @@ def norms(losses_fn: LossesFn, params: optax.Params) -> jax.Array:
       Norms [batch], float32 or better.
 
     Raises:
-      ValueError: as `ghost` does.
+      ValueError, TypeError: as `ghost` does.
 
     Example:
       Differentially private training with Optax: every gradient is clipped to the norm C, and noise is added to the
@@ -113,6 +113,7 @@ def ghost(losses_fn: LossesFn, params: optax.Params, step: jax.typing.ArrayLike 
       ValueError: if a parameter is combined with the data by another primitive, or if it is not known along which axis
         of a value the examples are (the error names both); if examples are coupled, as by BatchNorm; if the losses are
         not a vector.
+      TypeError: if a parameter is complex or an integer.
 
     Example:
       >>> import jax.numpy as jnp
@@ -297,6 +298,7 @@ def _batch_of(losses: Any, params: optax.Params) -> int:
                 f"params{jax.tree_util.keystr(path)} is {w.dtype}: per-example gradient norms are defined for real "
                 "parameters. Fix: keep real and imaginary parts as two parameters."
             )
+    check_floating(params)
     one_vector = isinstance(losses, jax.ShapeDtypeStruct) and losses.ndim == 1
     if not one_vector or not losses.size or not jnp.issubdtype(losses.dtype, jnp.floating):
         raise ValueError(

@@ -8,6 +8,7 @@ import optax
 import pytest
 
 import pugd_optax
+from pugd_optax import per_example
 from pugd_optax.noise import as_key
 from tests.contract.given import build, every_method
 from tests.problems import classifier, examples, extra_args
@@ -25,6 +26,13 @@ def test_python_numbers_are_parameters(tx):
     arrays = jax.tree.map(jnp.float32, W)
     run = lambda w: tx.update(jax.grad(quartic)(w), tx.init(w), w, grad_fn=jax.grad(quartic))[0]
     chex.assert_trees_all_equal(run(W), run(arrays))
+
+
+def test_per_example_norms_of_python_numbers():
+    """Also where a function of the parameters is combined with the data."""
+    x = jnp.array([1.0, 2.0, -3.0])
+    norms = per_example.norms(lambda p: jnp.exp(p["a"]) * x * p["b"], W)
+    np.testing.assert_allclose(norms, np.abs(x) * np.exp(0.5) * np.hypot(1, 1.5), rtol=1e-6)
 
 
 @every_method

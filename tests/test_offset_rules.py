@@ -258,11 +258,13 @@ def test_mixup_counts_by_share():
 
 
 def test_rows_that_are_not_finite_are_not_counted():
+    """A logit of -inf only means a class that is not allowed: its row counts, for another class."""
     rule, seen = classes.confusion(8, window=(0.0, 0.3)), classes.init(CLASSES)._replace(step=jnp.ones((), jnp.int32))
     u, one_hot = (X[0] @ W).astype(np.float32), EYE[Y[0]].astype(np.float32)
-    u[3, 1] = np.nan
+    u[3, 1], u[5, 0], u[:, 2] = np.nan, np.inf, -np.inf
     counts = jax.jit(lambda u, one_hot: rule.update(rule.init(CLASSES), seen, u, one_hot, None)[1])(u, one_hot)
-    assert counts.sum() == BATCH - 1
+    assert counts.sum() == BATCH - 2
+    assert counts[2].sum() == 0
 
 
 def test_a_rule_of_ones_own_may_remember_and_give_one_number_a_class():

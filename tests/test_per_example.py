@@ -266,6 +266,13 @@ def test_complex_parameters_are_refused(evaluator):
         evaluator(lambda p: jnp.abs(p["w"]), {"w": jnp.ones(3, jnp.complex64)})
 
 
+@ALL
+def test_integer_parameters_are_refused(evaluator):
+    """JAX gives them no gradient; followed like a weight, a counter would add to the norm."""
+    with pytest.raises(TypeError, match=r"params\['n'\] has the dtype int32: expected floating-point numbers.*close"):
+        evaluator(lambda p: p["w"] * p["n"], {"n": jnp.ones(3, jnp.int32), "w": jnp.ones(3)})
+
+
 def test_groups_must_divide_the_batch():
     with pytest.raises(ValueError, match=r"group_size=3.*\(8,\)"):
         per_example.micro_batches(losses_fn, 3)(classifier(jnp.float32))

@@ -35,7 +35,7 @@ def general_norms(given: Sequence[Met], leaves: list[jax.Array], values_of: Call
         gradient = pull([jnp.concatenate(some, axis=1) for some in products])
         return vdot(gradient, gradient)
 
-    batch, size = len(parts[0][1]), max(sum(leaves[k].size for k in read), sum(x.size for x in matrices), 1)
+    batch, size = len(parts[0][1]), max(sum(jnp.size(leaves[k]) for k in read), sum(x.size for x in matrices), 1)
     fits = max(sum(m.tap.size for m in met) // size, 1)
     at_once = max(n for n in range(1, batch + 1) if batch % n == 0 and n <= fits)
     if at_once == batch:

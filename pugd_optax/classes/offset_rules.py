@@ -164,11 +164,11 @@ def transitions(confusions: jax.Array) -> jax.Array:
 
 
 def _count(logits: jax.Array, members: jax.Array, axis_name: str | None) -> jax.Array:
-    """The confusions of one batch, without rows whose logits are not finite."""
+    """The confusions of one batch, without rows whose largest logit is not finite; -inf is a class not allowed."""
     num_classes = logits.shape[-1]
     u = jax.lax.stop_gradient(logits).reshape(-1, num_classes)
     predicted = jax.nn.one_hot(u.argmax(-1), num_classes, dtype=jnp.float32)
-    predicted = jnp.where(jnp.isfinite(u).all(-1, keepdims=True), predicted, 0)
+    predicted = jnp.where(jnp.isfinite(u.max(-1, keepdims=True)), predicted, 0)
     counts = jnp.matmul(predicted.T, members.reshape(-1, num_classes), precision="highest")
     return counts if axis_name is None else jax.lax.psum(counts, axis_name)
 
