@@ -8,6 +8,7 @@ import optax
 
 from pugd_optax._norms import vdot, widen
 from pugd_optax._typing import LossesFn
+from pugd_optax.evaluations import hessian_vector_product
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -31,8 +32,8 @@ def _signed_backward(losses_fn: LossesFn, seen: tuple, cotangents: tuple[jax.Arr
     """One Hessian-vector product; the gradient is linear in its weights, so `to_losses` is their tangent."""
     (params, coins, g), (to_losses, to_square) = seen, cotangents
     along = jax.tree.map(lambda x: (2 * to_square * widen(x)).astype(x.dtype), g)
-    gradient = lambda w, weights: _weighted_gradient(losses_fn, w, weights)[1]
-    _, product = jax.jvp(gradient, (params, coins.astype(to_losses.dtype)), (along, to_losses))
+    gradient = lambda at: _weighted_gradient(losses_fn, *at)[::-1]  # of the weighted losses, by params and by weights
+    product, _ = hessian_vector_product(gradient, (params, coins.astype(to_losses.dtype)), (along, to_losses))
     return product, np.zeros(coins.shape, jax.dtypes.float0)
 
 

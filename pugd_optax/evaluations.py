@@ -6,7 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.extend.core import jaxpr_as_fun
 
+from pugd_optax._checks import is_traced
 from pugd_optax._gradient_source import gradient_function
 from pugd_optax._norms import vdot, widen
 from pugd_optax._typing import GradFn, ValueFn
@@ -80,12 +82,28 @@ def hessian_vector_product(gradient: GradFn, w: optax.Params, v: optax.Updates) 
     """
     tangent = jax.tree.map(lambda x, y: y.astype(x.dtype), w, v)
     try:
-        return jax.jvp(gradient, (w,), (tangent,))[1]
+        return _forward(lambda w, v: jax.jvp(gradient, (w,), (v,))[1], w, tangent)
     except TypeError as error:
         if "custom_vjp" not in str(error):
             raise
     along = lambda p: vdot(gradient(p), v)
     return jax.tree.map(lambda x, y: jnp.conj(x).astype(y.dtype), jax.grad(along)(w), w)
+
+
+def _forward(product: Callable[..., optax.Updates], *args: Any) -> optax.Updates:
+    """The product, or the TypeError that JAX raises for it, which under jit would come only when it is compiled."""
+    if not any(map(is_traced, jax.tree.leaves(args))):
+        return product(*args)
+    closed, like = jax.make_jaxpr(product, return_shape=True)(*args)
+    if _lacks_forward_mode(closed.jaxpr):
+        raise TypeError("the loss contains a jax.custom_vjp, which has no forward mode")
+    return jax.tree.unflatten(jax.tree.structure(like), jaxpr_as_fun(closed)(*jax.tree.leaves(args)))
+
+
+def _lacks_forward_mode(jaxpr: Any) -> bool:
+    """Whether the tangent of a `jax.custom_vjp` is asked for, here or in a nested program."""
+    nested = lambda equation: (x for x in jax.tree.leaves(equation.params) if hasattr(x, "eqns"))
+    return any(x.primitive.name == "custom_lin" or any(map(_lacks_forward_mode, nested(x))) for x in jaxpr.eqns)
 
 
 def _mirrored(w: optax.Params, w_star: optax.Params) -> optax.Params:

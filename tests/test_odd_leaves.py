@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import pugd_optax
-from pugd_optax import per_example
+from pugd_optax import diagnostics, per_example
 from pugd_optax.noise import as_key
 from tests.contract.given import build, every_method
 from tests.problems import classifier, examples, extra_args
@@ -54,15 +54,37 @@ def test_raw_keys_of_either_generator_and_of_numpy(impl):
         np.testing.assert_array_equal(jax.random.key_data(as_key(given)), raw)
 
 
-def test_exact_regularization_where_the_loss_has_no_forward_mode():
-    """For a loss with a custom_vjp, as in flash attention, the Hessian product is taken by reverse mode twice."""
-    square = jax.custom_vjp(lambda x: jnp.sum(x**4))
-    square.defvjp(lambda x: (jnp.sum(x**4), x), lambda x, g: (4 * g * x**3,))
+@jax.custom_vjp
+def square(x):
+    """Like flash attention, with a forward rule that calls the function itself: it has no forward mode."""
+    return x**2
+
+
+square.defvjp(lambda x: (square(x), x), lambda x, g: (2 * g * x,))
+LOSSES = [
+    lambda w: jnp.sum(square(w) ** 2),
+    lambda w: jnp.sum(jax.lax.scan(lambda x, _: (square(x), None), w, length=2)[0]),
+]
+
+
+@pytest.mark.parametrize("run", [lambda f, *args: f(*args), lambda f, *args: jax.jit(f)(*args)], ids=["eager", "jit"])
+@pytest.mark.parametrize("loss", LOSSES, ids=["plain", "scan"])
+def test_exact_regularization_where_the_loss_has_no_forward_mode(loss, run):
+    """The Hessian product is taken by reverse mode twice."""
     w = jnp.array([1.0, -2.0])
     tx = pugd_optax.gradient_regularization(0.1, scheme="exact")
-    g = jax.grad(square)(w)
-    u, _ = jax.jit(lambda w: tx.update(g, tx.init(w), w, grad_fn=jax.grad(square)))(w)
-    np.testing.assert_allclose(u, g + 0.1 * 12 * w**2 * g, rtol=1e-6)
+    u, _ = run(lambda w: tx.update(jax.grad(loss)(w), tx.init(w), w, grad_fn=jax.grad(loss)), w)
+    np.testing.assert_allclose(u, 4 * w**3 + 0.1 * 12 * w**2 * 4 * w**3, rtol=1e-6)
+    np.testing.assert_allclose(diagnostics.leading_eigenvalue(loss, w, jnp.ones(2))[0], 48, rtol=1e-5)
+
+
+@pytest.mark.parametrize("run", [lambda f, *args: f(*args), lambda f, *args: jax.jit(f)(*args)], ids=["eager", "jit"])
+def test_signs_where_the_losses_have_no_forward_mode(run):
+    """The gradient of the squared norm of one weighted sum of losses, here of w**4 * x."""
+    w, x = jnp.array([1.0, -2.0]), jnp.array([[1.0, 2.0], [-1.0, 0.5], [3.0, 1.0]])
+    losses = lambda square: lambda w: (square(w) ** 2) @ x.T
+    of = lambda square: lambda w: per_example.signs(3)(losses(square), w)[1]
+    np.testing.assert_allclose(run(jax.grad(of(square)), w), jax.grad(of(jnp.square))(w), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["lpg", "lpl", "pegr", "sam_on"])
