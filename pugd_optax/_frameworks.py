@@ -54,7 +54,7 @@ def check_function(name: str, function: Any, params: Any) -> None:
         raise TypeError(f"{name} is a {type(function).__name__}: expected a function of the parameters. Fix: {call}.")
 
 
-def explained(name: str, function: Callable[..., Any], params: Any, *args: Any, **kwargs: Any) -> Any:
+def explained(name: str, function: Callable[..., Any], params: Any, /, *args: Any, **kwargs: Any) -> Any:
     """`function(params, ...)`; if the function expects a model or a tree, the error shows the right call."""
     try:
         return function(params, *args, **kwargs)
@@ -79,7 +79,7 @@ def _from_parameters(name: str) -> str:
     return f"{name}=lambda p: {_OF_LOSS.get(name, name)}(p, batch)"
 
 
-def _asks_for_more(function: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
+def _asks_for_more(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> str:
     """The names of all parameters of the function if these arguments do not fill them, otherwise nothing."""
     try:
         signature = inspect.signature(function)

@@ -62,7 +62,8 @@ def _name(path: tuple[Any, ...]) -> list[str]:
 
 _UPDATE = (
     "tx.update(grads, state, params, grad_fn=lambda p: jax.grad(loss_fn)(p, batch)), with the batch and the random key "
-    "that gave grads. In place of Flax's TrainState, which drops it: pugd_optax.linen.TrainState"
+    "that gave grads. In place of Flax's TrainState, which drops it: pugd_optax.linen.TrainState. Put the method "
+    "in front of optax.MultiSteps and lookahead, which drop it too"
 )
 _NO_SOURCE = "A method that evaluates the gradient again needs grad_fn= (or value_fn=) in update. Fix: {call}."
 _GRADIENTS_ALONE = (

@@ -164,7 +164,10 @@ def restrict(ascent: Any, mask: Mask | None) -> optax.GradientTransformationExtr
         eps, state = ascent.update(zero_unless(selected, updates), state, params, **extra_args)
         return zero_unless(selected, eps), state
 
-    return ascent._replace(update=update)
+    def observe(state, g_star: optax.Updates):
+        return ascent.observe(state, zero_unless(resolve_mask(mask, g_star), g_star))
+
+    return ascent._replace(update=update, **({"observe": observe} if hasattr(ascent, "observe") else {}))
 
 
 def projected_ascent(

@@ -85,7 +85,7 @@ def filter_value_and_grad(
         argument in `*args` without modules and `eqx.nn.State`s.
       second_batch: share in (0, 1] of the batch that is used for the second gradient.
       aux_reduce: how auxiliary output is combined over groups and devices: `"mean"`, `"sum"`, or `"first"`, which suits
-        an `eqx.nn.State` with flags. With groups, auxiliary output may contain only arrays.
+        an `eqx.nn.State` with flags. With groups or `axis_name`, auxiliary output may contain only arrays.
 
     Returns:
       A callable with `init(model) -> state` and

@@ -133,7 +133,7 @@ def value_and_grad(
       has_aux: whether `loss_fn` returns auxiliary output.
       axis_name: inside `shard_map` or `pmap`, the mesh axis over which the batch is split. Value, gradient and state
         are averaged over it and equal on every device. Gates that read the gradient are not supported with
-        `perturb="local"`, because each device would decide by itself.
+        `perturb="local"` or `groups`, because each device or group would decide by itself.
       perturb: with `axis_name`, the gradient used for the perturbation: `"local"`, that of each device's **own**
         examples (m-sharpness), with one all-reduce per step; or `"global"`, the mean over devices, with one all-reduce
         per gradient.
@@ -147,7 +147,8 @@ def value_and_grad(
         examples.
       aux_reduce: how auxiliary output is combined over groups and devices: `"mean"`, `"sum"`, `"first"` for values that
         are the same in all of them, or a tree of these for the leading part of its structure. Default: floats are
-        averaged, integers and bools are summed.
+        averaged, integers and bools are summed. Outputs of single examples, such as logits, are not collected but
+        averaged too: compute metrics inside `loss_fn`.
 
     Returns:
       A callable with `init(params) -> state` and

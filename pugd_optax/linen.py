@@ -7,6 +7,8 @@ from typing import Any, Self
 
 import optax
 
+from pugd_optax._checks import EXTRA_ARGS, LOGIT_ARGS
+
 try:
     from flax.training import train_state
 except ModuleNotFoundError as error:
@@ -57,5 +59,9 @@ class TrainState(train_state.TrainState):
 
 def _check_names(names: Any, fields: set[str]) -> None:
     for name in names:
-        if near := difflib.get_close_matches(name, fields, 1, 0.7):
+        if name not in _EXTRA_ARGS and (near := difflib.get_close_matches(name, fields, 1, 0.7)):
             raise TypeError(f"{name}= is not a field of the TrainState, which has {near[0]}. Fix: {near[0]}=.")
+
+
+_EXTRA_ARGS = {*EXTRA_ARGS, *LOGIT_ARGS, "losses_fn", "value", "grad", "train_loss", "val_loss", "val_accuracy"}
+"""Extra arguments of this package and Optax, which a field may resemble."""

@@ -46,6 +46,7 @@ class PerturbedValueAndGrad:
         batch = [arg for i, arg in enumerate(args) if i not in modules]
         live = (model, modules, kwargs)
         graphdef, (params, moving, rest) = _split(live, self._of_model)
+        self._check(live, params)
 
         def loss_fn(params: Any, *batch: Any) -> tuple[Any, Any]:
             copies = nnx.merge(graphdef, nnx.State({0: params}), moving, rest, copy=True)
@@ -53,16 +54,38 @@ class PerturbedValueAndGrad:
             again = [copies[1][i] if i in modules else next(examples) for i in range(len(args))]
             out = self.loss_fn(copies[0], *again, **copies[2])
             loss, aux = out if self.has_aux else (out, None)
-            moved = _metrics(jnp.subtract, _split(copies, self._of_model)[1][1], moving)
+            moved = _changed(_split(copies, self._of_model)[1][1], moving)
+            moved = _metrics(jnp.subtract, moved, moving) if self._parts else moved
             return loss, (aux, nnx.split_state(moved, nnx.metrics.MetricState, _is_float, ...))
 
         reduce = (self.aux_reduce, ("sum", "mean", "first"))
         vg = functional.value_and_grad(loss_fn, self.tx, has_aux=True, aux_reduce=reduce, **dict(self.options))
         pure = nnx.to_pure_dict(params[0])
         (loss, (aux, moved)), grads, state = vg(pure, state, *batch, active=active, extra_args=extra_args)
-        nnx.update(live, _metrics(jnp.add, nnx.merge_state(*moved), moving))
+        moved = nnx.merge_state(*moved)
+        nnx.update(live, _metrics(jnp.add, moved, moving) if self._parts else moved)
         grads = jax.tree.unflatten(jax.tree.structure(params[0]), jax.tree.leaves(grads))
         return (loss, aux) if self.has_aux else loss, grads, state
+
+    @property
+    def _parts(self) -> str:
+        """The option by which the loss sees only a part of the batch at a time, if any."""
+        given = dict(self.options)
+        devices = f"axis_name={given['axis_name']!r}" if given["axis_name"] else ""
+        return f"groups={given['groups']}" if given["groups"] > 1 else devices
+
+    def _check(self, live: Any, params: Any) -> None:
+        """Refuse a filter that selects nothing, and metrics of parts of the batch that cannot be added up."""
+        if not params:
+            raise ValueError(
+                f"argnums selects no variable of the model, {type(live[0]).__name__}, so there is no gradient. "
+                "Fix: argnums=nnx.DiffState(0, nnx.Param)."
+            )
+        if self._parts and any(isinstance(node, nnx.metrics.Welford) for _, node in nnx.iter_graph(live)):
+            raise ValueError(
+                f"The metric Welford cannot be added up over parts of the batch, {self._parts}. "
+                "Fix: update it outside of loss_fn."
+            )
 
     def _of_model(self, path: tuple[Any, ...], value: Any) -> bool:
         return path[0] == 0 and self.wrt(path[1:], value)
@@ -100,7 +123,8 @@ def value_and_grad(
         `"global"`, perturbs.
       groups: m, the number of groups, each of which perturbs with its own gradient (m-sharpness). The batch is every
         argument in `*args` without variables. Of the variables changed by the loss, floats are then averaged, metrics
-        are added up, and random counters and other integers, which are the same in all groups, change once.
+        are added up, which `nnx.metrics.Welford` does not allow, and random counters and other integers, which are the
+        same in all groups, change once.
       second_batch: share in (0, 1] of the batch that is used for the second gradient.
       aux_reduce: how auxiliary output is combined over groups and devices: `"mean"`, `"sum"` or `"first"`.
 
@@ -113,7 +137,8 @@ def value_and_grad(
       `nnx.value_and_grad` returns it. `active` overrides the gate, `extra_args` are extra arguments of `tx.update`.
 
     Raises:
-      ValueError, TypeError: if `argnums` is not 0, or an argument is out of its range.
+      ValueError, TypeError: if `argnums` is not 0, or an argument is out of its range; in a call, if the filter selects
+        nothing.
 
     Example:
       >>> import jax.numpy as jnp, optax, pugd_optax
@@ -157,6 +182,14 @@ def _is_variable(x: Any) -> bool:
 def _is_float(path: tuple[Any, ...], variable: Any) -> bool:
     del path
     return all(jnp.issubdtype(jnp.result_type(x), jnp.inexact) for x in jax.tree.leaves(variable))
+
+
+def _changed(moved: Any, before: Any) -> Any:
+    """The variables that the loss has changed or created: the others need not be combined over parts of the batch."""
+    known = dict(nnx.to_flat_state(before))
+    arrays = lambda variable: [id(x) for x in jax.tree.leaves(variable)]
+    same = lambda path, variable: path in known and arrays(variable) == arrays(known[path])
+    return nnx.from_flat_state([(p, x) for p, x in nnx.to_flat_state(moved) if not same(p, x)])
 
 
 def _metrics(move: Callable[..., Any], moved: Any, before: Any) -> Any:

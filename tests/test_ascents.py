@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from pugd_optax import dual_norm, normalize, projected_ascent, restrict, scale_by_abs_params
-from pugd_optax.ascents import offset
+from pugd_optax.ascents import ObservingAscent, offset
 
 G = {"a": jnp.array([3.0, 0.0]), "b": jnp.array([[4.0], [12.0]]), "c": jnp.zeros(3)}
 W = {"a": jnp.array([-2.0, 1.0]), "b": jnp.array([[0.0], [0.5]]), "c": jnp.ones(3)}
@@ -67,6 +67,16 @@ def test_restrict_hides_the_rest_from_inner_gradients():
     assert len(seen) == 2
     assert all((w["b"] == W["b"]).all() for w in seen)
     assert_close(eps, {"a": [0.5, 0.0], "b": [[0.0], [0.0]], "c": np.zeros(3)})
+
+
+def test_restrict_hides_the_rest_from_what_is_observed():
+    """An ascent along the last perturbed gradient is as long as its selected part alone."""
+    zeros = lambda w: jax.tree.map(jnp.zeros_like, w)
+    along = ObservingAscent(zeros, lambda g, last, w=None, **extra: (last, last), lambda last, g_star: g_star)
+    for mask in ({"a": True, "b": False, "c": False}, lambda w: {"a": True, "b": False, "c": False}):
+        tx = restrict(normalize(along), mask)
+        eps, _ = tx.update(G, tx.observe(tx.init(W), G), W)
+        assert_close(eps, {"a": [1.0, 0.0], "b": [[0.0], [0.0]], "c": np.zeros(3)})
 
 
 def test_restrict_refuses_another_structure():

@@ -84,6 +84,16 @@ def test_keyword_arguments_and_overrides():
         vg(w, state, power=2)
 
 
+@pytest.mark.parametrize("name", ["name", "function", "tree"])
+def test_any_keyword_of_the_loss(name):
+    loss_fn = lambda w, **given: jnp.sum(w**2) * given[name]
+    value, _, _ = pugd_optax.value_and_grad(loss_fn, SAM)(W1, SAM.init(W1), **{name: 2.0})
+    assert value == 8
+
+
+W1 = jnp.array([2.0])
+
+
 def masked_base():
     return optax.masked(optax.sgd(0.1, momentum=0.9), {"b": True, "w": False})
 

@@ -109,6 +109,17 @@ def test_a_base_optimizer_without_extra_arguments():
     chex.assert_trees_all_close(after.params, expected, rtol=1e-6)
 
 
+def test_extra_arguments_may_resemble_fields():
+    class Logging(pugd_optax.linen.TrainState):
+        grad_norm: Any = 0.0
+        val_losses: Any = ()
+
+    grad_fn = jax.grad(lambda p: jnp.sum(p["w"] ** 2))
+    state = Logging.create(apply_fn=None, params={"w": X}, tx=TX)
+    after = state.apply_gradients(grads=grad_fn(state.params), grad_fn=grad_fn, val_loss=2.0, grad_norm=1.0)
+    assert after.grad_norm == 1.0
+
+
 def test_fields_and_methods_are_flax_s():
     ours, theirs = (cls for cls in (pugd_optax.linen.TrainState, train_state.TrainState))
     assert [f.name for f in dataclasses.fields(ours)] == [f.name for f in dataclasses.fields(theirs)]
@@ -119,6 +130,9 @@ def test_errors_name_the_train_state():
     flax_s = train_state.TrainState.create(apply_fn=None, params={"w": X}, tx=TX)
     with pytest.raises(ValueError, match=r"needs grad_fn=.*In place of Flax's TrainState.*pugd_optax.linen.TrainState"):
         flax_s.apply_gradients(grads={"w": X}, grad_fn=lambda p: p)
+    inside = create(optax.MultiSteps(TX, 2))
+    with pytest.raises(ValueError, match=r"method in front of optax.MultiSteps .* drop it"):
+        inside.apply_gradients(grads=inside.params, grad_fn=lambda p: p)
     for mistyped in ("batch_stat", "batchStats", "bn_stats", "batch_statistics"):
         with pytest.raises(TypeError, match=f"{mistyped}= is not a field of the TrainState, .* Fix: batch_stats="):
             create().apply_gradients(grads=create().params, **{mistyped: {}})

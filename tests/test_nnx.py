@@ -131,6 +131,26 @@ def test_only_what_the_filter_selects():
     assert value < start
 
 
+@pytest.mark.parametrize("parts", [{"groups": 3}, {"axis_name": "d"}], ids=["groups", "devices"])
+def test_parts_leave_unchanged_variables_alone(parts):
+    """The mean of three equal numbers is not exactly this number, and to reduce frozen kernels would cost time."""
+    model = nnx.LoRALinear(3, 64, lora_rank=2, rngs=nnx.Rngs(0))
+    graphdef, before = nnx.split(model)
+    loss = lambda model, x: jnp.mean(model(x) ** 2)
+    vg = pugd_optax.nnx.value_and_grad(loss, SAM, argnums=nnx.DiffState(0, nnx.LoRAParam), **parts)
+
+    def step(variables, x):
+        model = nnx.merge(graphdef, variables)
+        vg(model, vg.init(model), x)
+        return nnx.state(model)
+
+    if "axis_name" in parts:
+        mesh = Mesh(np.array(jax.devices()[:3]), ("d",))
+        step = jax.shard_map(step, mesh=mesh, in_specs=(P(), P("d")), out_specs=P())
+    after = jax.jit(step)(before, jnp.concatenate([X, X[:1]]))
+    np.testing.assert_array_equal(after.kernel[...], before.kernel[...])
+
+
 def test_metrics_count_a_batch_once():
     model, metrics = Network(nnx.Rngs(0)), nnx.MultiMetric(loss=nnx.metrics.Average("loss"))
 
@@ -143,6 +163,41 @@ def test_metrics_count_a_batch_once():
     loss, _, _ = vg(model, vg.init(model), metrics)
     np.testing.assert_allclose(metrics.compute()["loss"], loss, rtol=1e-6)
     assert int(metrics.loss.count[...]) == 1
+
+
+class Lowest(nnx.Metric):
+    """The lowest loss so far, infinite before the first one."""
+
+    def __init__(self):
+        self.value = nnx.metrics.MetricState(jnp.array(jnp.inf))
+
+    def update(self, loss):
+        self.value[...] = jnp.minimum(self.value[...], loss)
+
+
+def test_metrics_that_do_not_add_up():
+    model, lowest, spread = nnx.Linear(3, 1, rngs=nnx.Rngs(0)), Lowest(), nnx.metrics.Welford()
+
+    def counted(model, x, lowest, spread):
+        losses = (model(x) - 1) ** 2
+        lowest.update(losses.mean())
+        spread.update(values=losses)
+        return losses.mean()
+
+    vg = pugd_optax.nnx.value_and_grad(counted, SAM)
+    loss, _, _ = vg(model, vg.init(model), X, lowest, spread)
+    assert lowest.value[...] == loss
+    np.testing.assert_allclose(spread.compute().mean, loss, rtol=1e-6)
+    vg = pugd_optax.nnx.value_and_grad(counted, SAM, groups=2)
+    with pytest.raises(ValueError, match=r"Welford.*groups=2.*Fix: update it outside of loss_fn"):
+        vg(model, vg.init(model), X, lowest, spread)
+
+
+def test_a_filter_that_selects_nothing_is_named():
+    model = nnx.Linear(3, 1, rngs=nnx.Rngs(0))
+    vg = pugd_optax.nnx.value_and_grad(loss_alone, SAM, argnums=nnx.DiffState(0, nnx.LoRAParam))
+    with pytest.raises(ValueError, match=r"argnums selects no variable of the model, Linear.*Fix: .*nnx.Param"):
+        vg(model, vg.init(model), X)
 
 
 def by_parts(model, x, y, parts):

@@ -40,6 +40,11 @@ def in_chain(grad_fn):
     step(model, optimizer, rngs)
 
 
+def nnx_step(loss_fn, *args, **options):
+    vg = pugd_optax.nnx.value_and_grad(loss_fn, methods.sam(), **options)
+    vg(OWN_DROPOUT, vg.init(OWN_DROPOUT), *args)
+
+
 def nnx_loss(model, rngs):
     return jnp.sum(model(X, rngs=rngs))
 
@@ -94,6 +99,18 @@ FRAMEWORKS = [
         "loss_fn",
         "random counters",
         "Fix: pass its module to loss_fn among *args",
+    ),
+    Case(
+        lambda: nnx_step(lambda model: nnx_loss(model, None), argnums=nnx.DiffState(0, nnx.LoRAParam)),
+        "argnums",
+        "Sequential",
+        "Fix: argnums=nnx.DiffState(0, nnx.Param)",
+    ),
+    Case(
+        lambda: nnx_step(lambda model, spread: nnx_loss(model, None), nnx.metrics.Welford(), groups=2),
+        "Welford",
+        "groups=2",
+        "Fix: update it outside of loss_fn",
     ),
     Case(
         lambda: pugd_optax.check(methods.sam(), lambda model: jnp.sum(jax.vmap(model)(X)), MLP),
