@@ -81,22 +81,25 @@ def hessian_vector_product(gradient: GradFn, w: optax.Params, v: optax.Updates) 
       Array([12.], dtype=float32)
     """
     tangent = jax.tree.map(lambda x, y: y.astype(x.dtype), w, v)
+    forward = lambda w, v: jax.jvp(gradient, (w,), (v,))[1]
+    traced = any(map(is_traced, jax.tree.leaves((w, v))))
     try:
-        return _forward(lambda w, v: jax.jvp(gradient, (w,), (v,))[1], w, tangent)
+        product = _if_forward(forward, w, tangent) if traced else forward(w, tangent)
     except TypeError as error:
         if "custom_vjp" not in str(error):
             raise
+        product = None
+    if product is not None:
+        return product
     along = lambda p: vdot(gradient(p), v)
     return jax.tree.map(lambda x, y: jnp.conj(x).astype(y.dtype), jax.grad(along)(w), w)
 
 
-def _forward(product: Callable[..., optax.Updates], *args: Any) -> optax.Updates:
-    """The product, or the TypeError that JAX raises for it, which under jit would come only when it is compiled."""
-    if not any(map(is_traced, jax.tree.leaves(args))):
-        return product(*args)
+def _if_forward(product: Callable[..., optax.Updates], *args: Any) -> optax.Updates | None:
+    """The product, or None for a `jax.custom_vjp`: under jit, JAX raises its TypeError only when it compiles."""
     closed, like = jax.make_jaxpr(product, return_shape=True)(*args)
     if _lacks_forward_mode(closed.jaxpr):
-        raise TypeError("the loss contains a jax.custom_vjp, which has no forward mode")
+        return None
     return jax.tree.unflatten(jax.tree.structure(like), jaxpr_as_fun(closed)(*jax.tree.leaves(args)))
 
 
