@@ -17,7 +17,7 @@ class Untested(NamedTuple):
     why: str
 
 
-HOURS = {"real.clean": 3, "real.noisy": 7, "real.regularizers": 7}
+HOURS = {"real.noisy": 7, "real.regularizers": 7}
 """Hours on two CPU cores of claims on CIFAR-10 at paper scale, without the runs that their ledgers hold: the number of
 gradients times 0.25 s."""
 SEVERAL: dict[Result, str] = {"holds": "hold", "does not hold": "do not", "undecided": "undecided"}
