@@ -1,6 +1,7 @@
 """The squared norm of a gradient of weighted losses, whose derivative costs one Hessian-vector product."""
 
 import functools
+from typing import Any
 
 import jax
 import numpy as np
@@ -33,8 +34,8 @@ def _signed_backward(losses_fn: LossesFn, seen: tuple, cotangents: tuple[jax.Arr
     (params, coins, g), (to_losses, to_square) = seen, cotangents
     along = jax.tree.map(lambda x: (2 * to_square * widen(x)).astype(x.dtype), g)
     gradient = lambda at: _weighted_gradient(losses_fn, *at)[::-1]  # of the weighted losses, by params and by weights
-    product, _ = hessian_vector_product(gradient, (params, coins.astype(to_losses.dtype)), (along, to_losses))
-    return product, np.zeros(coins.shape, jax.dtypes.float0)
+    product: Any = hessian_vector_product(gradient, (params, coins.astype(to_losses.dtype)), (along, to_losses))
+    return product[0], np.zeros(coins.shape, jax.dtypes.float0)
 
 
 signed_square.defvjp(_signed_forward, _signed_backward)
