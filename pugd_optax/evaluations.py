@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.extend.core import jaxpr_as_fun
 
 from pugd_optax._checks import is_traced
 from pugd_optax._gradient_source import gradient_function
@@ -97,6 +96,8 @@ def hessian_vector_product(gradient: GradFn, w: optax.Params, v: optax.Updates) 
 
 def _if_forward(product: Callable[..., optax.Updates], *args: Any) -> optax.Updates | None:
     """The product, or None for a `jax.custom_vjp`: under jit, JAX raises its TypeError only when it compiles."""
+    from jax.extend.core import jaxpr_as_fun  # here, because jax.extend takes long to import
+
     closed, like = jax.make_jaxpr(product, return_shape=True)(*args)
     if _lacks_forward_mode(closed.jaxpr):
         return None
